@@ -1,0 +1,27 @@
+# Both commands make .venv on first use: torch first, from the constraints, then multifuse with its kernels.
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: mosi test setup clean
+
+mosi: setup
+	.venv/bin/python examples/train_mosi.py --text-encoder none
+
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+	@echo "Setting up .venv: dependencies, then the kernels (a minute or two)"
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) torch numpy setuptools wheel
+	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	.venv/bin/python -m multifuse.info
+	@touch $@
+
+clean:
+	rm -rf .venv build runs src/*.egg-info src/multifuse/*.so

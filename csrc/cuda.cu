@@ -1,0 +1,446 @@
+// CUDA kernels of the projection onto the capped simplex and of its derivatives.
+//
+// A row is held in registers by one warp (to 512 tokens) or by one block (to 65,536); a longer one is read again from
+// global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
+#include "capped_simplex.h"
+#include "library.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <limits>
+#include <type_traits>
+
+namespace multifuse {
+namespace {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+
+constexpr int kWarp = 32;
+constexpr int kWarpsPerBlock = 4;
+constexpr int kBlock = 1024;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Constants, because device code may not call the functions of numeric_limits.
+template <typename T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <typename T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+template <typename T>
+constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+
+// torch's half types have the layout of CUDA's, which convert on the device.
+template <typename Element>
+struct DeviceType {
+  using Type = Element;
+};
+template <>
+struct DeviceType<Half> {
+  using Type = __half;
+};
+template <>
+struct DeviceType<BFloat16> {
+  using Type = __nv_bfloat16;
+};
+
+template <typename Element>
+using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
+
+template <typename Element>
+__device__ __forceinline__ Compute<Element> load(const Element* from) {
+  if constexpr (std::is_same_v<Element, __half>) {
+    return __half2float(*from);
+  } else if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    return __bfloat162float(*from);
+  } else {
+    return *from;
+  }
+}
+
+template <typename Element>
+__device__ __forceinline__ void store(Element* to, Compute<Element> value) {
+  if constexpr (std::is_same_v<Element, __half>) {
+    *to = __float2half(value);
+  } else if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    *to = __float2bfloat16(value);
+  } else {
+    *to = value;
+  }
+}
+
+struct Add {
+  template <typename T>
+  __device__ __forceinline__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+
+struct Max {
+  template <typename T>
+  __device__ __forceinline__ T operator()(T a, T b) const {
+    return b > a ? b : a;
+  }
+};
+
+// The threads that share a row: a warp, or a whole block. Every thread gets the reduced value.
+template <int kThreads>
+struct Group {
+  template <typename T, typename Combine>
+  __device__ __forceinline__ static T reduce(T value, Combine combine, T identity) {
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+      value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
+    }
+    if constexpr (kThreads > kWarp) {
+      constexpr int kWarps = kThreads / kWarp;
+      __shared__ T partial[kWarps];
+      const int lane = threadIdx.x % kWarp;
+      __syncthreads();  // the previous reduction's readers are done
+      if (lane == 0) {
+        partial[threadIdx.x / kWarp] = value;
+      }
+      __syncthreads();
+      value = lane < kWarps ? partial[lane] : identity;
+      for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+        value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
+      }
+    }
+    return value;
+  }
+};
+
+// A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
+template <typename T, int kItems, int kThreads>
+struct RegisterRow {
+  T values[kItems];
+
+  template <typename F>
+  __device__ __forceinline__ void each(F&& f) const {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      f(values[i]);
+    }
+  }
+
+  __device__ __forceinline__ Piece<T> at(T threshold) const {
+    T value = 0;
+    T inside = 0;
+    each([&](T z) {
+      value += clip(z - threshold);
+      inside += is_inside(z - threshold) ? T(1) : T(0);
+    });
+    return {Group<kThreads>::reduce(value, Add(), T(0)), Group<kThreads>::reduce(inside, Add(), T(0))};
+  }
+};
+
+// A row that no register file holds: it is read from global memory at every step.
+template <typename Element, int kThreads>
+struct GlobalRow {
+  using T = Compute<Element>;
+  const Element* z;
+  const bool* mask;
+  int64_t length;
+  T infinite;  // what +inf stands for
+
+  template <typename F>
+  __device__ __forceinline__ void each(F&& f) const {
+    for (int64_t t = threadIdx.x; t < length; t += kThreads) {
+      const T value = mask && !mask[t] ? T(0) : load(z + t);
+      f(value == kInfinity<T> ? infinite : value);
+    }
+  }
+
+  __device__ __forceinline__ Piece<T> at(T threshold) const {
+    T value = 0;
+    T inside = 0;
+    each([&](T z_t) {
+      value += clip(z_t - threshold);
+      inside += is_inside(z_t - threshold) ? T(1) : T(0);
+    });
+    return {Group<kThreads>::reduce(value, Add(), T(0)), Group<kThreads>::reduce(inside, Add(), T(0))};
+  }
+};
+
+// The maximum of the row's finite values, and 1.
+template <typename T, int kThreads, typename Row>
+__device__ __forceinline__ T finite_maximum(const Row& row) {
+  T top = 1;
+  row.each([&](T z) { top = z > top && z < kInfinity<T> ? z : top; });
+  return Group<kThreads>::reduce(top, Max(), T(1));
+}
+
+// As on the CPU: 0 where the budget is slack, +inf where it is not positive, NaN where the row or the budget has one.
+template <typename T, typename Row>
+__device__ __forceinline__ T row_threshold(const Row& row, T budget, T maximum) {
+  const Piece<T> start = row.at(T(0));
+  if (start.value != start.value || budget != budget) {
+    return kNaN<T>;
+  }
+  if (budget <= T(0)) {
+    return kInfinity<T>;
+  }
+  if (!(start.value > budget)) {
+    return T(0);
+  }
+  return solve_threshold(row, start, budget, maximum, 2 * kEpsilon<T>);
+}
+
+template <typename Element>
+struct Projection {
+  using T = Compute<Element>;
+  const Element* z;
+  const T* budget;
+  const bool* mask;
+  Element* alpha;
+  T* threshold;
+  int64_t rows;
+  int64_t length;
+};
+
+template <typename T>
+__device__ __forceinline__ T share_of(T z, T threshold) {
+  return threshold == kInfinity<T> ? T(0) : clip(z - threshold);
+}
+
+// One row a group of kThreads, kItems tokens a thread, one read and one write of global memory.
+template <typename Element, int kItems, int kThreads>
+__global__ void project_in_registers(Projection<Element> p) {
+  using T = Compute<Element>;
+  const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row_index >= p.rows) {
+    return;  // a whole warp: blocks of several rows are warps of one row each
+  }
+  const int64_t offset = row_index * p.length;
+  RegisterRow<T, kItems, kThreads> row;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t t = int64_t(i) * kThreads + threadIdx.x;
+    const bool real = t < p.length && (!p.mask || p.mask[offset + t]);
+    row.values[i] = real ? load(p.z + offset + t) : T(0);
+  }
+  const T top = finite_maximum<T, kThreads>(row) + T(1);
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    row.values[i] = row.values[i] == kInfinity<T> ? top : row.values[i];
+  }
+  const T threshold = row_threshold(row, p.budget[row_index], top);
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t t = int64_t(i) * kThreads + threadIdx.x;
+    if (t < p.length) {
+      const bool real = !p.mask || p.mask[offset + t];
+      store(p.alpha + offset + t, real ? share_of(row.values[i], threshold) : T(0));
+    }
+  }
+  if (threadIdx.x == 0) {
+    p.threshold[row_index] = threshold;
+  }
+}
+
+template <typename Element, int kThreads>
+__global__ void project_from_memory(Projection<Element> p) {
+  using T = Compute<Element>;
+  const int64_t offset = int64_t(blockIdx.x) * p.length;
+  const bool* mask = p.mask ? p.mask + offset : nullptr;
+  GlobalRow<Element, kThreads> row{p.z + offset, mask, p.length, kInfinity<T>};
+  row.infinite = finite_maximum<T, kThreads>(row) + T(1);
+  const T threshold = row_threshold(row, p.budget[blockIdx.x], row.infinite);
+  for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
+    const bool real = !mask || mask[t];
+    const T z = load(row.z + t);
+    const T value = z == kInfinity<T> ? row.infinite : z;
+    store(p.alpha + offset + t, real ? share_of(value, threshold) : T(0));
+  }
+  if (threadIdx.x == 0) {
+    p.threshold[blockIdx.x] = threshold;
+  }
+}
+
+template <typename Element>
+struct Derivative {
+  using T = Compute<Element>;
+  const Element* g;
+  const T* push;  // null for the vjp
+  const Element* z;
+  const T* threshold;
+  const bool* mask;
+  Element* out;
+  T* mean;  // null for the jvp
+  int64_t rows;
+  int64_t length;
+};
+
+// `out = 1_A (g - [binds] (mean_A g - push / |A|))` and `mean = [binds] mean_A g`. The second sweep finds the row in cache.
+template <typename Element, int kThreads>
+__global__ void differentiate_rows(Derivative<Element> d) {
+  using T = Compute<Element>;
+  const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row_index >= d.rows) {
+    return;
+  }
+  const int64_t offset = row_index * d.length;
+  const T threshold = d.threshold[row_index];
+  T sum = 0;
+  T count = 0;
+  for (int64_t t = threadIdx.x; t < d.length; t += kThreads) {
+    const bool active = is_inside(load(d.z + offset + t) - threshold) && (!d.mask || d.mask[offset + t]);
+    sum += active ? load(d.g + offset + t) : T(0);
+    count += active ? T(1) : T(0);
+  }
+  sum = Group<kThreads>::reduce(sum, Add(), T(0));
+  count = Group<kThreads>::reduce(count, Add(), T(0));
+  const bool invalid = threshold != threshold;
+  const T share = count > T(0) && threshold > T(0) ? T(1) / count : T(0);
+  const T mean = invalid ? threshold : sum * share;
+  const T shift = d.push ? mean - d.push[row_index] * share : mean;
+  for (int64_t t = threadIdx.x; t < d.length; t += kThreads) {
+    const bool real = !d.mask || d.mask[offset + t];
+    const bool active = real && is_inside(load(d.z + offset + t) - threshold);
+    const T value = active ? load(d.g + offset + t) - shift : T(0);
+    store(d.out + offset + t, invalid && real ? threshold : value);
+  }
+  if (d.mean && threadIdx.x == 0) {
+    d.mean[row_index] = mean;
+  }
+}
+
+cudaStream_t current_stream(const Tensor& tensor) {
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+void check_launch() {
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "multifuse: a CUDA kernel could not be launched: ", cudaGetErrorString(error));
+}
+
+// Blocks of one-warp rows, for `rows` rows.
+dim3 warp_grid(int64_t rows) {
+  return dim3(static_cast<unsigned>((rows + kWarpsPerBlock - 1) / kWarpsPerBlock));
+}
+
+template <typename Element, int kItems>
+void launch_warps(const Projection<Element>& p, cudaStream_t stream) {
+  project_in_registers<Element, kItems, kWarp><<<warp_grid(p.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(p);
+}
+
+template <typename Element, int kItems>
+void launch_block(const Projection<Element>& p, cudaStream_t stream) {
+  project_in_registers<Element, kItems, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
+}
+
+template <typename Element>
+void launch(const Projection<Element>& p, cudaStream_t stream) {
+  const int64_t a_warp = (p.length + kWarp - 1) / kWarp;
+  const int64_t a_block = (p.length + kBlock - 1) / kBlock;
+  if (a_warp <= 2) {
+    launch_warps<Element, 2>(p, stream);
+  } else if (a_warp <= 4) {
+    launch_warps<Element, 4>(p, stream);
+  } else if (a_warp <= 8) {
+    launch_warps<Element, 8>(p, stream);
+  } else if (a_warp <= 16) {
+    launch_warps<Element, 16>(p, stream);
+  } else if (a_block <= 4) {
+    launch_block<Element, 4>(p, stream);
+  } else if (a_block <= 16) {
+    launch_block<Element, 16>(p, stream);
+  } else if (a_block <= 64 && !std::is_same_v<Element, double>) {
+    launch_block<Element, 64>(p, stream);
+  } else {
+    project_from_memory<Element, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
+  }
+  check_launch();
+}
+
+template <typename Element>
+void launch(const Derivative<Element>& d, cudaStream_t stream) {
+  if (d.length <= 1024) {
+    differentiate_rows<Element, kWarp><<<warp_grid(d.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(d);
+  } else {
+    differentiate_rows<Element, kBlock><<<dim3(static_cast<unsigned>(d.rows)), kBlock, 0, stream>>>(d);
+  }
+  check_launch();
+}
+
+bool is_empty(const Rows& rows) {
+  return rows.rows == 0 || rows.length == 0;
+}
+
+std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {
+  const Rows rows = make_rows(z, budget, mask);
+  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
+  Tensor alpha = torch::stable::empty_like(rows.z);
+  Tensor threshold = torch::stable::empty_like(rows.per_row);
+  if (is_empty(rows)) {
+    torch::stable::zero_(threshold);
+    return {alpha, threshold};
+  }
+  with_element_type(z, [&](auto element) {
+    using Element = typename DeviceType<decltype(element)>::Type;
+    using T = Compute<Element>;
+    launch(Projection<Element>{static_cast<const Element*>(rows.z.data_ptr()),
+                               static_cast<const T*>(rows.per_row.data_ptr()), rows.mask_data(),
+                               static_cast<Element*>(alpha.data_ptr()), static_cast<T*>(threshold.data_ptr()), rows.rows,
+                               rows.length},
+           current_stream(z));
+  });
+  return {alpha, threshold};
+}
+
+void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor& out, Tensor* mean) {
+  const Tensor g_rows = torch::stable::contiguous(g);
+  STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
+                  "grad must have z's shape and type");
+  if (is_empty(rows)) {
+    if (mean) {
+      torch::stable::zero_(*mean);
+    }
+    return;
+  }
+  with_element_type(rows.z, [&](auto element) {
+    using Element = typename DeviceType<decltype(element)>::Type;
+    using T = Compute<Element>;
+    launch(Derivative<Element>{static_cast<const Element*>(g_rows.data_ptr()),
+                               push ? static_cast<const T*>(push->data_ptr()) : nullptr,
+                               static_cast<const Element*>(rows.z.data_ptr()),
+                               static_cast<const T*>(rows.per_row.data_ptr()), rows.mask_data(),
+                               static_cast<Element*>(out.data_ptr()), mean ? static_cast<T*>(mean->data_ptr()) : nullptr,
+                               rows.rows, rows.length},
+           current_stream(rows.z));
+  });
+}
+
+std::tuple<Tensor, Tensor> project_vjp(const Tensor& grad, const Tensor& z, const Tensor& threshold,
+                                       const OptionalTensor& mask) {
+  const Rows rows = make_rows(z, threshold, mask);
+  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
+  Tensor grad_z = torch::stable::empty_like(rows.z);
+  Tensor mean = torch::stable::empty_like(rows.per_row);
+  differentiate(grad, nullptr, rows, grad_z, &mean);
+  return {grad_z, mean};
+}
+
+Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const Tensor& z, const Tensor& threshold,
+                   const OptionalTensor& mask) {
+  const Rows rows = make_rows(z, threshold, mask);
+  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
+  const Tensor push = torch::stable::contiguous(tangent_budget);
+  STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
+                  "tangent_budget must have the budget's shape and type");
+  Tensor out = torch::stable::empty_like(rows.z);
+  differentiate(tangent_z, &push, rows, out, nullptr);
+  return out;
+}
+
+}  // namespace
+}  // namespace multifuse
+
+STABLE_TORCH_LIBRARY_IMPL(multifuse, CUDA, m) {
+  m.impl("project", TORCH_BOX(&multifuse::project));
+  m.impl("project_vjp", TORCH_BOX(&multifuse::project_vjp));
+  m.impl("project_jvp", TORCH_BOX(&multifuse::project_jvp));
+}

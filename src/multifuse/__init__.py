@@ -1,0 +1,51 @@
+"""multifuse: drop-in multimodal-fusion layers for PyTorch, and the reference implementation of CLCR (CVPR 2026)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from multifuse.version import __version__
+
+if TYPE_CHECKING:
+    from multifuse.layers import InterCAD as InterCAD
+    from multifuse.layers import IntraCED as IntraCED
+    from multifuse.layers import SemanticHierarchyEncoder as SemanticHierarchyEncoder
+    from multifuse.layers import StiefelProjector as StiefelProjector
+    from multifuse.layers import TemporalConvLevels as TemporalConvLevels
+    from multifuse.layers import TextLevels as TextLevels
+    from multifuse.layers import TokenBudget as TokenBudget
+    from multifuse.losses import InterLevelLoss as InterLevelLoss
+    from multifuse.losses import IntraLevelLoss as IntraLevelLoss
+    from multifuse.losses import WhiteningXCorrLoss as WhiteningXCorrLoss
+    from multifuse.models import CLCRConfig as CLCRConfig
+    from multifuse.models import CLCRForPrediction as CLCRForPrediction
+    from multifuse.models import CLCRModel as CLCRModel
+
+# Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
+_HOMES = {
+    "InterCAD": "multifuse.layers",
+    "IntraCED": "multifuse.layers",
+    "SemanticHierarchyEncoder": "multifuse.layers",
+    "StiefelProjector": "multifuse.layers",
+    "TemporalConvLevels": "multifuse.layers",
+    "TextLevels": "multifuse.layers",
+    "TokenBudget": "multifuse.layers",
+    "InterLevelLoss": "multifuse.losses",
+    "IntraLevelLoss": "multifuse.losses",
+    "WhiteningXCorrLoss": "multifuse.losses",
+    "CLCRConfig": "multifuse.models",
+    "CLCRForPrediction": "multifuse.models",
+    "CLCRModel": "multifuse.models",
+}
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multifuse' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

@@ -1,0 +1,1 @@
+"""Readers of the benchmarks' data, and the batches that models read."""

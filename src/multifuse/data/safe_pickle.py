@@ -1,0 +1,170 @@
+"""An unpickler that admits numpy arrays and plain containers, and nothing else.
+
+A pickle names functions to call. This one resolves the few names that numpy writes to stand-ins of its own, which check
+what they are given and build the arrays themselves; every other name is refused before anything is called.
+"""
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_MAX_DEPTH = 16
+
+
+class UnsafePickleError(pickle.UnpicklingError):
+    """The file asks for something that is neither a numpy array nor a plain container."""
+
+
+class _ArrayType:
+    """Stands for ``numpy.ndarray`` while a pickle is read; there is nothing to call on it."""
+
+    def __new__(cls, *_: object) -> "_ArrayType":
+        raise UnsafePickleError("it calls numpy.ndarray")
+
+
+class _Dtype:
+    """Stands for a ``numpy.dtype``: an element type whose size no later state can change."""
+
+    def __init__(self, code: object, align: object = False, copy: object = False) -> None:
+        if not isinstance(code, str) or code[:1] not in tuple("biufcSUO") or len(code) > 16:
+            raise UnsafePickleError(f"an array has the element type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
+            raise UnsafePickleError(f"an element type has the state {state!r}")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for an array until its state, ``(version, shape, dtype, fortran, data)``, has been checked."""
+
+    array: np.ndarray[Any, Any]
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnsafePickleError(f"an array has the state {type(state).__name__}")
+        _, shape, dtype, fortran, data = state
+        self.array = _filled(data, dtype, shape, "F" if fortran else "C")
+
+
+def _filled(data: object, dtype: object, shape: object, order: object) -> np.ndarray[Any, Any]:
+    """Builds an array, after its declared shape has been held against the data that are there."""
+    if not isinstance(dtype, _Dtype) or not _is_shape(shape) or order not in ("C", "F"):
+        raise UnsafePickleError(f"an array is built from {type(dtype).__name__} of shape {shape!r}")
+    assert isinstance(shape, tuple)
+    size = math.prod(shape)
+    if dtype.dtype.hasobject:
+        if not isinstance(data, list) or len(data) != size:
+            raise UnsafePickleError(f"an array of shape {shape} holds {type(data).__name__}")
+        flat = np.empty(size, object)
+        flat[:] = [_unwrapped(item, {}) for item in data]
+    else:
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        if not isinstance(raw, bytes | bytearray | memoryview) or memoryview(raw).nbytes != size * dtype.dtype.itemsize:
+            raise UnsafePickleError(f"an array of shape {shape} and type {dtype.dtype} does not match its data")
+        flat = np.frombuffer(raw, dtype.dtype) if size * dtype.dtype.itemsize else np.empty(size, dtype.dtype)
+    array: np.ndarray[Any, Any] = flat.reshape(shape, order=order)  # type: ignore[call-overload]
+    return array
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**40 for n in shape) and len(shape) <= 8
+
+
+def _reconstruct(subtype: object, shape: object, typecode: object) -> _Array:
+    if subtype is not _ArrayType or shape != (0,) or typecode not in (b"b", "b"):
+        raise UnsafePickleError(f"an array is built from {(subtype, shape, typecode)!r}")
+    return _Array()
+
+
+def _scalar(dtype: object, data: object = b"") -> object:
+    if isinstance(dtype, _Dtype) and dtype.dtype.hasobject:
+        raise UnsafePickleError("a scalar holds an object")
+    return _filled(data, dtype, (1,), "C")[0]
+
+
+def _from_buffer(buffer: object, dtype: object, shape: object, order: object) -> _Array:
+    wrapped = _Array()
+    wrapped.array = _filled(buffer, dtype, shape, order)
+    return wrapped
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise UnsafePickleError(f"bytes are encoded as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+_ADMITTED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,  # how old protocols write empty bytes, with no argument
+    ("__builtin__", "bytes"): _no_bytes,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+
+
+def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
+    """Replaces the stand-ins in nested containers by their arrays; an object that is shared is visited once."""
+    if depth > _MAX_DEPTH:
+        raise UnsafePickleError(f"containers are nested more than {_MAX_DEPTH} deep")
+    if isinstance(value, _Array):
+        if not hasattr(value, "array"):
+            raise UnsafePickleError("an array has no content")
+        return value.array
+    if isinstance(value, _Dtype | type):
+        raise UnsafePickleError("an element type stands where data should")
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {key: _unwrapped(item, done, depth + 1) for key, item in value.items()}
+        else:
+            done[id(value)] = type(value)(_unwrapped(item, done, depth + 1) for item in value)
+    return done[id(value)]
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise UnsafePickleError(f"it names {module}.{name}") from None
+
+    def persistent_load(self, pid: object) -> Any:
+        raise UnsafePickleError("it refers to objects outside the file")
+
+
+def load(path: Path) -> Any:
+    """Reads a pickle of numpy arrays and plain containers.
+
+    Raises:
+        UnsafePickleError: it holds anything else; nothing of it was executed.
+        pickle.UnpicklingError: it is no pickle, or it is truncated or damaged.
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            return _unwrapped(_Unpickler(file, encoding="latin1").load(), {})
+        except pickle.UnpicklingError:
+            raise
+        except (OSError, KeyboardInterrupt):
+            raise
+        except MemoryError:
+            raise pickle.UnpicklingError("it declares more data than memory holds") from None
+        except EOFError:
+            raise pickle.UnpicklingError("it is empty or truncated") from None
+        except Exception as error:  # a damaged pickle raises whatever the half-read stream trips over
+            raise pickle.UnpicklingError(f"it is damaged or no pickle ({type(error).__name__}: {error})") from None

@@ -1,0 +1,40 @@
+"""``python -m multifuse.info``: versions, build and paths, for bug reports."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import torch
+
+import multifuse
+from multifuse.ops import backend, native
+
+_PACKAGES = ("geotorch", "transformers", "numpy", "accelerate", "scikit-learn", "matplotlib")
+
+
+def lines() -> list[str]:
+    """The report, line by line."""
+    report = [
+        f"multifuse {multifuse.__version__} at {Path(multifuse.__file__).parent}",
+        f"python {platform.python_version()} on {platform.platform()}",
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        f"torch CUDA {torch.version.cuda or 'none'}, devices: {torch.cuda.device_count()}",
+    ]
+    report += [f"{name} {_version(name)}" for name in _PACKAGES]
+    for kind in ("cpu", "cuda"):
+        report.append(f"{kind} kernels: {native.binary(kind) or 'not built'}")
+    report.append(f"{native.FALLBACK_VARIABLE}: {'set' if native.forced_fallback() else 'not set'}")
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    report += [f"project_capped_simplex on {device} runs: {backend(device)}" for device in devices]
+    return report
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))

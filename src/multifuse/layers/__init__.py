@@ -1,0 +1,23 @@
+"""The method's layers, one a file, under the paper's names."""
+
+from multifuse.layers.hierarchy import SemanticHierarchyEncoder
+from multifuse.layers.inter_cad import InterCAD, InterCADOutput
+from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.stiefel import Bases, SharedPrivate, StiefelProjector
+from multifuse.layers.temporal_conv import TemporalConvLevels
+from multifuse.layers.text_levels import TextLevels
+from multifuse.layers.token_budget import TokenBudget
+
+__all__ = [
+    "Bases",
+    "InterCAD",
+    "InterCADOutput",
+    "IntraCED",
+    "IntraCEDOutput",
+    "SemanticHierarchyEncoder",
+    "SharedPrivate",
+    "StiefelProjector",
+    "TemporalConvLevels",
+    "TextLevels",
+    "TokenBudget",
+]

@@ -1,0 +1,143 @@
+"""SemanticHierarchyEncoder: L feature sequences of one width for every modality."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from multifuse import checks
+
+
+class SemanticHierarchyEncoder(nn.Module):
+    """Computes ``H_l^m = LayerNorm(Z_l^m W_l^m + P_l^m)`` for every modality m and level l.
+
+    ``Z_l^m`` comes from the modality's own encoder; ``W_l^m`` is a linear map to the common width and ``P_l^m`` a
+    positional embedding.
+
+    Args:
+        dim: d, the common width.
+        encoders: by modality, a module that maps ``(input, mask)`` to L sequences (B, T_m, width) and tells the width
+            as ``output_dim``, such as `TextLevels` or `TemporalConvLevels`.
+        num_levels: L.
+        positions: ``"learned"``, for up to ``max_positions`` tokens, or ``"sinusoidal"``, for any number.
+        max_positions: tokens a modality at most, with learned positions.
+
+    ``forward(inputs, mask=None)``: dicts by modality, an input whatever its encoder takes -> list of L dicts of
+    (B, T_m, d), 0 at padding. A modality may be left out, or ``None``.
+
+    Raises:
+        ValueError: an unknown modality, an encoder without ``output_dim`` or with another number of levels, too many
+            tokens for the learned positions.
+
+    Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        encoders: Mapping[str, nn.Module],
+        num_levels: int = 3,
+        positions: Literal["learned", "sinusoidal"] = "learned",
+        max_positions: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.dim = checks.positive_integer("dim", dim)
+        self.num_levels = checks.positive_integer("num_levels", num_levels)
+        self.modalities = checks.modality_names(encoders)
+        if positions not in ("learned", "sinusoidal"):
+            raise ValueError(f"positions must be 'learned' or 'sinusoidal', got {positions!r}")
+        widths = {name: _output_dim(name, encoder) for name, encoder in encoders.items()}
+        # Prefixed keys: a modality may be named like an attribute of nn.ModuleDict ("keys", "type").
+        self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
+        self.levels = nn.ModuleDict(
+            {
+                _key(name): nn.ModuleList(
+                    _Level(width, dim, positions, checks.positive_integer("max_positions", max_positions))
+                    for _ in range(num_levels)
+                )
+                for name, width in widths.items()
+            }
+        )
+
+    def encoder(self, modality: str) -> nn.Module:
+        """The encoder of a modality."""
+        checks.known_modalities("encoder", [modality], self.modalities)
+        return self.encoders[_key(modality)]
+
+    def _level(self, modality: str, index: int) -> nn.Module:
+        stack = self.levels[_key(modality)]
+        assert isinstance(stack, nn.ModuleList)
+        return stack[index]
+
+    def forward(
+        self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
+    ) -> list[dict[str, Tensor]]:
+        checks.known_modalities("inputs", inputs, self.modalities)
+        mask = {} if mask is None else mask
+        checks.known_modalities("mask", mask, self.modalities)
+        levels: list[dict[str, Tensor]] = [{} for _ in range(self.num_levels)]
+        for name in self.modalities:
+            if inputs.get(name) is None:
+                continue
+            real = mask.get(name)
+            sequences = self.encoders[_key(name)](_without_padding(inputs[name], real), real)
+            if len(sequences) != self.num_levels:
+                raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
+            for index, sequence in enumerate(sequences):
+                levels[index][name] = self._level(name, index)(sequence, real)
+        return levels
+
+
+class _Level(nn.Module):
+    """One modality's ``LayerNorm(Z W + P)`` at one level."""
+
+    def __init__(self, width: int, dim: int, positions: str, max_positions: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, dim)
+        self.position = nn.Embedding(max_positions, dim) if positions == "learned" else None
+        self.norm = nn.LayerNorm(dim)
+        if self.position is not None:
+            nn.init.normal_(self.position.weight, std=0.02)
+
+    def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
+        hidden: Tensor = self.projection(sequence)
+        length = hidden.shape[1]
+        if self.position is None:
+            hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
+        elif length > self.position.num_embeddings:
+            raise ValueError(
+                f"inputs have {length} tokens, the learned positions end at max_positions="
+                f"{self.position.num_embeddings}; use positions='sinusoidal' for longer sequences"
+            )
+        else:
+            hidden = hidden + self.position.weight[:length]
+        hidden = self.norm(hidden)
+        return hidden if mask is None else hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
+    """The fixed embedding of Vaswani et al. (2017), section 3.5: (length, dim), sines beside cosines."""
+    half = (dim + 1) // 2
+    frequency = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / half))
+    angle = torch.arange(length, device=device).unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, :dim]
+
+
+def _without_padding(inputs: Any, mask: Tensor | None) -> Any:
+    """Zeroes padded features, so that not even NaN there can spread; ids and mappings are the encoder's to mask."""
+    if mask is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 3:
+        return inputs
+    return inputs.masked_fill(~checks.token_mask("mask", mask, *inputs.shape[:2]).unsqueeze(-1), 0.0)
+
+
+def _key(modality: str) -> str:
+    return f"modality_{modality}"
+
+
+def _output_dim(name: str, encoder: nn.Module) -> int:
+    width = getattr(encoder, "output_dim", None)
+    if not isinstance(width, int):
+        raise ValueError(f"encoders[{name!r}] must tell its width as an integer attribute output_dim, has {width!r}")
+    return width

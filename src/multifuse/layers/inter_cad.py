@@ -1,0 +1,203 @@
+"""InterCAD: aggregates the levels of all modalities into one shared and one private vector a sample."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from multifuse import checks
+from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.masks import has_tokens, masked_mean
+
+
+class InterCADOutput(NamedTuple):
+    """The aggregate. Columns of M follow the constructor's order, 0 for a modality that the sample lacks."""
+
+    fused: Tensor
+    """(B, 2d): ``shared`` and ``private``, concatenated."""
+    shared: Tensor
+    """(B, d): z_sh."""
+    private: Tensor
+    """(B, d): u_pr."""
+    level_weights: Tensor
+    """(B, L): omega."""
+    modality_weights: Tensor
+    """(B, M): beta."""
+    private_gates: Tensor
+    """(B, M): eta."""
+    level_descriptors: Tensor
+    """(B, L, d): g_l."""
+
+
+class InterCAD(nn.Module):
+    r"""Weighs the levels, then the modalities.
+
+    Summaries ``s_l^m, p_l^m`` are masked mean-pools of the shared and private streams, LayerNormed. With the level
+    descriptor ``g_l``, the mean over the present modalities of ``s_l^m + p_l^m``:
+
+    .. math::
+        \omega = \mathrm{softmax}_l(\mathrm{MLP}(g_l + \mathrm{anchor}_l)), \quad
+        s^m = \sum_l \omega_l s_l^m, \quad p^m = \sum_l \omega_l p_l^m
+
+    Shared path: a query from the mean of the present s^m, keys and values from each, scaled dot-product attention over
+    modalities with weights beta gives z_sh. Private path: ``eta_m = sigmoid(w_p^T LN(W_p p^m))`` and
+    ``u_pr = sum_m eta_m p^m``.
+
+    Args:
+        dim: d.
+        modalities: names, any Python identifiers.
+        num_levels: L.
+        adaptive: False for the ablation without InterCAD: uniform level and modality weights, gates of 1.
+        level_temperature, modality_temperature: divide the logits of omega and beta (ours; 1 = off).
+        level_floor, modality_floor: a uniform share mixed into omega and beta, in [0, 1] (ours; 0 = off). The floor of
+            beta spreads over the modalities that a sample has.
+
+    ``forward(levels, mask=None)``: the `IntraCEDOutput` of every level, one mask dict for all of them.
+
+    Raises:
+        ValueError: a wrong number of levels, levels with different modalities, a wrong shape or mask.
+
+    Source: CLCR (arXiv 2602.19605), section InterCAD; the form of the anchors is ours, the paper leaves it open.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        modalities: Iterable[str],
+        num_levels: int,
+        adaptive: bool = True,
+        level_temperature: float = 1.0,
+        level_floor: float = 0.0,
+        modality_temperature: float = 1.0,
+        modality_floor: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim = checks.positive_integer("dim", dim)
+        self.num_levels = checks.positive_integer("num_levels", num_levels)
+        self.modalities = checks.modality_names(modalities)
+        self.adaptive = adaptive
+        self.level_temperature = _positive("level_temperature", level_temperature)
+        self.modality_temperature = _positive("modality_temperature", modality_temperature)
+        self.level_floor = checks.in_range("level_floor", level_floor, 0.0, 1.0)
+        self.modality_floor = checks.in_range("modality_floor", modality_floor, 0.0, 1.0)
+        self.shared_norm = nn.LayerNorm(dim)
+        self.private_norm = nn.LayerNorm(dim)
+        self.anchors = nn.Parameter(torch.empty(num_levels, dim))
+        self.level_scorer = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.gate_projection = nn.Linear(dim, dim)
+        self.gate_norm = nn.LayerNorm(dim)
+        self.gate_score = nn.Linear(dim, 1, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.anchors, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None = None
+    ) -> InterCADOutput:
+        self._check(levels, mask)
+        present = self._present(levels[0], mask)
+        shared = self._summaries([level.shared for level in levels], mask, self.shared_norm, present)
+        private = self._summaries([level.private for level in levels], mask, self.private_norm, present)
+        share = present / present.sum(dim=-1, keepdim=True).clamp(min=1.0)  # (B, M): the present modalities' mean
+        descriptors = torch.einsum("bm,blmd->bld", share.to(shared.dtype), shared + private)
+        level_weights = self._level_weights(descriptors)
+        shared = torch.einsum("bl,blmd->bmd", level_weights.to(shared.dtype), shared)
+        private = torch.einsum("bl,blmd->bmd", level_weights.to(private.dtype), private)
+        modality_weights = self._modality_weights(shared, share)
+        gates = self._private_gates(private, present)
+        z_shared = torch.einsum("bm,bmd->bd", modality_weights.to(shared.dtype), self.value(shared))
+        u_private = torch.einsum("bm,bmd->bd", gates.to(private.dtype), private)
+        fused = torch.cat([z_shared, u_private], dim=-1)
+        return InterCADOutput(fused, z_shared, u_private, level_weights, modality_weights, gates, descriptors)
+
+    def _check(self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None) -> None:
+        if len(levels) != self.num_levels:
+            raise ValueError(f"levels must hold {self.num_levels} levels, got {len(levels)}")
+        for index, level in enumerate(levels):
+            if set(level.shared) != set(levels[0].shared):
+                raise ValueError(
+                    f"levels[{index}] has modalities {sorted(level.shared)}, levels[0] {sorted(levels[0].shared)}"
+                )
+            checks.token_mapping(level.shared, mask, self.modalities, self.dim)
+
+    def _present(self, level: IntraCEDOutput, mask: Mapping[str, Tensor | None] | None) -> Tensor:
+        """(B, M) in float32: 1 where the sample has a real token of the modality."""
+        first = next(iter(level.shared.values()))
+        columns = []
+        for name in self.modalities:
+            if name in level.shared:
+                columns.append(has_tokens(level.shared[name], None if mask is None else mask.get(name)))
+            else:
+                columns.append(torch.zeros(first.shape[0], dtype=torch.bool, device=first.device))
+        return torch.stack(columns, dim=-1).float()
+
+    def _summaries(
+        self,
+        streams: Sequence[Mapping[str, Tensor]],
+        mask: Mapping[str, Tensor | None] | None,
+        norm: nn.LayerNorm,
+        present: Tensor,
+    ) -> Tensor:
+        """(B, L, M, d): LayerNormed masked means of the streams, 0 for an absent modality."""
+        first = next(iter(streams[0].values()))
+        absent = first.new_zeros(first.shape[0], self.dim)
+        pooled = torch.stack(
+            [
+                torch.stack(
+                    [
+                        masked_mean(stream[name], None if mask is None else mask.get(name))
+                        if name in stream
+                        else absent
+                        for name in self.modalities
+                    ],
+                    dim=1,
+                )
+                for stream in streams
+            ],
+            dim=1,
+        )
+        normed: Tensor = norm(pooled)
+        return normed.masked_fill(present[:, None, :, None] == 0, 0.0)
+
+    def _level_weights(self, descriptors: Tensor) -> Tensor:
+        if not self.adaptive:
+            return torch.full_like(descriptors[..., 0], 1.0 / self.num_levels)
+        logits = self.level_scorer(descriptors + self.anchors).squeeze(-1).float() / self.level_temperature
+        weights: Tensor = (1 - self.level_floor) * logits.softmax(dim=-1) + self.level_floor / self.num_levels
+        return weights
+
+    def _modality_weights(self, shared: Tensor, share: Tensor) -> Tensor:
+        if not self.adaptive:
+            return share
+        query = self.query(torch.einsum("bm,bmd->bd", share.to(shared.dtype), shared))
+        logits = torch.einsum("bd,bmd->bm", query, self.key(shared)).float()
+        logits = logits / (math.sqrt(self.dim) * self.modality_temperature)
+        # A sample without any modality keeps finite logits, and weights of 0 by the last product.
+        weights = logits.masked_fill((share == 0) & share.any(dim=-1, keepdim=True), float("-inf")).softmax(dim=-1)
+        return ((1 - self.modality_floor) * weights + self.modality_floor * share) * (share > 0)
+
+    def _private_gates(self, private: Tensor, present: Tensor) -> Tensor:
+        if not self.adaptive:
+            return present
+        score = self.gate_score(self.gate_norm(self.gate_projection(private))).squeeze(-1)
+        return torch.sigmoid(score.float()) * present
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+    return float(value)

@@ -1,0 +1,183 @@
+"""IntraCED: the intra-level exchange. Only the shared subspace of a level crosses modalities, under a token budget."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from multifuse import checks
+from multifuse.checks import Tokens
+from multifuse.layers.stiefel import Bases, StiefelProjector
+from multifuse.layers.token_budget import TokenBudget
+from multifuse.masks import has_tokens
+
+
+class IntraCEDOutput(NamedTuple):
+    """One level after its exchange, by modality. All but ``tokens`` are 0 at padding, where ``tokens`` is the input."""
+
+    tokens: dict[str, Tensor]
+    """(B, T, d): the input plus what the exchange brought, ``h + alpha Attn U_sh^T``."""
+    shared: dict[str, Tensor]
+    """(B, T, d): the shared stream, ``h U_sh U_sh^T`` plus what the exchange brought."""
+    private: dict[str, Tensor]
+    """(B, T, d): the private stream, ``h U_pr U_pr^T``, which no exchange touches."""
+    shared_code: dict[str, Tensor]
+    """(B, T, r_s): the shared stream's coordinates in ``U_sh``."""
+    private_code: dict[str, Tensor]
+    """(B, T, r_p): the private stream's coordinates in ``U_pr``."""
+    activation: dict[str, Tensor]
+    """(B, T): alpha, the share with which a token takes part."""
+
+
+class _KeysValues(NamedTuple):
+    keys: Tensor  # (B, heads, T, head width)
+    values: Tensor
+    mask: Tensor | None  # (B, T)
+    present: Tensor  # (B,) bool: the sample has a real token of this modality
+
+
+class IntraCED(nn.Module):
+    r"""Exchanges the shared codes of one level between modalities.
+
+    .. math:: \tilde h_{sh}^{m,t} = \alpha_t^m \, \mathrm{Attn}(Q_t^m, K^{-m}, V^{-m})
+
+    Multi-head attention in the shared codes: queries of modality m, keys and values of all the other modalities. One
+    set of query, key, value and output projections, with bias, r_s wide, serves all modalities (ours). As a drop-in
+    layer, use ``output.tokens``: the input's shape, plus what the exchange brought.
+
+    Args:
+        dim: d, the width of the tokens.
+        modalities: names, any Python identifiers, one or more.
+        shared_rank, private_rank: r_s and r_p, ``r_s + r_p <= d``.
+        num_heads: divides ``shared_rank``.
+        gamma: scale of the token budget; 0 gives the identity, ``tokens == h``.
+        dropout: on the attention weights, in training.
+        init_participation: the budget's participation before training.
+        parametrization: of the bases, see `StiefelProjector`.
+
+    ``forward(tokens, mask=None, bases=None)``: tokens a dict of (B, T_m, d); mask a dict of (B, T_m) bool, True = real
+    token. A modality may be left out, ``None``, or fully masked for some samples: the others then see what they would
+    see without it. ``bases`` passes in this level's bases when a model computes those of all levels at once.
+
+    Raises:
+        ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
+
+    Source: CLCR (arXiv 2602.19605), section IntraCED.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        modalities: Iterable[str],
+        shared_rank: int,
+        private_rank: int,
+        num_heads: int = 4,
+        gamma: float = 1.0,
+        dropout: float = 0.0,
+        init_participation: float = 0.68,
+        parametrization: Literal["cholesky", "geotorch"] = "cholesky",
+    ) -> None:
+        super().__init__()
+        checks.positive_integer("num_heads", num_heads)
+        if shared_rank % num_heads:
+            raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
+        self.num_heads, self.dropout = num_heads, checks.in_range("dropout", dropout, 0.0, 1.0)
+        self.projector = StiefelProjector(dim, shared_rank, private_rank, modalities, parametrization)
+        self.modalities = self.projector.modalities
+        self.budget = TokenBudget(gamma, init_participation)
+        self.query = nn.Linear(shared_rank, shared_rank)
+        self.key_value = nn.Linear(shared_rank, 2 * shared_rank)
+        self.output = nn.Linear(shared_rank, shared_rank)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for linear in (self.query, self.key_value, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self,
+        tokens: Mapping[str, Tensor | None],
+        mask: Mapping[str, Tensor | None] | None = None,
+        bases: Bases | None = None,
+    ) -> IntraCEDOutput:
+        present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
+        bases = self.projector.bases() if bases is None else bases
+        codes = self.projector.codes({name: given.values for name, given in present.items()}, bases)
+        activation = self._activation(codes.shared, present)
+        brought = self._exchange(codes.shared, present, activation)
+        output = IntraCEDOutput({}, {}, {}, {}, codes.private, activation)
+        for name, given in present.items():
+            to_ambient = bases.shared.mT.to(given.values.dtype)
+            own = bases.private[self.modalities.index(name)].mT.to(given.values.dtype)
+            original = tokens[name]
+            assert original is not None
+            shared_code = codes.shared[name]
+            if name in brought:
+                output.tokens[name] = original + brought[name] @ to_ambient
+                shared_code = shared_code + brought[name]
+            else:
+                output.tokens[name] = original
+            output.shared_code[name] = shared_code
+            output.shared[name] = shared_code @ to_ambient
+            output.private[name] = codes.private[name] @ own
+        return output
+
+    def _activation(self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens]) -> dict[str, Tensor]:
+        """alpha by modality, from the evidence ``e_t = ||h_t U_sh||_2``, in float32 or better."""
+        activation = {}
+        for name, code in shared.items():
+            code = code.to(torch.promote_types(code.dtype, torch.float32))
+            activation[name] = self.budget(torch.linalg.vector_norm(code, dim=-1), present[name].mask)
+        return activation
+
+    def _exchange(
+        self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens], activation: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What every modality takes from the others, (B, T, r_s), 0 at padding and where a sample has no other."""
+        if self.budget.gamma == 0 or len(present) == 1:
+            return {}
+        sources = {name: self._keys_values(shared[name], present[name].mask) for name in present}
+        brought = {}
+        for name in present:
+            others = [source for other, source in sources.items() if other != name]
+            attended = self._attend(self._heads(self.query(shared[name])), others)
+            share = activation[name].unsqueeze(-1).to(attended.dtype)
+            reachable = torch.stack([source.present for source in others]).any(dim=0)
+            brought[name] = torch.where(reachable[:, None, None], share * self.output(attended), 0.0)
+        return brought
+
+    def _keys_values(self, code: Tensor, mask: Tensor | None) -> _KeysValues:
+        keys, values = self.key_value(code).chunk(2, dim=-1)
+        return _KeysValues(self._heads(keys), self._heads(values), mask, has_tokens(code, mask))
+
+    def _attend(self, queries: Tensor, others: list[_KeysValues]) -> Tensor:
+        """Attention over the real tokens of the other modalities: (B, heads, T, width) -> (B, T, r_s)."""
+        attended = scaled_dot_product_attention(
+            queries,
+            torch.cat([source.keys for source in others], dim=2),
+            torch.cat([source.values for source in others], dim=2),
+            attn_mask=_key_mask(others),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return attended.transpose(1, 2).flatten(2)
+
+    def _heads(self, code: Tensor) -> Tensor:
+        heads: Tensor = code.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
+
+
+def _key_mask(others: list[_KeysValues]) -> Tensor | None:
+    """The keys' mask (B, 1, 1, keys), for all queries; a sample without keys attends to all, and is zeroed later."""
+    if all(source.mask is None for source in others):
+        return None
+    real = torch.cat(
+        [
+            source.mask if source.mask is not None else source.keys.new_ones(source.keys.shape[::2], dtype=torch.bool)
+            for source in others
+        ],
+        dim=1,
+    )
+    return (real | ~real.any(dim=1, keepdim=True))[:, None, None, :]

@@ -1,0 +1,67 @@
+"""TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
+
+import torch
+from torch import Tensor, nn
+
+from multifuse import checks
+
+
+class TemporalConvLevels(nn.Module):
+    """Computes L sequences whose receptive field grows with the level.
+
+    Stage l has two residual convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 / 16, 32);
+    padding is masked to zero before each, so padding tokens change nothing, and the length is kept. T = 1 is legal.
+
+    Args:
+        input_dim: width of the input features.
+        dim: width of every level, also ``output_dim``.
+        num_levels: L.
+        dropout: on the input and after each convolution, in training.
+
+    ``forward(inputs, mask)``: (B, T, input_dim), (B, T) bool or ``None`` -> list of L tensors (B, T, dim).
+
+    Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder; widths and dilations are ours.
+    """
+
+    def __init__(self, input_dim: int, dim: int, num_levels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.input_dim = checks.positive_integer("input_dim", input_dim)
+        self.output_dim = checks.positive_integer("dim", dim)
+        self.num_levels = checks.positive_integer("num_levels", num_levels)
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(input_dim, dim)
+        self.stages = nn.ModuleList(_Stage(dim, 4**level, dropout) for level in range(num_levels))
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
+            raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
+        padding = None if mask is None else ~mask.unsqueeze(-1)
+        hidden = self.projection(self.dropout(inputs))
+        levels = []
+        for stage in self.stages:
+            hidden = stage(hidden, padding)
+            levels.append(hidden)
+        return levels
+
+
+class _Stage(nn.Module):
+    def __init__(self, dim: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(dim, dim, kernel_size=3, padding=step, dilation=step) for step in (dilation, 2 * dilation)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, padding: Tensor | None) -> Tensor:
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            assert isinstance(convolution, nn.Conv1d)
+            update = norm(hidden)
+            if padding is not None:
+                update = update.masked_fill(padding, 0.0)
+            if update.shape[1] == 1:  # one token meets the centre tap alone
+                update = nn.functional.linear(update, convolution.weight[:, :, 1], convolution.bias)
+            else:
+                update = convolution(update.transpose(1, 2)).transpose(1, 2)
+            hidden = hidden + self.dropout(torch.nn.functional.gelu(update))
+        return hidden

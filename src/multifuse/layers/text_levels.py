@@ -1,0 +1,64 @@
+"""TextLevels: semantic levels of a text, as groups of a pretrained encoder's layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multifuse import checks
+
+
+class TextLevels(nn.Module):
+    """Averages the hidden layers of a Hugging Face encoder in L groups: first, ..., last (early to late semantics).
+
+    Args:
+        model: any transformers encoder that returns ``hidden_states``; its config gives ``hidden_size`` and
+            ``num_hidden_layers``.
+        num_levels: L, at most the number of hidden layers.
+
+    ``forward(inputs, mask)``: token ids (B, T), or a mapping with ``input_ids`` and what else the encoder takes; mask
+    (B, T) bool (default: the mapping's ``attention_mask``) -> list of L tensors (B, T, hidden_size).
+
+    Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder: early, middle and late layers of BERT.
+    """
+
+    def __init__(self, model: nn.Module, num_levels: int = 3) -> None:
+        super().__init__()
+        config: Any = model.config
+        self.num_levels = checks.positive_integer("num_levels", num_levels)
+        layers = int(config.num_hidden_layers)
+        if num_levels > layers:
+            raise ValueError(f"num_levels must not exceed the encoder's {layers} hidden layers, got {num_levels}")
+        self.model = model
+        self.output_dim = int(config.hidden_size)
+        self.group_sizes = [len(group) for group in torch.arange(layers).tensor_split(num_levels)]
+
+    def forward(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None = None) -> list[Tensor]:
+        hidden = self._hidden_layers(inputs, mask)
+        groups, start = [], 0
+        for size in self.group_sizes:
+            groups.append(torch.stack(hidden[start : start + size]).mean(dim=0))
+            start += size
+        return groups
+
+    def last_layer(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
+        """The last hidden layer (B, T, hidden_size)."""
+        return self._hidden_layers(inputs, mask)[-1]
+
+    def _hidden_layers(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
+        arguments = {"input_ids": inputs} if isinstance(inputs, Tensor) else dict(inputs)
+        if "input_ids" not in arguments:
+            raise ValueError(f"inputs must hold 'input_ids', got {sorted(arguments)}")
+        mask = arguments.pop("attention_mask", None) if mask is None else mask
+        arguments.pop("attention_mask", None)
+        if mask is not None:
+            # A sample without text still needs one key to attend to; what comes out is masked by the caller.
+            mask = mask.bool()
+            empty = ~mask.any(dim=1)
+            mask = mask | (empty.unsqueeze(-1) & (torch.arange(mask.shape[1], device=mask.device) == 0))
+            mask = mask.long()
+        hidden: tuple[Tensor, ...] = self.model(
+            **arguments, attention_mask=mask, output_hidden_states=True
+        ).hidden_states
+        return hidden[1:]

@@ -1,0 +1,84 @@
+"""InterLevelLoss: keeps levels from repeating each other, and from being mixed when they disagree."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from multifuse import checks
+from multifuse.layers.inter_cad import InterCADOutput
+from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.losses.moments import mean_over_ranks
+from multifuse.losses.streams import Correlations, checked, measure, weighted_mean
+from multifuse.losses.whitening import ridge
+
+
+class InterLevelTerms(NamedTuple):
+    """Scalars; ``total`` is the sum of the three terms, all 0 with a single level."""
+
+    private_private: Tensor
+    """L_pr: private codes of different levels of one modality, mean over pairs l < l'."""
+    shared_private: Tensor
+    """L_sp: shared codes of one level and private codes of another, of one modality, mean over ordered pairs."""
+    mixing: Tensor
+    """L_mix: levels switched on together although their descriptors disagree."""
+    total: Tensor
+
+
+class InterLevelLoss(nn.Module):
+    r"""Adds three terms, ``L_inter = L_pr + L_sp + L_mix``.
+
+    L_pr and L_sp are means of the whitened cross-correlation, token by token, between levels of one modality; and
+
+    .. math:: L_{mix} = E \sum_{l<l'} \omega_l \omega_{l'} (1 - \cos(g_l, g_{l'})) / 2
+
+    Args:
+        eps, debias, modalities: as in `IntraLevelLoss`.
+
+    Source: CLCR (arXiv 2602.19605), the inter-level regulariser; the forms of the terms are ours.
+    """
+
+    def __init__(self, eps: float = 1e-3, debias: bool = True, modalities: Iterable[str] | None = None) -> None:
+        super().__init__()
+        self.eps, self.debias = ridge(eps), debias
+        self.modalities = None if modalities is None else checks.modality_names(modalities)
+
+    def forward(
+        self,
+        levels: Sequence[IntraCEDOutput],
+        aggregate: InterCADOutput,
+        mask: Mapping[str, Tensor | None] | None = None,
+    ) -> InterLevelTerms:
+        names = checked(levels, mask, self.modalities)
+        correlations = measure(levels, mask, names, self.eps, self.debias, self.training)
+        return self.terms(correlations, aggregate, self.training)
+
+    @staticmethod
+    def terms(correlations: Correlations, aggregate: InterCADOutput, synchronise: bool) -> InterLevelTerms:
+        """The terms, read from correlations that are measured already."""
+        num_levels = correlations.private_private.shape[-1]
+        if aggregate.level_weights.shape[-1] != num_levels:
+            raise ValueError(f"aggregate has {aggregate.level_weights.shape[-1]} levels, levels has {num_levels}")
+        if num_levels == 1:
+            zero = correlations.private_private.new_zeros(())
+            return InterLevelTerms(zero, zero, zero, zero)
+        device = correlations.private_private.device
+        upper = torch.ones(num_levels, num_levels, dtype=torch.bool, device=device).triu(1)
+        private_private = weighted_mean(correlations.private_private[:, upper], correlations.measured)
+        shared_private = weighted_mean(correlations.shared_private[:, upper | upper.mT], correlations.measured)
+        mixing = _mixing(aggregate, upper, synchronise)
+        return InterLevelTerms(private_private, shared_private, mixing, private_private + shared_private + mixing)
+
+
+def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tensor:
+    """L_mix, averaged over the samples (of all ranks) that have any modality."""
+    dtype = torch.promote_types(aggregate.level_descriptors.dtype, torch.float32)
+    direction = normalize(aggregate.level_descriptors.to(dtype), dim=-1)
+    weights = aggregate.level_weights.to(dtype)
+    with torch.autocast(direction.device.type, enabled=False):
+        disagreement = (1 - direction @ direction.mT) / 2
+    both = weights.unsqueeze(-1) * weights.unsqueeze(-2)
+    present = (aggregate.modality_weights > 0).any(dim=-1)
+    return mean_over_ranks((both * disagreement)[:, upper].sum(-1), present, synchronise)

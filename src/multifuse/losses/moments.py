@@ -1,0 +1,95 @@
+"""Counts, means and covariances of rows, summed over the ranks of a data-parallel run.
+
+Rows are collected on each rank; counts and sums are reduced first, centred second moments after, so that large means
+cost no precision. Both reductions are differentiable and sum in the backward too: with DistributedDataParallel's
+averaging, N ranks give one process's gradients. Several groups of rows share the two collectives.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """Rows of features ``values`` (N, D) of which ``mask`` (N,) bool names the real ones, ``None`` for all."""
+
+    values: Tensor
+    mask: Tensor | None
+
+
+class Moments(NamedTuple):
+    """The number of rows, a scalar, and their covariance (D, D), divided by that number."""
+
+    rows: Tensor
+    covariance: Tensor
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sums over all ranks, in the forward and in the backward."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
+    """Sums a tensor over the ranks of the default group; without a group of two or more, the tensor itself."""
+    if synchronise and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
+        return total
+    return tensor
+
+
+def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor:
+    """Weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
+    weight = weight.to(values.dtype)
+    sums = torch.stack([torch.where(weight > 0, values * weight, 0.0).sum(), weight.sum()])
+    total, count = sum_over_ranks(sums, synchronise).unbind()
+    return total / count.detach().clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def moments_of(groups: Sequence[Rows], synchronise: bool) -> list[Moments]:
+    """Computes the moments of every group of rows, in float32 or better."""
+    groups = [Rows(_at_least_float32(group.values), group.mask) for group in groups]
+    groups = [Rows(_zeroed(group.values, group.mask), group.mask) for group in groups]
+    counts = [_count(group) for group in groups]
+    first = _reduced([torch.cat([count[None], rows.values.sum(0)]) for count, rows in zip(counts, groups)], synchronise)
+    totals = [vector[0].detach() for vector in first]
+    centred = [
+        _zeroed(rows.values - vector[1:] / total.clamp(min=1.0), rows.mask)
+        for rows, vector, total in zip(groups, first, totals, strict=True)
+    ]
+    second = _reduced([values.mT @ values for values in centred], synchronise)
+    return [Moments(total, gram / total.clamp(min=1.0)) for total, gram in zip(totals, second, strict=True)]
+
+
+def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:
+    """Sums every tensor over the ranks, in one collective."""
+    flat = sum_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]), synchronise)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _count(rows: Rows) -> Tensor:
+    if rows.mask is None:
+        return rows.values.new_full((), float(rows.values.shape[0]))
+    return rows.mask.sum().to(rows.values.dtype)
+
+
+def _zeroed(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,102 @@
+"""WhiteningXCorrLoss: the mean squared canonical correlation of two sets of features."""
+
+import torch
+from torch import Tensor, nn
+
+from multifuse.losses.moments import Rows, moments_of
+
+
+class WhiteningXCorrLoss(nn.Module):
+    r"""Computes the mean squared canonical correlation of x and y, in [0, 1].
+
+    Both are centred and whitened; the loss is the squared Frobenius norm of their cross-correlation over
+    ``min(d_x, d_y)``:
+
+    .. math:: \|L_x^{-1} C_{xy} L_y^{-T}\|_F^2 / \min(d_x, d_y), \quad
+        C_{xx} + \epsilon \tfrac{tr C_{xx}}{d_x} I = L_x L_x^T
+
+    It does not depend on which whitening is used, so Cholesky factors and triangular solves do (ours: an
+    eigendecomposition's gradient is NaN where eigenvalues meet). Statistics are float64 (float32 where a device has no
+    float64) whatever autocast says. Independent noise scores about ``max(d_x, d_y) / (N - 1)``, not 0. In training
+    under data parallelism, the moments are summed over the ranks: N ranks give the loss and, with
+    DistributedDataParallel, the gradients of one process.
+
+    Args:
+        eps: the ridge, relative to the mean variance, > 0. It has a floor of a few roundings of the covariance, so that
+            fewer rows than features stay finite.
+
+    ``forward(x, y, mask=None)``: x (N, d_x) or (B, T, d_x), y likewise with d_y; mask (N,) or (B, T) bool, True = real
+    row -> a scalar. Where either has no variance, or fewer than two rows are real, the loss is 0.
+
+    Raises:
+        ValueError: ``eps <= 0``, shapes that do not match.
+
+    Source: CLCR (arXiv 2602.19605), the regularisers' whitened cross-correlation.
+    """
+
+    def __init__(self, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.eps = ridge(eps)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        if x.ndim not in (2, 3) or x.shape[:-1] != y.shape[:-1]:
+            raise ValueError(
+                f"x and y must be (N, d) or (B, T, d) with equal leading shapes, got {tuple(x.shape)}, {tuple(y.shape)}"
+            )
+        if mask is not None and (mask.shape != x.shape[:-1] or mask.dtype != torch.bool):
+            raise ValueError(f"mask must be bool of shape {tuple(x.shape[:-1])}, got {mask.dtype} {tuple(mask.shape)}")
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+            rows = precise(torch.cat([x.to(dtype), y.to(dtype)], dim=-1)).flatten(0, -2)
+            moments = moments_of([Rows(rows, None if mask is None else mask.flatten())], self.training)[0]
+            d = x.shape[-1]
+            covariance = moments.covariance
+            return squared_correlation(
+                whitening(covariance[:d, :d], self.eps),
+                covariance[:d, d:],
+                whitening(covariance[d:, d:], self.eps),
+            ).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """In float64 where the device has it: the loss's gradient is a small difference of large terms."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+def ridge(eps: float) -> float:
+    """Checks a relative ridge."""
+    if not 0 < eps < float("inf"):
+        raise ValueError(f"eps must be finite and > 0, got {eps!r}")
+    return float(eps)
+
+
+def whitening(covariance: Tensor, eps: float) -> Tensor:
+    """Computes W = L^{-1} of covariances (..., d, d) + ridge = L L^T, and 0 where there is no variance."""
+    d = covariance.shape[-1]
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    varies = variance > torch.finfo(covariance.dtype).tiny
+    variance = torch.where(varies, variance, 1.0)
+    identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+    relative = covariance / variance + max(eps, 8 * d * torch.finfo(covariance.dtype).eps) * identity
+    factor = torch.linalg.cholesky_ex(relative).L
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return torch.where(varies, inverse * variance.rsqrt(), 0.0)
+
+
+def squared_correlation(whiten_x: Tensor, cross: Tensor, whiten_y: Tensor) -> Tensor:
+    """Mean squared canonical correlations (...,) of cross-covariances (..., d_x, d_y), given both whitenings."""
+    correlation = whiten_x @ cross @ whiten_y.mT
+    return correlation.square().sum(dim=(-2, -1)) / min(cross.shape[-2:])
+
+
+def debiased(correlation: Tensor, count: Tensor, widest: int) -> Tensor:
+    """Takes out what independent noise scores: ``max(0, (c - null) / (1 - null))``, ``null = widest / (count - 1)``.
+
+    Where the null value reaches 1, too few rows tell correlation from noise: the loss is 0 there.
+    """
+    null = widest / (count - 1.0).clamp(min=1.0)
+    rescaled = (correlation - null) / torch.where(null < 1, 1 - null, 1.0)
+    return torch.where(null < 1, rescaled.clamp(min=0.0), 0.0)

@@ -1,0 +1,136 @@
+"""CLCRConfig: everything that makes a CLCR model, with the reference configuration as defaults."""
+
+import sys
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from multifuse import checks
+
+ENCODERS = ("temporal_conv", "text")
+_CHOICES = {
+    "positions": ("learned", "sinusoidal"),
+    "stiefel_parametrization": ("cholesky", "geotorch"),
+    "regression_loss": ("l1", "mse"),
+    "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
+}
+
+
+@strict
+class CLCRConfig(PreTrainedConfig):
+    """Configures `CLCRModel`.
+
+    Args:
+        modalities: by name, in the order of the outputs' columns, a dict with ``encoder`` and what it needs:
+            ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences, or
+            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`).
+        modality_order: the order of ``modalities``, which JSON does not keep; read from the dict unless it is given.
+        hidden_size: d. shared_rank: r_s. private_rank: r_p. num_heads: divides r_s. num_levels: L.
+        dropout: of encoders, attention and head.
+        budget_scale: gamma. initial_participation: rho before training.
+        lambda_intra, lambda_inter: weights of the regularisers; 0 turns one off.
+        whitening_epsilon, debias: of the regularisers.
+        level_temperature, level_floor, modality_temperature, modality_floor: of InterCAD, off by default.
+        positions, max_positions: of the semantic-hierarchy encoder.
+        stiefel_parametrization: ``"cholesky"`` or ``"geotorch"``.
+        use_hierarchy: False = the last level alone.
+        use_intra_ced: False = alpha is 0 everywhere.
+        use_inter_cad: False = uniform level and modality weights, gates of 1.
+        shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
+        regression_loss: ``"l1"`` or ``"mse"``, with problem_type ``"regression"``.
+        problem_type, num_labels: as everywhere in transformers; default a regression with one label.
+
+    Raises:
+        ValueError: a modality or a size that does not fit, by name.
+    """
+
+    model_type = "clcr"
+    keys_to_ignore_at_inference = ["terms", "private_gates", "activations"]
+
+    modalities: dict[str, Any] | None = None
+    modality_order: list[str] | None = None
+    hidden_size: int = 128
+    shared_rank: int = 48
+    private_rank: int = 32
+    num_heads: int = 4
+    num_levels: int = 3
+    dropout: float | int = 0.1
+    budget_scale: float | int = 1.0
+    initial_participation: float = 0.68
+    lambda_intra: float | int = 0.1
+    lambda_inter: float | int = 0.1
+    whitening_epsilon: float = 1e-3
+    debias: bool = True
+    level_temperature: float | int = 1.0
+    level_floor: float | int = 0.0
+    modality_temperature: float | int = 1.0
+    modality_floor: float | int = 0.0
+    positions: str = "learned"
+    max_positions: int = 1024
+    stiefel_parametrization: str = "cholesky"
+    use_hierarchy: bool = True
+    use_intra_ced: bool = True
+    use_inter_cad: bool = True
+    shuffle_levels: bool = False
+    regression_loss: str = "l1"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        problem_type: str | None = getattr(self, "problem_type", None)
+        if problem_type is None:
+            self.problem_type = problem_type = "regression"
+        if problem_type == "regression" and kwargs.get("num_labels") is None and self.id2label is None:
+            kwargs["num_labels"] = 1
+        super().__post_init__(**kwargs)
+        # transformers builds a default instance to write the difference from it: it has no modalities to check.
+        if self.modalities:
+            self._order()
+            self._check()
+
+    @property
+    def active_levels(self) -> int:
+        """The levels that are computed: all of them, or the last alone without the hierarchy."""
+        return self.num_levels if self.use_hierarchy else 1
+
+    def _order(self) -> None:
+        assert self.modalities is not None
+        if self.modality_order is None:
+            self.modality_order = list(self.modalities)
+        if sorted(self.modality_order) != sorted(self.modalities):
+            raise ValueError(f"modality_order must name {sorted(self.modalities)}, got {self.modality_order}")
+        self.modalities = {name: self.modalities[name] for name in self.modality_order}
+
+    def _check(self) -> None:
+        assert self.modalities is not None
+        checks.modality_names(self.modalities)
+        for name, spec in self.modalities.items():
+            if not isinstance(spec, dict) or spec.get("encoder") not in ENCODERS:
+                raise ValueError(
+                    f"modalities[{name!r}] must be a dict whose 'encoder' is one of {ENCODERS}, got {spec!r}"
+                )
+            if spec["encoder"] == "temporal_conv":
+                checks.positive_integer(f"modalities[{name!r}]['input_size']", spec.get("input_size"))
+            elif not isinstance(spec.get("config"), dict) or "model_type" not in spec["config"]:
+                raise ValueError(
+                    f"modalities[{name!r}]['config'] must be a transformers config's dict with 'model_type'"
+                )
+        for name in ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions"):
+            checks.positive_integer(name, getattr(self, name))
+        checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank)
+        if self.shared_rank % self.num_heads:
+            raise ValueError(f"num_heads must divide shared_rank={self.shared_rank}, got {self.num_heads}")
+        for name in ("dropout", "level_floor", "modality_floor"):
+            checks.in_range(name, getattr(self, name), 0.0, 1.0)
+        for name in ("lambda_intra", "lambda_inter", "budget_scale"):
+            checks.in_range(name, getattr(self, name), 0.0, sys.float_info.max)
+        for name in ("whitening_epsilon", "level_temperature", "modality_temperature"):
+            checks.in_range(name, getattr(self, name), sys.float_info.min, sys.float_info.max)
+        checks.in_range("initial_participation", self.initial_participation, 1e-6, 1 - 1e-6)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+    @staticmethod
+    def text_modality(name_or_folder: str) -> dict[str, Any]:
+        """The ``modalities`` entry of a pretrained text encoder, from the Hugging Face hub or a local folder."""
+        return {"encoder": "text", "config": AutoConfig.from_pretrained(name_or_folder).to_dict()}

@@ -1,0 +1,298 @@
+"""CLCR: semantic-hierarchy encoder, IntraCED at every level, InterCAD across levels, and a prediction head."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from multifuse import checks
+from multifuse.layers.hierarchy import SemanticHierarchyEncoder
+from multifuse.layers.inter_cad import InterCAD, InterCADOutput
+from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.stiefel import bases_of_levels
+from multifuse.layers.temporal_conv import TemporalConvLevels
+from multifuse.layers.text_levels import TextLevels
+from multifuse.losses.inter_level import InterLevelLoss
+from multifuse.losses.intra_level import IntraLevelLoss
+from multifuse.losses.moments import mean_over_ranks
+from multifuse.losses.streams import measure
+from multifuse.models.configuration_clcr import CLCRConfig
+
+
+@dataclass
+class CLCRModelOutput(ModelOutput):
+    """What `CLCRModel` computes."""
+
+    fused: Tensor | None = None
+    """(B, 2d)."""
+    levels: tuple[IntraCEDOutput, ...] | None = None
+    aggregate: InterCADOutput | None = None
+    mask: dict[str, Tensor | None] | None = None
+    """The token masks that were used, those from ``attention_mask`` among them."""
+
+
+@dataclass
+class CLCRPredictionOutput(ModelOutput):
+    """What `CLCRForPrediction` computes. B samples, L levels, M modalities in the config's order."""
+
+    loss: Tensor | None = None
+    """A scalar, with labels: task + lambda_intra * intra + lambda_inter * inter."""
+    logits: Tensor | None = None
+    """(B, num_labels)."""
+    level_weights: Tensor | None = None
+    """(B, L)."""
+    modality_weights: Tensor | None = None
+    """(B, M)."""
+    private_gates: Tensor | None = None
+    """(B, M)."""
+    activations: tuple[dict[str, Tensor], ...] | None = None
+    """By level and modality (B, T): alpha."""
+    terms: dict[str, Tensor] | None = None
+    """The loss's named terms, unweighted scalars: task, intra_*, inter_*."""
+
+
+class CLCRPreTrainedModel(PreTrainedModel):
+    config_class = CLCRConfig
+    base_model_prefix = "clcr"
+    main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for one tensor to count
+    _no_split_modules = ["IntraCED", "InterCAD"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draws the weights that a checkpoint lacks; a layer of ours draws those of the modules inside it."""
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            return
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+    def loss_per_sample(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The task's losses (B,) and which of them count (B,)."""
+        return _loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
+
+
+class CLCRModel(CLCRPreTrainedModel):
+    """Computes the fused representation ``z_sh (+) u_pr`` of a batch.
+
+    ``forward(inputs, mask=None)``: inputs by modality, features (B, T, input_size), token ids (B, T), or a mapping with
+    ``input_ids`` and more for a text encoder; mask by modality (B, T) bool, True = real token. A text mapping's
+    ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``.
+
+    Source: CLCR (arXiv 2602.19605), section 3.
+    """
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__(config)
+        if not config.modalities:
+            raise ValueError("config.modalities must name at least one modality, got none")
+        names = tuple(config.modalities)
+        self.hierarchy = SemanticHierarchyEncoder(
+            config.hidden_size,
+            {name: _encoder(config, spec) for name, spec in config.modalities.items()},
+            config.num_levels,
+            config.positions,  # type: ignore[arg-type]
+            config.max_positions,
+        )
+        self.exchanges = nn.ModuleList(
+            IntraCED(
+                config.hidden_size,
+                names,
+                config.shared_rank,
+                config.private_rank,
+                config.num_heads,
+                gamma=config.budget_scale if config.use_intra_ced else 0.0,
+                dropout=config.dropout,
+                init_participation=config.initial_participation,
+                parametrization=config.stiefel_parametrization,  # type: ignore[arg-type]
+            )
+            for _ in range(config.active_levels)
+        )
+        self.aggregation = InterCAD(
+            config.hidden_size,
+            names,
+            config.active_levels,
+            adaptive=config.use_inter_cad,
+            level_temperature=config.level_temperature,
+            level_floor=config.level_floor,
+            modality_temperature=config.modality_temperature,
+            modality_floor=config.modality_floor,
+        )
+        self.post_init()
+
+    def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
+        """Loads a pretrained encoder's weights, from the Hugging Face hub or a local folder, into a text modality."""
+        levels = self.hierarchy.encoder(modality)
+        if not isinstance(levels, TextLevels):
+            raise ValueError(f"modality {modality!r} has no text encoder, but a {type(levels).__name__}")
+        load_pretrained(levels, name_or_folder)
+
+    def forward(self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None) -> CLCRModelOutput:
+        masks = self._masks(inputs, mask)
+        levels = self._arranged(self.hierarchy(inputs, masks))
+        bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
+        exchanged = tuple(
+            exchange(tokens, masks, own) for exchange, tokens, own in zip(self._exchanges(), levels, bases, strict=True)
+        )
+        aggregate = self.aggregation(exchanged, masks)
+        return CLCRModelOutput(fused=aggregate.fused, levels=exchanged, aggregate=aggregate, mask=masks)
+
+    def _exchanges(self) -> list[IntraCED]:
+        return [exchange for exchange in self.exchanges if isinstance(exchange, IntraCED)]
+
+    def _masks(self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
+        masks: dict[str, Tensor | None] = dict(mask or {})
+        checks.known_modalities("mask", masks, self.hierarchy.modalities)
+        for name, given in inputs.items():
+            if masks.get(name) is None and isinstance(given, Mapping) and "attention_mask" in given:
+                masks[name] = given["attention_mask"].bool()
+        return masks
+
+    def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The ablations of the hierarchy: the last level alone, or levels shuffled between modalities (full mix)."""
+        if not self.config.use_hierarchy:
+            return levels[-1:]
+        if self.config.shuffle_levels:
+            names = self.hierarchy.modalities
+            return [
+                {name: levels[(level + names.index(name)) % len(levels)][name] for name in levels[level]}
+                for level in range(len(levels))
+            ]
+        return levels
+
+
+class CLCRForPrediction(CLCRPreTrainedModel):
+    """Predicts ``y = f(z_sh (+) u_pr)``, f a two-layer head.
+
+    The loss is ``L_task + lambda_intra L_intra + lambda_inter L_inter``.
+
+    ``forward(inputs, mask=None, labels=None)``: as `CLCRModel`; labels (B,) or (B, num_labels) for a regression (its
+    loss the mean absolute or squared error), (B,) class indices, -100 ignored, or (B, num_labels) of 0 and 1 for
+    several labels.
+
+    Source: CLCR (arXiv 2602.19605), section 3; the head's form is ours.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it by the accumulation steps
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__(config)
+        self.clcr = CLCRModel(config)
+        names = self.clcr.hierarchy.modalities
+        self.head = nn.Sequential(
+            nn.Linear(2 * config.hidden_size, config.hidden_size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_size, config.num_labels),
+        )
+        self.intra_loss = IntraLevelLoss(config.whitening_epsilon, config.debias, names)
+        self.inter_loss = InterLevelLoss(config.whitening_epsilon, config.debias, names)
+        self.post_init()
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        mask: Mapping[str, Tensor | None] | None = None,
+        labels: Tensor | None = None,
+    ) -> CLCRPredictionOutput:
+        encoded = self.clcr(inputs, mask)
+        logits = self.head(encoded.fused)
+        terms = None if labels is None else self._terms(encoded, logits, labels)
+        return CLCRPredictionOutput(
+            loss=None if terms is None else self._total(terms),
+            logits=logits,
+            level_weights=encoded.aggregate.level_weights,
+            modality_weights=encoded.aggregate.modality_weights,
+            private_gates=encoded.aggregate.private_gates,
+            activations=tuple(level.activation for level in encoded.levels),
+            terms=terms,
+        )
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        total = terms["task"]
+        for weight, name in ((self.config.lambda_intra, "intra_total"), (self.config.lambda_inter, "inter_total")):
+            if name in terms:
+                total = total + weight * terms[name]
+        return total
+
+    def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The task's loss, and in training the regularisers that have a weight."""
+        terms = {"task": self._task_loss(logits.float(), labels)}
+        weights = (self.config.lambda_intra, self.config.lambda_inter)
+        if not self.training or not any(weights):
+            return terms
+        assert encoded.levels is not None
+        assert encoded.aggregate is not None
+        names = self.clcr.hierarchy.modalities
+        config = self.config
+        correlations = measure(encoded.levels, encoded.mask, names, config.whitening_epsilon, config.debias, True)
+        if config.lambda_intra:
+            intra = self.intra_loss.terms(correlations)
+            terms.update({f"intra_{name}": value for name, value in intra._asdict().items()})
+        if config.lambda_inter:
+            inter = self.inter_loss.terms(correlations, encoded.aggregate, True)
+            terms.update({f"inter_{name}": value for name, value in inter._asdict().items()})
+        return terms
+
+    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over samples, of all ranks in training: each rank counts with the samples it holds."""
+        per_sample, counted = self.loss_per_sample(logits, labels)
+        return mean_over_ranks(per_sample, counted, self.training)
+
+
+def _loss_per_sample(
+    logits: Tensor, labels: Tensor, problem_type: str | None, regression_loss: str
+) -> tuple[Tensor, Tensor]:
+    """Losses (B,) and which of them count (B,)."""
+    everyone = torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
+    if problem_type == "single_label_classification":
+        if labels.shape != logits.shape[:1] or labels.is_floating_point():
+            raise ValueError(
+                f"labels must be class indices ({logits.shape[0]},), got {labels.dtype} {tuple(labels.shape)}"
+            )
+        return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=-100), labels != -100
+    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"labels must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}")
+    labels = labels.view_as(logits).to(logits.dtype)
+    if problem_type == "multi_label_classification":
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    elif regression_loss == "l1":
+        loss = (logits - labels).abs()
+    else:
+        loss = (logits - labels).square()
+    return loss.mean(dim=-1), everyone
+
+
+def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
+    if spec["encoder"] == "temporal_conv":
+        return TemporalConvLevels(
+            spec["input_size"], config.hidden_size, config.num_levels, spec.get("dropout", config.dropout)
+        )
+    return TextLevels(text_encoder(spec["config"]), config.num_levels)
+
+
+def text_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """Builds a text encoder, with fresh weights, from a transformers config's dict."""
+    fields = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
+    return _without_pooler(AutoModel.from_config(AutoConfig.for_model(**fields)))
+
+
+def load_pretrained(levels: TextLevels, name_or_folder: str) -> None:
+    """Copies a pretrained encoder's weights into one of the same architecture."""
+    pretrained = _without_pooler(AutoModel.from_pretrained(name_or_folder, dtype=torch.float32))
+    levels.model.load_state_dict(pretrained.state_dict())
+
+
+def _without_pooler(model: Any) -> nn.Module:
+    """Drops the pooler, whose weights no level reads, so that no parameter goes without a gradient."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    encoder: nn.Module = model
+    return encoder
+
+
+AutoConfig.register("clcr", CLCRConfig)
+AutoModel.register(CLCRConfig, CLCRModel)

@@ -1,0 +1,38 @@
+"""The yardstick that fusion is measured against: the same text encoder alone, mean-pooled, with a linear head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from multifuse.layers.text_levels import TextLevels
+from multifuse.masks import masked_mean
+from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, text_encoder
+
+
+class TextBaselineForPrediction(CLCRPreTrainedModel):
+    """Predicts from the mean of the text encoder's last layer; reads the inputs of `CLCRForPrediction`, text alone."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__(config)
+        if not config.modalities or config.modalities.get("text", {}).get("encoder") != "text":
+            raise ValueError(f"config.modalities must have 'text' with a text encoder, got {config.modalities}")
+        self.encoder = TextLevels(text_encoder(config.modalities["text"]["config"]), config.num_levels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.encoder.output_dim, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        mask: Mapping[str, Tensor | None] | None = None,
+        labels: Tensor | None = None,
+    ) -> CLCRPredictionOutput:
+        real = None if mask is None else mask.get("text")
+        last = self.encoder.last_layer(inputs["text"], real)
+        logits = self.head(self.dropout(masked_mean(last, real)))
+        loss = None if labels is None else self.loss_per_sample(logits.float(), labels)[0].mean()
+        return CLCRPredictionOutput(loss=loss, logits=logits)

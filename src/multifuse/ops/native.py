@@ -1,0 +1,67 @@
+"""Finds and loads the compiled kernels; where there are none, the portable path of `multifuse.ops.portable` runs."""
+
+import ctypes
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+
+FALLBACK_VARIABLE = "MULTIFUSE_FORCE_FALLBACK"
+_FOLDER = Path(__file__).resolve().parent.parent
+
+
+def forced_fallback() -> bool:
+    return os.environ.get(FALLBACK_VARIABLE, "") not in ("", "0")
+
+
+def binary(kind: str) -> Path | None:
+    """The compiled library of a device kind (``"cpu"`` or ``"cuda"``) in this installation, or ``None``."""
+    path = _FOLDER / f"libmultifuse_{kind}.so"
+    return path if path.is_file() else None
+
+
+@cache
+def load(kind: str) -> bool:
+    """Loads the kernels of a device kind once; False, with one warning, where they are missing or do not load."""
+    if forced_fallback():
+        return False
+    path = binary(kind)
+    if path is None:
+        return _without(kind, "was not built")
+    try:
+        if kind == "cuda":  # its symbols live in a library that torch itself has already loaded
+            ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cuda.so"), mode=ctypes.RTLD_GLOBAL)
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return _without(kind, f"did not load ({error})")
+    return True
+
+
+def _without(kind: str, reason: str) -> bool:
+    warnings.warn(
+        f"multifuse's compiled {kind} kernels: the binary {reason}; the slower plain-torch path runs instead. "
+        "To build it: pip install --no-build-isolation --force-reinstall --no-deps multifuse "
+        f"(with nvcc on the PATH for cuda), or set {FALLBACK_VARIABLE}=1 to choose the plain path silently.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+def load_all() -> None:
+    """Loads every kind of kernel that this machine can run."""
+    load("cpu")
+    if torch.version.cuda is not None and torch.cuda.is_available():
+        load("cuda")
+
+
+def backend(device: torch.device | str) -> str:
+    """Tells which path runs on ``device``: ``"cpp"``, ``"cuda"`` or ``"torch"`` (the portable one)."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return "cpp" if load("cpu") else "torch"
+    if kind == "cuda" and torch.version.cuda is not None and torch.cuda.is_available():
+        return "cuda" if load("cuda") else "torch"
+    return "torch"

@@ -1,0 +1,92 @@
+"""The op's rows in plain, vectorised torch: the path of every device without a compiled kernel.
+
+Each function computes what the compiled kernel of the same name computes, and is tested against the same reference.
+"""
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that rows are computed in: float32 for half types, else the type itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def active_set(z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
+    """A = {0 < alpha < 1}, decided in the compute type so that rounding alpha to a half type moves nothing."""
+    shifted = z.to(threshold.dtype) - threshold.unsqueeze(-1)
+    active = (shifted > 0) & (shifted < 1)
+    return active if mask is None else active & mask
+
+
+def project(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns alpha (..., T) and the threshold (...,) of ``alpha = clip(z - threshold, 0, 1)``."""
+    dtype = budget.dtype
+    row = z.to(dtype)
+    row = row if mask is None else row.masked_fill(~mask, 0.0)
+    invalid = row.isnan().any(-1) | budget.isnan()
+    row = _finite_rows(row)
+    threshold = _threshold(row, budget.clamp(min=0.0))
+    alpha = (row - threshold.unsqueeze(-1)).clamp(0.0, 1.0)
+    alpha = alpha.masked_fill((budget <= 0).unsqueeze(-1), 0.0)
+    alpha = alpha.masked_fill(invalid.unsqueeze(-1), float("nan"))
+    threshold = threshold.masked_fill(budget <= 0, float("inf")).masked_fill(invalid, float("nan"))
+    if mask is not None:
+        alpha = alpha.masked_fill(~mask, 0.0)
+    return alpha.to(z.dtype), threshold
+
+
+def _finite_rows(row: Tensor) -> Tensor:
+    """Non-positive values can never be active, so they become 0; +inf becomes a value one above all finite ones."""
+    infinite = row == float("inf")
+    row = row.nan_to_num(nan=0.0, posinf=0.0).clamp(min=0.0)
+    if row.shape[-1] == 0:
+        return row
+    top = row.amax(-1, keepdim=True).clamp(min=1.0) + 1.0
+    return torch.where(infinite, top, row)
+
+
+def _threshold(row: Tensor, budget: Tensor) -> Tensor:
+    """Solves sum clip(row - threshold, 0, 1) = budget: sorts the breakpoints, finds the linear piece, solves that."""
+    if row.shape[-1] == 0:
+        return torch.zeros_like(budget)
+    budget = budget.unsqueeze(-1)
+    total = row.clamp(max=1.0).sum(-1, keepdim=True)
+    # A token becomes active where the threshold passes row - 1, and leaves the sum where it passes row.
+    points, order = torch.cat([(row - 1.0).clamp(min=0.0), row], dim=-1).sort(dim=-1)
+    active = torch.where(order < row.shape[-1], 1.0, -1.0).to(row.dtype).cumsum(-1)
+    drop = active[..., :-1] * points.diff(dim=-1)
+    value = torch.cat([total, total - drop.cumsum(-1)], dim=-1)
+    piece = ((value > budget).sum(-1, keepdim=True) - 1).clamp(0, value.shape[-1] - 2)
+    low, high = points.gather(-1, piece), points.gather(-1, piece + 1)
+    step = (value.gather(-1, piece) - budget) / active.gather(-1, piece).clamp(min=1.0)
+    threshold = torch.minimum(low + step, high)
+    for _ in range(2):  # the running sums have rounded: two Newton steps on the row itself take that out
+        shifted = row - threshold
+        inside = ((shifted > 0) & (shifted < 1)).sum(-1, keepdim=True)
+        residual = shifted.clamp(0.0, 1.0).sum(-1, keepdim=True) - budget
+        threshold = torch.where(inside > 0, threshold + residual / inside.clamp(min=1), threshold).clamp(min=0.0)
+    return torch.where(total > budget, threshold, torch.zeros_like(threshold)).squeeze(-1)
+
+
+def project_vjp(grad: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pulls grad back: where the budget binds ``dz = 1_A (g - mean_A g)`` and ``dB = mean_A g``, else ``1_A g``, 0."""
+    active = active_set(z, threshold, mask)
+    kept = torch.where(active, grad.to(threshold.dtype), 0.0)
+    mean = kept.sum(-1) / active.sum(-1).clamp(min=1)
+    mean = torch.where(threshold > 0, mean, torch.zeros_like(mean))
+    grad_z = torch.where(active, kept - mean.unsqueeze(-1), 0.0)
+    invalid = threshold.isnan()
+    grad_z = grad_z.masked_fill(invalid.unsqueeze(-1), float("nan"))
+    if mask is not None:
+        grad_z = grad_z.masked_fill(~mask, 0.0)
+    return grad_z.to(z.dtype), mean.masked_fill(invalid, float("nan"))
+
+
+def project_jvp(tangent_z: Tensor, tangent_budget: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
+    """Pushes tangents forward, the transpose of `project_vjp`: ``1_A (u - mean_A u + v / |A|)`` where it binds."""
+    pulled, _ = project_vjp(tangent_z, z, threshold, mask)
+    active = active_set(z, threshold, mask)
+    share = tangent_budget.to(threshold.dtype) / active.sum(-1).clamp(min=1)
+    share = torch.where(threshold > 0, share, torch.zeros_like(share))
+    return pulled + torch.where(active, share.unsqueeze(-1), 0.0).to(z.dtype)

@@ -1,0 +1,1 @@
+"""Training on transformers' Trainer, and the measures that results are reported in."""

@@ -1,0 +1,82 @@
+"""Training recipes: the published one, and the one that was best on validation data here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. ``lr`` is the fusion model's; a pretrained encoder's is ``lr * encoder_lr_scale``."""
+
+    optimizer: Literal["adamw", "sgd"]
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    schedule: Literal["constant", "linear"]
+    warmup: float
+    """Share of all steps over which the learning rate rises."""
+    encoder_delay: float
+    """Share of all steps before a pretrained encoder begins to move, led by a head that has learned by then."""
+    encoder_lr_scale: float
+    layer_decay: float
+    """The encoder's learning rate shrinks by this factor a layer, from the top."""
+    regression_loss: Literal["l1", "mse"]
+    max_grad_norm: float
+    """0: gradients are not clipped."""
+
+
+# The paper's training: SGD, momentum 0.9, learning rate 1e-3, weight decay 1e-4, batch 64, 100 epochs.
+PAPER = Recipe(
+    optimizer="sgd",
+    epochs=100,
+    batch_size=64,
+    lr=1e-3,
+    weight_decay=1e-4,
+    schedule="constant",
+    warmup=0.0,
+    encoder_delay=0.0,
+    encoder_lr_scale=1.0,
+    layer_decay=1.0,
+    regression_loss="l1",
+    max_grad_norm=0.0,
+)
+
+# Fine-tuning a pretrained text encoder: chosen on the validation split of MOSI (docs/results.md).
+FINE_TUNING = Recipe(
+    optimizer="adamw",
+    epochs=5,
+    batch_size=32,
+    lr=1e-3,
+    weight_decay=0.01,
+    schedule="linear",
+    warmup=0.1,
+    encoder_delay=0.0,
+    encoder_lr_scale=0.1,
+    layer_decay=0.9,
+    regression_loss="mse",
+    max_grad_norm=1.0,
+)
+
+# Training on stored features, everything from scratch.
+FEATURES = Recipe(
+    optimizer="adamw",
+    epochs=20,
+    batch_size=32,
+    lr=1e-3,
+    weight_decay=0.01,
+    schedule="linear",
+    warmup=0.1,
+    encoder_delay=0.0,
+    encoder_lr_scale=1.0,
+    layer_decay=1.0,
+    regression_loss="l1",
+    max_grad_norm=1.0,
+)
+
+
+def recipe(name: Literal["default", "paper"], has_text_encoder: bool) -> Recipe:
+    """The recipe of a name; the default one depends on whether a pretrained encoder is tuned."""
+    if name == "paper":
+        return PAPER
+    return FINE_TUNING if has_text_encoder else FEATURES

@@ -1,0 +1,116 @@
+"""transformers' Trainer with the recipe's optimiser and with batches grouped by text length."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from multifuse.layers.text_levels import TextLevels
+from multifuse.training.recipes import Recipe
+
+_LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
+
+
+class RecipeTrainer(Trainer):
+    """A Trainer whose optimiser and batches follow a `Recipe`."""
+
+    def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
+        self.recipe = recipe
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if getattr(self, "optimizer", None) is None:
+            module = self.model if model is None else model
+            self.optimizer = build_optimizer(module, self.recipe, self.args.learning_rate)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        if getattr(self, "lr_scheduler", None) is None:
+            chosen = self.optimizer if optimizer is None else optimizer
+            factors: list[Callable[[int], float]] = [
+                partial(lr_factor, recipe=self.recipe, steps=num_training_steps, is_encoder=group["is_encoder"])
+                for group in chosen.param_groups
+            ]
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factors)
+        scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
+        return scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        lengths = getattr(dataset, "lengths", None)
+        if lengths is None:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        generator = torch.Generator()
+        generator.manual_seed(self.args.seed)
+        grouped: Sampler[int] = LengthGroupedSampler(
+            self.args.train_batch_size, lengths=[max(length, 1) for length in lengths], generator=generator
+        )
+        return grouped
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser over a model's parameters."""
+    groups = parameter_groups(model, recipe, lr)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def lr_factor(step: int, recipe: Recipe, steps: int, is_encoder: bool) -> float:
+    """What the learning rate is multiplied by at a step: warm-up, then the schedule; an encoder's after its delay."""
+    start = recipe.encoder_delay * steps if is_encoder else 0.0
+    if step < start:
+        return 0.0
+    warmup = recipe.warmup * steps
+    if step - start < warmup:
+        return (step - start + 1) / (warmup + 1)
+    if recipe.schedule == "constant":
+        return 1.0
+    return max(0.0, (steps - step) / max(1.0, steps - start - warmup))
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[str, Any]]:
+    """Parameters by learning rate and weight decay: vectors and scalars are not decayed."""
+    depth = {
+        id(parameter): layers
+        for module in model.modules()
+        if isinstance(module, TextLevels)
+        for parameter, layers in _depths(module.model)
+    }
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        own = lr
+        if id(parameter) in depth:
+            own = lr * recipe.encoder_lr_scale * recipe.layer_decay ** depth[id(parameter)]
+        decay = 0.0 if parameter.ndim < 2 and recipe.optimizer == "adamw" else recipe.weight_decay
+        groups.setdefault((own, decay, id(parameter) in depth), []).append(parameter)
+    return [
+        {"params": params, "lr": own, "weight_decay": decay, "is_encoder": is_encoder}
+        for (own, decay, is_encoder), params in groups.items()
+    ]
+
+
+def _depths(encoder: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """Every parameter of an encoder with the number of layers above it; embeddings lie below all layers."""
+    indices = {name: _LAYER.search(f".{name}.") for name, _ in encoder.named_parameters()}
+    count = 1 + max((int(found[1]) for found in indices.values() if found), default=-1)
+    depths = []
+    for name, parameter in encoder.named_parameters():
+        found = indices[name]
+        if found:
+            depths.append((parameter, count - 1 - int(found[1])))
+        else:
+            depths.append((parameter, count if "embed" in name else 0))
+    return depths

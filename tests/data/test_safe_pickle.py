@@ -1,0 +1,127 @@
+"""The unpickler: what numpy writes is read, everything else is refused before anything runs."""
+
+import io
+import os
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifuse.data import safe_pickle
+from multifuse.data.safe_pickle import UnsafePickleError
+from tests.files import mmsa_splits, write
+
+ARRAYS = [
+    np.arange(6, dtype=np.int64).reshape(2, 3),
+    np.asfortranarray(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)),
+    np.array(["good", "bad film"]),
+    np.array([b"a", b"bc"]),
+    np.array([True, False]),
+    np.array(["text", 3, None, [1, 2]], dtype=object),
+    np.zeros((0, 5)),
+    np.arange(4, dtype=">i4"),
+    np.array(2.5),
+]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("index", range(len(ARRAYS)))
+def test_arrays_of_every_kind_and_protocol_are_read(tmp_path: Path, index: int, protocol: int) -> None:
+    content = {"array": ARRAYS[index], "list": [1, "a", (None, 2.5)]}
+    loaded = safe_pickle.load(write(tmp_path / "file.pkl", content, protocol))
+    assert loaded["list"] == content["list"]
+    assert loaded["array"].dtype == ARRAYS[index].dtype
+    np.testing.assert_array_equal(loaded["array"], ARRAYS[index])
+
+
+def test_numpy_scalars_are_read(tmp_path: Path) -> None:
+    loaded = safe_pickle.load(write(tmp_path / "file.pkl", [np.float32(1.5), np.int64(3), np.str_("a")]))
+    assert loaded == [1.5, 3, "a"]
+
+
+class Calls:
+    """Pickles to a call of ``function(*arguments)``, as a hostile file would."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Calls(os.system, "touch {marker}"),
+        Calls(eval, "__import__('os').system('touch {marker}')"),
+        Calls(getattr, [], "append"),
+        Calls(np.ndarray, (10**12,)),
+        Calls(np.fromfile, "/etc/hostname"),
+        Calls(np.dtype, [("a", "O")]),
+        Calls(Path, "x"),
+        np.dtype("f4"),
+        np.ndarray,
+        np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.array([Calls(os.system, "touch {marker}")], dtype=object),
+        {1, 2}.__class__,
+    ],
+)
+def test_anything_else_is_refused_and_nothing_runs(tmp_path: Path, hostile: Any) -> None:
+    marker = tmp_path / "executed"
+    data = pickle.dumps({"train": hostile}).replace(b"{marker}", str(marker).encode()[:8])
+    (tmp_path / "file.pkl").write_bytes(data)
+    with pytest.raises(pickle.UnpicklingError):
+        safe_pickle.load(tmp_path / "file.pkl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.pkl"]
+
+
+def test_an_element_type_cannot_be_widened_after_an_array_shares_it(tmp_path: Path) -> None:
+    """A forged BUILD once made a 4-byte array read 256 bytes of the process's memory."""
+    array = pickle.dumps(np.array([b"a", b"b", b"c", b"d"]), protocol=2)
+    forged = array.replace(b"K\x01K\x01K\x00t", b"K\x40K\x01K\x00t")
+    assert forged != array
+    (tmp_path / "file.pkl").write_bytes(forged)
+    assert safe_pickle.load(tmp_path / "file.pkl").nbytes == 4
+
+
+def test_a_declared_shape_beyond_the_data_is_refused(tmp_path: Path) -> None:
+    data = pickle.dumps(np.zeros(3, np.float32), protocol=2)
+    forged = data.replace(b"K\x03\x85", b"K\xff\x85")
+    assert forged != data
+    (tmp_path / "file.pkl").write_bytes(forged)
+    with pytest.raises(UnsafePickleError, match="does not match its data"):
+        safe_pickle.load(tmp_path / "file.pkl")
+
+
+def test_deeply_nested_containers_are_refused(tmp_path: Path) -> None:
+    nested: list[Any] = []
+    for _ in range(200):
+        nested = [nested]
+    with pytest.raises(UnsafePickleError, match="nested"):
+        safe_pickle.load(write(tmp_path / "file.pkl", nested))
+
+
+VALID = pickle.dumps(mmsa_splits(count=2), protocol=4)
+
+
+@given(st.integers(0, len(VALID) - 1), st.integers(0, 255), st.booleans())
+def test_flipped_and_truncated_files_end_in_an_unpickling_error_or_in_plain_data(at: int, byte: int, cut: bool) -> None:
+    damaged = VALID[:at] if cut else VALID[:at] + bytes([byte]) + VALID[at + 1 :]
+
+    class File:
+        """Opens as the damaged bytes."""
+
+        def open(self, _: str) -> io.BytesIO:
+            return io.BytesIO(damaged)
+
+    try:
+        safe_pickle.load(File())  # type: ignore[arg-type]
+    except pickle.UnpicklingError:
+        return
+    names = {arg for opcode, arg, _ in pickletools.genops(damaged) if opcode.name in ("GLOBAL", "INST")}
+    assert not names

@@ -1,0 +1,118 @@
+"""SemanticHierarchyEncoder and TextLevels: levels of every modality, with real (small) transformers encoders."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
+
+from multifuse import SemanticHierarchyEncoder, TemporalConvLevels, TextLevels
+from multifuse.layers.hierarchy import sinusoidal_positions
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+
+
+def text_levels(num_levels: int = 3) -> TextLevels:
+    torch.manual_seed(0)
+    return TextLevels(BertModel(BertConfig(**SMALL)), num_levels).eval()
+
+
+def hierarchy(**options: Any) -> SemanticHierarchyEncoder:
+    torch.manual_seed(0)
+    encoders = {"text": text_levels(), "keys": TemporalConvLevels(5, 12)}
+    return SemanticHierarchyEncoder(12, encoders, **options).eval()
+
+
+def test_text_levels_are_means_of_thirds_of_the_hidden_layers() -> None:
+    levels = text_levels()
+    ids = torch.randint(0, 50, (2, 6))
+    hidden = levels.model(ids, output_hidden_states=True).hidden_states[1:]
+    groups = (hidden[:3], hidden[3:5], hidden[5:])  # seven layers: 3, 2, 2
+    for ours, group in zip(levels(ids), groups, strict=True):
+        assert torch.allclose(ours, torch.stack(group).mean(0), atol=1e-6)
+
+
+def test_text_levels_read_any_encoder_and_its_mapping() -> None:
+    torch.manual_seed(0)
+    levels = TextLevels(MPNetModel(MPNetConfig(**SMALL)), 2).eval()
+    ids = torch.randint(2, 50, (2, 6))
+    mask = torch.arange(6) < torch.tensor([[6], [3]])
+    from_mapping = levels({"input_ids": ids, "attention_mask": mask.long()})
+    for ours, expected in zip(levels(ids, mask), from_mapping, strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_a_sample_without_text_is_finite_and_moves_no_other() -> None:
+    levels = text_levels()
+    ids = torch.randint(0, 50, (2, 6))
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    full = levels(ids, mask)
+    mask[1] = False
+    for ours, expected in zip(levels(ids, mask), full, strict=True):
+        assert ours.isfinite().all()
+        assert torch.allclose(ours[0], expected[0], atol=1e-5)
+
+
+def test_levels_are_layer_normed_zero_at_padding_and_present_only() -> None:
+    encoder = hierarchy()
+    ids, features = torch.randint(0, 50, (2, 6)), torch.randn(2, 4, 5)
+    mask = {"keys": torch.arange(4) < torch.tensor([[4], [2]])}
+    levels = encoder({"text": ids, "keys": features}, mask)
+    assert len(levels) == 3
+    for level in levels:
+        assert level["text"].shape == (2, 6, 12)
+        assert torch.allclose(level["text"].mean(-1), torch.zeros(2, 6), atol=1e-5)
+        assert not level["keys"][1, 2:].any()
+    assert set(encoder({"keys": features, "text": None})[0]) == {"keys"}
+
+
+@pytest.mark.parametrize("fill", [1e6, float("nan")])
+def test_padded_features_change_nothing(fill: float) -> None:
+    encoder = hierarchy()
+    features = torch.randn(2, 4, 5)
+    longer = torch.cat([features, torch.full((2, 3, 5), fill)], 1)
+    mask = {"keys": (torch.arange(7) < 4).expand(2, 7)}
+    for short, long in zip(encoder({"keys": features}), encoder({"keys": longer}, mask), strict=True):
+        assert torch.allclose(short["keys"], long["keys"][:, :4], atol=1e-5)
+
+
+def test_learned_positions_end_and_sinusoidal_ones_do_not() -> None:
+    features = torch.randn(1, 9, 5)
+    with pytest.raises(ValueError, match=r"inputs have 9 tokens.*max_positions=8"):
+        hierarchy(max_positions=8)({"keys": features})
+    levels = hierarchy(max_positions=8, positions="sinusoidal")({"keys": features})
+    assert levels[0]["keys"].shape == (1, 9, 12)
+
+
+def test_sinusoidal_positions_are_the_published_ones() -> None:
+    positions = sinusoidal_positions(50, 6, torch.device("cpu"))
+    frequency = 10000 ** (-torch.arange(3) / 3)
+    assert torch.allclose(positions[7, :3], torch.sin(7 * frequency), atol=1e-5)
+    assert torch.allclose(positions[7, 3:], torch.cos(7 * frequency), atol=1e-5)
+
+
+def test_bad_encoders_and_inputs_are_named() -> None:
+    class TwoLevels(nn.Module):
+        output_dim = 5
+
+        def forward(self, inputs: Tensor, mask: Tensor | None) -> list[Tensor]:
+            return [inputs, inputs]
+
+    with pytest.raises(ValueError, match=r"encoders\['text'\] must tell its width .* has None"):
+        SemanticHierarchyEncoder(8, {"text": nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match=r"encoders\['a'\] must give 3 levels, gave 2"):
+        SemanticHierarchyEncoder(8, {"a": TwoLevels()})({"a": torch.randn(1, 2, 5)})
+    with pytest.raises(ValueError, match="smell"):
+        hierarchy()({"smell": torch.randn(1, 2, 5)})
+    with pytest.raises(ValueError, match="num_levels must not exceed the encoder's 7 hidden layers, got 8"):
+        text_levels(8)
+    with pytest.raises(ValueError, match="must hold 'input_ids'"):
+        text_levels()({"ids": torch.ones(1, 2, dtype=torch.long)})

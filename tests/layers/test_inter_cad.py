@@ -1,0 +1,145 @@
+"""InterCAD: weights, absence, padding, order, and that private content never moves the shared values."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifuse import InterCAD
+from multifuse.layers import InterCADOutput, IntraCEDOutput
+from tests.batches import Sizes, Tokens, batch, exchange, padded, sizes
+
+SIZES = Sizes(4, 12, 4, 4, 2, {"text": 5, "vision": 3, "audio": 1})
+
+
+def levels_of(drawn: Sizes, tokens: Tokens, mask: Tokens, count: int) -> list[IntraCEDOutput]:
+    layer = exchange(drawn)
+    return [layer({name: values * (level + 1) for name, values in tokens.items()}, mask) for level in range(count)]
+
+
+def aggregation(drawn: Sizes, levels: int = 2, **options: float) -> InterCAD:
+    torch.manual_seed(2)
+    return InterCAD(drawn.dim, drawn.modalities, levels, **options).eval()  # type: ignore[arg-type]
+
+
+def assert_close(ours: InterCADOutput, expected: InterCADOutput, tolerance: float = 1e-4) -> None:
+    for field, first, second in zip(ours._fields, ours, expected, strict=True):
+        assert torch.allclose(first, second, atol=tolerance), field
+
+
+@given(sizes(), st.integers(1, 4))
+def test_weights_are_distributions_and_shapes_are_the_contracts(drawn: Sizes, count: int) -> None:
+    tokens, mask = batch(drawn)
+    output = aggregation(drawn, count)(levels_of(drawn, tokens, mask, count), mask)
+    b, d, m = drawn.batch, drawn.dim, len(drawn.modalities)
+    assert output.fused.shape == (b, 2 * d)
+    assert torch.equal(output.fused, torch.cat([output.shared, output.private], -1))
+    assert output.level_descriptors.shape == (b, count, d)
+    assert output.private_gates.shape == (b, m)
+    assert torch.allclose(output.level_weights.sum(-1), torch.ones(b), atol=1e-5)
+    assert torch.allclose(output.modality_weights.sum(-1), torch.ones(b), atol=1e-5)
+    assert ((output.private_gates > 0) & (output.private_gates < 1)).all()
+
+
+@given(sizes(min_modalities=2))
+def test_an_absent_modality_equals_the_layer_without_it(drawn: Sizes) -> None:
+    layer = aggregation(drawn)
+    tokens, mask = batch(drawn)
+    absent = drawn.modalities[-1]
+    mask[absent] = torch.zeros_like(mask[absent])
+    without = {name: values for name, values in tokens.items() if name != absent}
+    masked = layer(levels_of(drawn, tokens, mask, 2), mask)
+    assert_close(masked, layer(levels_of(drawn, without, mask, 2), mask), 1e-5)
+    assert not masked.modality_weights[:, -1].any()
+    assert not masked.private_gates[:, -1].any()
+
+
+@given(sizes(), st.integers(1, 4))
+def test_padding_changes_nothing(drawn: Sizes, extra: int) -> None:
+    layer = aggregation(drawn)
+    tokens, mask = batch(drawn)
+    longer, masks = padded(tokens, mask, extra, 1e3)
+    assert_close(layer(levels_of(drawn, longer, masks, 2), masks), layer(levels_of(drawn, tokens, mask, 2), mask))
+
+
+@given(sizes())
+def test_samples_do_not_affect_each_other(drawn: Sizes) -> None:
+    layer = aggregation(drawn)
+    tokens, mask = batch(drawn)
+    together = layer(levels_of(drawn, tokens, mask, 2), mask)
+    one, its_mask = ({n: v[:1] for n, v in values.items()} for values in (tokens, mask))
+    assert_close(layer(levels_of(drawn, one, its_mask, 2), its_mask), InterCADOutput(*(v[:1] for v in together)))
+
+
+def test_reordering_the_modalities_reorders_the_columns() -> None:
+    tokens, mask = batch(SIZES)
+    levels = levels_of(SIZES, tokens, mask, 2)
+    layer = aggregation(SIZES)
+    other = InterCAD(SIZES.dim, ("audio", "text", "vision"), 2).eval()
+    other.load_state_dict(layer.state_dict())
+    ours, reordered = layer(levels, mask), other(levels, mask)
+    assert torch.allclose(reordered.fused, ours.fused, atol=1e-5)
+    assert torch.allclose(reordered.modality_weights, ours.modality_weights[:, [2, 0, 1]], atol=1e-5)
+    assert torch.allclose(reordered.private_gates, ours.private_gates[:, [2, 0, 1]], atol=1e-5)
+
+
+def test_private_content_moves_the_shared_values_through_the_level_weights_alone() -> None:
+    tokens, mask = batch(SIZES)
+    levels = levels_of(SIZES, tokens, mask, 2)
+    moved = [level._replace(private={n: v + 3 for n, v in level.private.items()}) for level in levels]
+    uniform = aggregation(SIZES, level_floor=1.0)  # level weights fixed, all else adaptive
+    assert torch.equal(uniform(moved, mask).shared, uniform(levels, mask).shared)
+    assert not torch.equal(uniform(moved, mask).private, uniform(levels, mask).private)
+
+
+def test_without_the_aggregation_weights_are_uniform_and_gates_one() -> None:
+    tokens, mask = batch(SIZES)
+    mask["vision"][0] = False
+    output = aggregation(SIZES, adaptive=False)(levels_of(SIZES, tokens, mask, 2), mask)
+    assert torch.allclose(output.level_weights, torch.full((4, 2), 0.5))
+    assert torch.allclose(output.modality_weights[0], torch.tensor([0.5, 0.0, 0.5]))
+    assert torch.allclose(output.modality_weights[1], torch.full((3,), 1 / 3))
+    assert torch.equal(output.private_gates[0], torch.tensor([1.0, 0.0, 1.0]))
+
+
+def test_a_floor_spreads_over_the_present_modalities() -> None:
+    tokens, mask = batch(SIZES)
+    mask["vision"][0] = False
+    output = aggregation(SIZES, modality_floor=0.6, level_floor=0.5)(levels_of(SIZES, tokens, mask, 2), mask)
+    assert output.modality_weights[0, 1] == 0
+    assert (output.modality_weights[0, [0, 2]] >= 0.3 - 1e-6).all()
+    assert (output.modality_weights[1] >= 0.2 - 1e-6).all()
+    assert torch.allclose(output.modality_weights.sum(-1), torch.ones(4))
+    assert (output.level_weights >= 0.25 - 1e-6).all()
+
+
+def test_a_low_temperature_sharpens_the_weights() -> None:
+    tokens, mask = batch(SIZES)
+    levels = levels_of(SIZES, tokens, mask, 2)
+    plain, sharp = aggregation(SIZES)(levels, mask), aggregation(SIZES, modality_temperature=0.1)(levels, mask)
+    assert (sharp.modality_weights.amax(-1) > plain.modality_weights.amax(-1)).all()
+
+
+def test_a_sample_without_any_modality_stays_finite() -> None:
+    tokens, mask = batch(SIZES)
+    for real in mask.values():
+        real[0] = False
+    layer = aggregation(SIZES)
+    output = layer(levels_of(SIZES, tokens, mask, 2), mask)
+    output.fused.square().sum().backward()
+    assert all(value.isfinite().all() for value in output)
+    assert not output.fused[0].any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_bad_arguments_are_named() -> None:
+    tokens, mask = batch(SIZES)
+    levels = levels_of(SIZES, tokens, mask, 2)
+    with pytest.raises(ValueError, match="levels must hold 2 levels, got 1"):
+        aggregation(SIZES)(levels[:1], mask)
+    with pytest.raises(ValueError, match=r"levels\[1\] has modalities"):
+        aggregation(SIZES)([levels[0], levels_of(SIZES, {"text": tokens["text"]}, mask, 1)[0]], mask)
+    with pytest.raises(ValueError, match="level_temperature must be finite and > 0, got 0"):
+        aggregation(SIZES, level_temperature=0)
+    with pytest.raises(ValueError, match=r"modality_floor must lie in \[0.0, 1.0\], got 1.5"):
+        aggregation(SIZES, modality_floor=1.5)

@@ -1,0 +1,209 @@
+"""IntraCED: the invariants of the exchange, each as a property of random sizes, weights and masks."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import multi_head_attention_forward
+
+from multifuse import IntraCED
+from multifuse.layers import IntraCEDOutput
+from tests.batches import Sizes, batch, exchange, padded, sizes
+
+SIZES = Sizes(3, 14, 6, 5, 2, {"text": 5, "vision": 7, "audio": 1})
+
+
+def assert_close(ours: IntraCEDOutput, expected: IntraCEDOutput, tolerance: float = 1e-4) -> None:
+    for field, first, second in zip(ours._fields, ours, expected, strict=True):
+        assert first.keys() == second.keys()
+        for name in first:
+            assert torch.allclose(first[name], second[name], atol=tolerance), (field, name)
+
+
+@given(sizes(min_modalities=2), st.floats(-100, 100))
+def test_private_content_leaks_nowhere(drawn: Sizes, size: float) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    before = layer(tokens, mask)
+    for name in drawn.modalities:
+        direction = torch.randn(drawn.batch, drawn.lengths[name], drawn.private_rank)
+        moved = tokens[name] + size * direction @ layer.projector.private_basis(name).mT
+        after = layer({**tokens, name: moved}, mask)
+        tolerance = 2e-5 * (1 + abs(size))
+        for other in drawn.modalities:
+            assert torch.allclose(after.shared[other], before.shared[other], atol=tolerance)
+            assert torch.allclose(after.activation[other], before.activation[other], atol=10 * tolerance)
+            if other != name:
+                assert torch.allclose(after.tokens[other], before.tokens[other], atol=tolerance)
+
+
+@given(sizes(), st.integers(1, 5), st.sampled_from([0.0, 1e4, float("inf"), float("nan")]))
+def test_padding_changes_nothing(drawn: Sizes, extra: int, fill: float) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    plain, longer = layer(tokens, mask), layer(*padded(tokens, mask, extra, fill))
+    for first, second in zip(plain, longer, strict=True):
+        for name in first:
+            assert torch.allclose(first[name], second[name][:, : drawn.lengths[name]], atol=1e-4)
+
+
+@given(sizes())
+def test_tokens_at_padding_are_the_input_and_streams_are_zero(drawn: Sizes) -> None:
+    tokens, mask = batch(drawn)
+    output = exchange(drawn)(tokens, mask)
+    for name in drawn.modalities:
+        assert torch.equal(output.tokens[name][~mask[name]], tokens[name][~mask[name]])
+        for stream in output[1:]:
+            assert not stream[name][~mask[name]].any()
+
+
+@given(sizes())
+def test_samples_do_not_affect_each_other(drawn: Sizes) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    together = layer(tokens, mask)
+    for row in range(drawn.batch):
+        alone = layer({n: v[row : row + 1] for n, v in tokens.items()}, {n: m[row : row + 1] for n, m in mask.items()})
+        assert_close(alone, IntraCEDOutput(*({n: v[row : row + 1] for n, v in f.items()} for f in together)))
+
+
+@given(sizes(min_modalities=2))
+def test_an_absent_modality_equals_the_layer_without_it(drawn: Sizes) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    absent = drawn.modalities[0]
+    without = layer({n: v for n, v in tokens.items() if n != absent}, {n: m for n, m in mask.items() if n != absent})
+    none = layer({**tokens, absent: None}, {**mask, absent: None})
+    masked = layer(tokens, {**mask, absent: torch.zeros_like(mask[absent])})
+    assert_close(none, without, 0.0)
+    for first, second in zip(masked, without, strict=True):
+        for name in second:
+            assert torch.allclose(first[name], second[name], atol=1e-5)
+    assert torch.equal(masked.tokens[absent], tokens[absent])
+
+
+def test_an_absent_modality_takes_no_gradient_and_gives_none() -> None:
+    layer = exchange(SIZES)
+    tokens, mask = batch(SIZES)
+    tokens["vision"].requires_grad_()
+    mask["vision"][1] = False
+    mask["text"][1] = False
+    output = layer(tokens, mask)
+    torch.stack([output.shared[n].square().sum() for n in SIZES.modalities]).sum().backward()
+    grad = tokens["vision"].grad
+    assert grad is not None
+    assert grad.isfinite().all()
+    assert not grad[1].any()
+    assert grad[0].any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+@given(sizes(), st.randoms(use_true_random=False))
+def test_reordering_the_modalities_reorders_the_output(drawn: Sizes, random: object) -> None:
+    layer = exchange(drawn)
+    order = sorted(drawn.modalities, reverse=True)
+    other = exchange(drawn._replace(lengths={name: drawn.lengths[name] for name in order}))
+    state = layer.state_dict()
+    places = [drawn.modalities.index(name) for name in order]
+    state["projector.private_weight"] = state["projector.private_weight"][places]
+    other.load_state_dict(state)
+    tokens, mask = batch(drawn)
+    assert_close(other({n: tokens[n] for n in order}, mask), layer(tokens, mask))
+
+
+@given(sizes())
+def test_gamma_zero_is_the_identity(drawn: Sizes) -> None:
+    tokens, mask = batch(drawn)
+    output = exchange(drawn, gamma=0.0)(tokens, mask)
+    for name in drawn.modalities:
+        assert torch.equal(output.tokens[name], tokens[name])
+        assert not output.activation[name].any()
+
+
+@given(sizes())
+def test_what_lies_outside_both_subspaces_stays_in_tokens_alone(drawn: Sizes) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    name = drawn.modalities[0]
+    shared, private = layer.projector.shared_basis, layer.projector.private_basis(name)
+    noise = torch.randn(drawn.dim)
+    outside = noise - shared @ (shared.mT @ noise) - private @ (private.mT @ noise)
+    moved = layer({**tokens, name: tokens[name] + outside}, mask)
+    plain = layer(tokens, mask)
+    assert torch.allclose(moved.tokens[name], plain.tokens[name] + outside, atol=1e-4)
+    for field in plain._fields[1:]:
+        for other in drawn.modalities:
+            assert torch.allclose(getattr(moved, field)[other], getattr(plain, field)[other], atol=1e-3)
+
+
+@given(sizes(max_modalities=3))
+def test_streams_are_their_codes_in_the_ambient_space(drawn: Sizes) -> None:
+    layer = exchange(drawn)
+    tokens, mask = batch(drawn)
+    output = layer(tokens, mask)
+    for name in drawn.modalities:
+        basis, own = layer.projector.shared_basis, layer.projector.private_basis(name)
+        assert torch.allclose(output.shared[name], output.shared_code[name] @ basis.mT, atol=1e-5)
+        assert torch.allclose(output.private[name], output.private_code[name] @ own.mT, atol=1e-5)
+        brought = output.tokens[name] - tokens[name]
+        assert torch.allclose(brought @ basis @ basis.mT, brought, atol=1e-4), "the exchange left the shared subspace"
+
+
+def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> None:
+    sizes_of_two = Sizes(2, 12, 8, 4, 4, {"text": 5, "audio": 3})
+    layer = exchange(sizes_of_two)
+    tokens, mask = batch(sizes_of_two)
+    output = layer(tokens, mask)
+    codes = layer.projector(tokens).shared
+    key_value = layer.key_value.weight.chunk(2)
+    expected, _ = multi_head_attention_forward(
+        codes["text"].transpose(0, 1),
+        *[codes["audio"].transpose(0, 1)] * 2,
+        embed_dim_to_check=8,
+        num_heads=4,
+        in_proj_weight=torch.cat([layer.query.weight, *key_value]),
+        in_proj_bias=torch.cat([layer.query.bias, layer.key_value.bias]),
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=layer.output.weight,
+        out_proj_bias=layer.output.bias,
+        training=False,
+        key_padding_mask=~mask["audio"],
+    )
+    brought = output.activation["text"].unsqueeze(-1) * expected.transpose(0, 1)
+    ours = output.shared_code["text"] - codes["text"] * mask["text"].unsqueeze(-1)
+    assert torch.allclose(ours, brought, atol=1e-5)
+
+
+def test_one_modality_alone_passes_unchanged() -> None:
+    tokens, mask = batch(SIZES)
+    output = exchange(SIZES)({"text": tokens["text"]}, mask)
+    assert torch.equal(output.tokens["text"], tokens["text"])
+
+
+def test_compiles_as_one_graph() -> None:
+    layer = exchange(SIZES)
+    tokens, mask = batch(SIZES)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(tokens, mask), layer(tokens, mask), 1e-5)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="num_heads must divide shared_rank, got num_heads=4, shared_rank=6"):
+        IntraCED(16, ("text",), 6, 4, num_heads=4)
+    with pytest.raises(ValueError, match=r"dropout must lie in \[0.0, 1.0\], got 2"):
+        IntraCED(16, ("text",), 4, 4, dropout=2)
+    layer = exchange(SIZES)
+    tokens, mask = batch(SIZES)
+    with pytest.raises(ValueError, match=r"\['smell'\]; this module knows \['text', 'vision', 'audio'\]"):
+        layer({"smell": tokens["text"]})
+    with pytest.raises(ValueError, match="at least one of the modalities"):
+        layer({})
+    with pytest.raises(ValueError, match=r"mask\['text'\] must have shape \(3, 5\), got \(3, 4\)"):
+        layer(tokens, {"text": mask["text"][:, :4]})
+    with pytest.raises(ValueError, match=r"mask\['text'\] must be a bool tensor .* got torch.int64"):
+        layer(tokens, {"text": mask["text"].long()})
+    with pytest.raises(ValueError, match="batch size 2, the modalities before it 3"):
+        layer({**tokens, "audio": tokens["audio"][:2]})

@@ -1,0 +1,149 @@
+"""StiefelProjector: orthonormality and mutual orthogonality whatever happens to the parameters, and the codes."""
+
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifuse import StiefelProjector
+from multifuse.layers.stiefel import bases_of_levels
+from tests.batches import Sizes, batch, sizes
+
+
+def worst_defect(projector: StiefelProjector) -> float:
+    """The largest entry by which bases miss orthonormality or mutual orthogonality."""
+    shared = projector.shared_basis
+    defects = [(shared.mT @ shared - torch.eye(projector.shared_rank)).abs().max()]
+    for name in projector.modalities:
+        private = projector.private_basis(name)
+        defects.append((private.mT @ private - torch.eye(projector.private_rank)).abs().max())
+        defects.append((shared.mT @ private).abs().max())
+    return float(torch.stack(defects).max().detach())
+
+
+@given(sizes(), st.sampled_from([1e-4, 1e-2, 1.0, 100.0]), st.integers(0, 5))
+def test_bases_stay_orthonormal_after_any_optimiser_step(drawn: Sizes, lr: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    projector = StiefelProjector(drawn.dim, drawn.shared_rank, drawn.private_rank, drawn.modalities)
+    optimizer = torch.optim.SGD(projector.parameters(), lr=lr, momentum=0.9, weight_decay=0.1 if lr <= 1 else 0.0)
+    tokens, _ = batch(drawn, seed)
+    for _ in range(4):
+        codes = projector(tokens)
+        loss = sum(code.pow(3).mean() for code in (*codes.shared.values(), *codes.private.values()))
+        optimizer.zero_grad()
+        torch.as_tensor(loss).backward()
+        optimizer.step()
+    assert worst_defect(projector) < 1e-5
+
+
+@pytest.mark.parametrize("dim", [64, 256, 512])
+def test_bases_are_orthonormal_at_the_sizes_of_real_models(dim: int) -> None:
+    assert worst_defect(StiefelProjector(dim, dim // 2, dim // 4, ("text", "audio"))) < 1e-5
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1e-5, 1.0))
+def test_bases_survive_badly_scaled_and_nearly_dependent_weights(scale: float, spread: float) -> None:
+    torch.manual_seed(0)
+    projector = StiefelProjector(12, 4, 4, ("text",))
+    with torch.no_grad():
+        projector.shared_weight[:, 1] = projector.shared_weight[:, 0] + spread * projector.shared_weight[:, 1]
+        projector.shared_weight.mul_(scale)
+        projector.private_weight[0, :, 0] = projector.shared_weight[:, 2] + scale * spread * torch.randn(12)
+    assert worst_defect(projector) < 1e-5
+
+
+def test_geotorch_parametrisation_meets_the_same_contract() -> None:
+    projector = StiefelProjector(12, 5, 4, ("text", "audio"), parametrization="geotorch")
+    tokens, _ = batch(Sizes(2, 12, 5, 4, 1, {"text": 3, "audio": 2}))
+    optimizer = torch.optim.SGD(projector.parameters(), lr=0.5)
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.as_tensor(sum(code.pow(3).mean() for code in projector(tokens).shared.values())).backward()
+        optimizer.step()
+    assert worst_defect(projector) < 1e-5
+
+
+def test_codes_are_the_tokens_coordinates() -> None:
+    projector = StiefelProjector(10, 4, 3, ("text", "audio"))
+    tokens, _ = batch(Sizes(2, 10, 4, 3, 1, {"text": 5, "audio": 2}))
+    codes = projector(tokens)
+    for name, values in tokens.items():
+        assert torch.allclose(codes.shared[name], values @ projector.shared_basis, atol=1e-5)
+        assert torch.allclose(codes.private[name], values @ projector.private_basis(name), atol=1e-5)
+
+
+def test_initial_subspaces_are_drawn_uniformly() -> None:
+    """Under the Haar measure the expectation of U U^T is (r / d) I."""
+    torch.manual_seed(0)
+    projector = StiefelProjector(6, 2, 2, ("text",))
+    mean = torch.zeros(6, 6)
+    for _ in range(600):
+        projector.reset_parameters()
+        basis = projector.shared_basis.detach()
+        mean += basis @ basis.mT / 600
+    assert (mean - torch.eye(6) / 3).abs().max() < 0.05
+
+
+def test_bases_are_float32_under_half_parameters_and_autocast() -> None:
+    projector = StiefelProjector(16, 4, 4, ("text",)).to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert projector.shared_basis.dtype == torch.float32
+    assert worst_defect(projector) < 1e-5
+    assert projector({"text": torch.randn(1, 2, 16, dtype=torch.bfloat16)}).shared["text"].dtype == torch.bfloat16
+
+
+def test_several_levels_batched_equal_each_alone() -> None:
+    levels = [StiefelProjector(12, 4, 3, ("text", "audio")) for _ in range(3)]
+    for projector, bases in zip(levels, bases_of_levels(levels), strict=True):
+        assert torch.allclose(bases.shared, projector.shared_basis, atol=1e-6)
+        assert torch.allclose(bases.private[1], projector.private_basis("audio"), atol=1e-6)
+
+
+@pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
+def test_state_dict_round_trip_keeps_the_bases(parametrization: Literal["cholesky", "geotorch"]) -> None:
+    first, second = (StiefelProjector(8, 3, 2, ("keys", "type"), parametrization) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    assert torch.allclose(first.shared_basis, second.shared_basis, atol=1e-6)
+    assert torch.allclose(first.private_basis("type"), second.private_basis("type"), atol=1e-6)
+
+
+def test_gradients_of_the_bases_are_correct() -> None:
+    projector = StiefelProjector(6, 2, 2, ("text",)).double()
+    weights = (projector.shared_weight, projector.private_weight)
+
+    def bases(shared: torch.Tensor, private: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(
+            torch.func.functional_call(projector, {"shared_weight": shared, "private_weight": private}, ({"text": x},))
+            .shared["text"]
+            .sum()
+            for x in (torch.eye(6).double()[None],)
+        )
+
+    assert torch.autograd.gradcheck(bases, weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, 5, 4, ("text",)), r"must not exceed dim, got 5 \+ 4 > 8"),
+        ((8, 0, 4, ("text",)), "shared_rank must be an integer >= 1, got 0"),
+        ((8, 2, 2, ("not a name",)), "identifiers, got 'not a name'"),
+        ((8, 2, 2, ("a", "a")), "distinct"),
+        ((8, 2, 2, ()), "at least one modality"),
+        ((8, 2, 2, "text"), "single string 'text'"),
+        ((8, 2, 2, ("text",), "qr"), "parametrization must be .* got 'qr'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: tuple[int, int, int, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StiefelProjector(*arguments)
+
+
+def test_unknown_modalities_and_wrong_shapes_are_named() -> None:
+    projector = StiefelProjector(8, 2, 2, ("text",))
+    with pytest.raises(ValueError, match="audio"):
+        projector.private_basis("audio")
+    with pytest.raises(ValueError, match=r"\(batch, tokens, 8\), got \(1, 2, 7\)"):
+        projector({"text": torch.randn(1, 2, 7)})

@@ -1,0 +1,46 @@
+"""TemporalConvLevels: receptive fields that grow, masked padding, and sequences of one token."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multifuse import TemporalConvLevels
+
+
+def encoder(num_levels: int = 3) -> TemporalConvLevels:
+    torch.manual_seed(0)
+    return TemporalConvLevels(4, 8, num_levels, dropout=0.2).eval()
+
+
+def test_the_receptive_field_grows_as_stated() -> None:
+    """Two convolutions of width 3 reach 3, then 15, then 63 tokens to each side."""
+    inputs = torch.randn(1, 201, 4, requires_grad=True)
+    for level, reach in zip(encoder()(inputs), (3, 15, 63), strict=True):
+        (grad,) = torch.autograd.grad(level[0, 100].sum(), inputs, retain_graph=True)
+        touched = grad[0].abs().sum(-1).nonzero().flatten()
+        assert (int(touched.min()), int(touched.max())) == (100 - reach, 100 + reach)
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.floats(-1e3, 1e3))
+def test_padding_changes_nothing(length: int, extra: int, fill: float) -> None:
+    inputs = torch.randn(2, length, 4)
+    longer = torch.cat([inputs, torch.full((2, extra, 4), fill)], 1)
+    mask = torch.arange(length + extra).expand(2, -1) < length
+    for short, long in zip(encoder()(inputs), encoder()(longer, mask), strict=True):
+        assert torch.allclose(short, long[:, :length], atol=1e-4)
+
+
+def test_one_token_equals_the_first_of_a_masked_pair() -> None:
+    inputs = torch.randn(3, 1, 4)
+    pair, mask = torch.cat([inputs, inputs], 1), torch.tensor([[True, False]]).expand(3, 2)
+    for one, two in zip(encoder()(inputs), encoder()(pair, mask), strict=True):
+        assert one.shape == (3, 1, 8)
+        assert torch.allclose(one[:, 0], two[:, 0], atol=1e-5)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(batch, tokens, 4\), got \(2, 3, 5\)"):
+        encoder()(torch.randn(2, 3, 5))
+    with pytest.raises(ValueError, match="input_dim must be an integer >= 1, got 0"):
+        TemporalConvLevels(0, 8)

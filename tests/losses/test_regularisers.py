@@ -1,0 +1,111 @@
+"""IntraLevelLoss and InterLevelLoss: each term against the definition, pair by pair."""
+
+from itertools import combinations, permutations
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from multifuse import InterCAD, InterLevelLoss, IntraLevelLoss, WhiteningXCorrLoss
+from multifuse.layers import InterCADOutput, IntraCEDOutput
+from multifuse.losses.whitening import debiased
+from multifuse.masks import masked_mean
+from tests.batches import Sizes, Tokens, batch, exchange, padded, sizes
+
+SIZES = Sizes(40, 12, 4, 3, 2, {"text": 5, "vision": 7, "audio": 1})
+
+
+def sample(drawn: Sizes = SIZES, count: int = 3) -> tuple[list[IntraCEDOutput], InterCADOutput, Tokens]:
+    tokens, mask = batch(drawn)
+    layer = exchange(drawn)
+    levels = [layer({n: torch.roll(v, level, -1) for n, v in tokens.items()}, mask) for level in range(count)]
+    torch.manual_seed(3)
+    return levels, InterCAD(drawn.dim, drawn.modalities, count).eval()(levels, mask), mask
+
+
+def correlation(x: Tensor, y: Tensor, debias: bool) -> Tensor:
+    value = WhiteningXCorrLoss()(x, y)
+    rows = torch.tensor(float(len(x)))
+    return debiased(value, rows, max(x.shape[1], y.shape[1])) if debias else value
+
+
+@pytest.mark.parametrize("debias", [True, False])
+def test_intra_level_terms_are_the_means_over_levels_and_pairs(debias: bool) -> None:
+    levels, _, mask = sample()
+    terms = IntraLevelLoss(debias=debias)(levels, mask=mask)
+    across, within = [], []
+    for level in levels:
+        means = {n: masked_mean(code, mask[n]) for n, code in level.private_code.items()}
+        across += [correlation(means[a], means[b], debias) for a, b in combinations(means, 2)]
+        for name, real in mask.items():
+            within.append(correlation(level.shared_code[name][real], level.private_code[name][real], debias))
+    assert torch.allclose(terms.private_private, torch.stack(across).mean(), atol=1e-4)
+    assert torch.allclose(terms.private_shared, torch.stack(within).mean(), atol=1e-4)
+    assert torch.allclose(terms.total, terms.private_private + terms.private_shared)
+
+
+@pytest.mark.parametrize("debias", [True, False])
+def test_inter_level_terms_are_the_means_over_pairs_of_levels(debias: bool) -> None:
+    levels, aggregate, mask = sample()
+    terms = InterLevelLoss(debias=debias)(levels, aggregate, mask)
+    private, shared = [], []
+    for name, real in mask.items():
+        codes = [(level.shared_code[name][real], level.private_code[name][real]) for level in levels]
+        private += [correlation(a[1], b[1], debias) for a, b in combinations(codes, 2)]
+        shared += [correlation(a[0], b[1], debias) for a, b in permutations(codes, 2)]
+    omega, g = aggregate.level_weights, aggregate.level_descriptors
+    mixing = [
+        omega[:, a] * omega[:, b] * (1 - cosine_similarity(g[:, a], g[:, b])) / 2 for a, b in combinations(range(3), 2)
+    ]
+    assert torch.allclose(terms.private_private, torch.stack(private).mean(), atol=1e-4)
+    assert torch.allclose(terms.shared_private, torch.stack(shared).mean(), atol=1e-4)
+    assert torch.allclose(terms.mixing, torch.stack(mixing).sum(0).mean(), atol=1e-5)
+    assert torch.allclose(terms.total, terms.private_private + terms.shared_private + terms.mixing)
+
+
+def test_one_modality_has_no_pairs_and_one_level_no_inter_loss() -> None:
+    one = Sizes(30, 9, 4, 3, 2, {"text": 4})
+    levels, aggregate, mask = sample(one, 1)
+    intra = IntraLevelLoss()(levels, aggregate, mask)
+    assert float(intra.private_private) == 0
+    assert torch.equal(intra.total, intra.private_shared)
+    assert not any(InterLevelLoss()(levels, aggregate, mask))
+
+
+@given(sizes())
+def test_terms_are_finite_with_their_gradients_and_ignore_padding(drawn: Sizes) -> None:
+    tokens, mask = batch(drawn)
+    layer, aggregation = exchange(drawn), InterCAD(drawn.dim, drawn.modalities, 2).eval()
+    totals = []
+    for given_tokens, given_mask in ((tokens, mask), padded(tokens, mask, 3, 1e3)):
+        levels = [layer(given_tokens, given_mask)] * 2
+        aggregate = aggregation(levels, given_mask)
+        totals.append(
+            IntraLevelLoss(debias=False)(levels, aggregate, given_mask).total
+            + InterLevelLoss(debias=False)(levels, aggregate, given_mask).total
+        )
+    totals[0].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+    assert torch.allclose(totals[0], totals[1], atol=2e-3)
+
+
+def test_an_absent_modality_equals_the_losses_without_it() -> None:
+    levels, _, mask = sample()
+    mask["audio"] = torch.zeros_like(mask["audio"])
+    without = [IntraCEDOutput(*({n: v for n, v in f.items() if n != "audio"} for f in level)) for level in levels]
+    named = IntraLevelLoss(modalities=("text", "vision", "audio"))
+    expected = IntraLevelLoss()(without, mask=mask)
+    for ours in (IntraLevelLoss()(levels, mask=mask), named(without, mask=mask)):
+        assert torch.allclose(torch.stack(ours), torch.stack(expected), atol=1e-5)
+
+
+def test_bad_arguments_are_named() -> None:
+    levels, aggregate, mask = sample()
+    with pytest.raises(ValueError, match="levels must hold at least one level"):
+        IntraLevelLoss()([])
+    with pytest.raises(ValueError, match="aggregate has 3 levels, levels has 2"):
+        InterLevelLoss()(levels[:2], aggregate, mask)
+    with pytest.raises(ValueError, match=r"mask\['text'\] must have shape \(40, 5\), got \(40, 2\)"):
+        IntraLevelLoss()(levels, mask={"text": mask["text"][:, :2]})

@@ -1,0 +1,100 @@
+"""WhiteningXCorrLoss: against canonical correlations, its invariances, and bad conditioning."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multifuse import WhiteningXCorrLoss
+from multifuse.losses.whitening import debiased
+from tests import reference
+
+
+def correlated(rows: int = 400) -> tuple[Tensor, Tensor]:
+    x = torch.randn(rows, 9)
+    return x, torch.cat([x[:, :4] + 0.3 * torch.randn(rows, 4), torch.randn(rows, 2)], 1)
+
+
+def test_is_the_mean_squared_canonical_correlation() -> None:
+    x, y = correlated()
+    expected = reference.mean_squared_canonical_correlation(x.double().numpy(), y.double().numpy())
+    assert abs(float(WhiteningXCorrLoss(1e-9)(x.double(), y.double())) - expected) < 1e-6
+    assert abs(float(WhiteningXCorrLoss(1e-6)(x, y)) - expected) < 1e-4
+
+
+def test_of_a_copy_is_one_and_of_one_feature_is_the_squared_pearson_correlation() -> None:
+    x, y = correlated()
+    assert abs(float(WhiteningXCorrLoss(1e-9)(x.double(), 3 * x.double() + 1)) - 1) < 1e-6
+    pearson = np.corrcoef(x[:, 0].numpy(), y[:, 0].numpy())[0, 1]
+    assert abs(float(WhiteningXCorrLoss(1e-9)(x[:, :1].double(), y[:, :1].double())) - pearson**2) < 1e-6
+
+
+@given(st.floats(1e-4, 1e4), st.floats(-1e3, 1e3))
+def test_scale_and_shift_change_nothing(scale: float, shift: float) -> None:
+    torch.manual_seed(0)
+    x, y = correlated(60)
+    expected = float(WhiteningXCorrLoss()(x, y))
+    assert abs(float(WhiteningXCorrLoss()(scale * x, y)) - expected) < 1e-4
+    assert abs(float(WhiteningXCorrLoss()(x + shift, y)) - expected) < 1e-3
+
+
+@given(st.integers(0, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
+def test_is_bounded_and_finite_with_its_gradient_whatever_the_sizes(rows: int, dx: int, dy: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, y = torch.randn(rows, dx, requires_grad=True), torch.randn(rows, dy)
+    loss = WhiteningXCorrLoss()(x, y)
+    loss.backward()
+    assert -1e-6 <= float(loss.detach()) <= 1 + 1e-5
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_without_variance_the_loss_is_zero_with_a_finite_gradient() -> None:
+    x = torch.full((20, 3), 2.5, requires_grad=True)
+    loss = WhiteningXCorrLoss()(x, torch.randn(20, 4))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_masked_rows_do_not_count() -> None:
+    x, y = torch.randn(4, 10, 3), torch.randn(4, 10, 2)
+    mask = torch.rand(4, 10) < 0.6
+    expected = WhiteningXCorrLoss()(x[mask], y[mask])
+    x[~mask], y[~mask] = float("nan"), 1e9
+    assert torch.allclose(WhiteningXCorrLoss()(x, y, mask), expected, atol=1e-6)
+
+
+def test_gradient_is_correct() -> None:
+    x, y = torch.randn(12, 3, dtype=torch.double), torch.randn(12, 4, dtype=torch.double)
+    loss = WhiteningXCorrLoss(1e-2)
+    assert torch.autograd.gradcheck(loss, (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_do_not_follow_autocast_or_half_inputs(dtype: torch.dtype) -> None:
+    x, y = correlated()
+    x, y = x.to(dtype), y.to(dtype)
+    expected = WhiteningXCorrLoss()(x.float(), y.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(WhiteningXCorrLoss()(x, y), expected)
+
+
+def test_debiasing_takes_out_what_independent_noise_scores() -> None:
+    values = [WhiteningXCorrLoss(1e-6)(torch.randn(200, 8), torch.randn(200, 6)) for _ in range(40)]
+    assert abs(float(torch.stack(values).mean()) - 8 / 199) < 0.006
+    assert float(debiased(torch.tensor(8 / 199), torch.tensor(200.0), 8)) == pytest.approx(0, abs=1e-6)
+    assert float(debiased(torch.tensor(1.0), torch.tensor(200.0), 8)) == pytest.approx(1)
+    assert float(debiased(torch.tensor(0.9), torch.tensor(5.0), 8)) == 0
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="eps must be finite and > 0, got 0"):
+        WhiteningXCorrLoss(0)
+    with pytest.raises(ValueError, match=r"equal leading shapes, got \(3, 2\), \(4, 2\)"):
+        WhiteningXCorrLoss()(torch.rand(3, 2), torch.rand(4, 2))
+    with pytest.raises(ValueError, match=r"mask must be bool of shape \(3,\), got torch.float32"):
+        WhiteningXCorrLoss()(torch.rand(3, 2), torch.rand(3, 2), torch.ones(3))

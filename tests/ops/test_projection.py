@@ -1,0 +1,262 @@
+"""`project_capped_simplex`, on both paths: exactness, edge cases, derivatives, and what torch asks of an op."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multifuse.ops import backend, native, portable, project_capped_simplex
+from multifuse.ops.portable import compute_dtype
+from tests import reference
+
+Projection = Callable[..., Tensor]
+
+
+def portable_projection(z: Tensor, budget: Tensor, mask: Tensor | None = None) -> Tensor:
+    budget = budget.to(compute_dtype(z.dtype)).expand(z.shape[:-1])
+    return portable.project(z, budget, None if mask is None else mask.expand(z.shape))[0]
+
+
+@pytest.fixture(params=["dispatched", "portable"])
+def project(request: pytest.FixtureRequest) -> Projection:
+    return project_capped_simplex if request.param == "dispatched" else portable_projection
+
+
+def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: int) -> np.ndarray[Any, Any]:
+    """Rows of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints."""
+    z = random.normal(size=(rows, length))
+    if kind == 1:
+        z = np.repeat(random.normal(size=(rows, 1)), length, axis=1)
+    elif kind == 2:
+        z = np.round(z * 4) / 4
+    elif kind == 3:
+        z = 0.5 + 1e-6 * z
+    elif kind == 4:
+        z = z * 10.0 ** random.uniform(-6, 6, size=z.shape)
+    elif kind == 5:
+        z = random.integers(-1, 4, size=z.shape).astype(float)
+    return z.astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", range(6))
+def test_matches_the_float64_reference_on_adversarial_rows(project: Projection, kind: int) -> None:
+    random = np.random.default_rng(kind)
+    for length in (1, 2, 3, 7, 31, 32, 33, 50, 129, 500, 1024, 1025, 4097):
+        z = adversarial_rows(random, 4, length, kind)
+        budget = (random.uniform(0, 1.1, size=4) * length).astype(np.float32).astype(np.float64)
+        mask = random.random((4, length)) < 0.8 if length % 2 else None
+        ours = project(
+            torch.tensor(z).float(), torch.tensor(budget).float(), None if mask is None else torch.tensor(mask)
+        )
+        error = np.abs(ours.double().numpy() - reference.project(z, budget, mask)) / np.maximum(1, np.abs(z).max())
+        assert error.max() <= 2e-6, (length, error.max())
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=40), st.floats(0.015625, 30, width=32))
+def test_is_feasible_and_satisfies_the_optimality_conditions(values: list[float], budget: float) -> None:
+    z = torch.tensor([values], dtype=torch.float64)
+    alpha = project_capped_simplex(z, budget)[0]
+    assert alpha.min() >= 0
+    assert alpha.max() <= 1
+    assert alpha.sum() <= budget + 1e-9
+    # Complementary slackness: the multiplier z - alpha is one number over the inside, which no zero token exceeds.
+    inside = (alpha > 1e-9) & (alpha < 1 - 1e-9)
+    if alpha.sum() < budget - 1e-9:
+        assert torch.equal(alpha, z[0].clamp(0, 1))
+    elif inside.any():
+        multiplier = (z[0] - alpha)[inside]
+        assert multiplier.max() - multiplier.min() < 1e-9
+        assert (z[0][alpha <= 1e-9] <= multiplier.mean() + 1e-8).all()
+        assert (z[0][alpha >= 1 - 1e-9] >= 1 + multiplier.mean() - 1e-8).all()
+
+
+def test_small_cases_worked_by_hand(project: Projection) -> None:
+    z = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [2.0, 2.0, 0.0], [3.0, 0.5, -1.0]])
+    budget = torch.tensor([2.0, 0.9, 1.0, 1.2])
+    expected = torch.tensor([[0.9, 0.5, 0.1], [0.65, 0.25, 0.0], [0.5, 0.5, 0.0], [1.0, 0.2, 0.0]])
+    assert torch.allclose(project(z, budget), expected, atol=1e-6)
+
+
+def test_budget_of_zero_or_less_gives_zeros(project: Projection) -> None:
+    z = torch.tensor([[1.0, float("inf"), 0.5]]).repeat(3, 1)
+    assert not project(z, torch.tensor([0.0, -1.0, -float("inf")])).any()
+
+
+def test_infinite_values_are_masked_or_above_all_others(project: Projection) -> None:
+    inf = float("inf")
+    z = torch.tensor([[1.0, -inf, 0.5], [inf, 0.5, 0.2], [inf, inf, 5.0], [-inf, -inf, -inf]])
+    alpha = project(z, torch.tensor([1.0, 1.2, 1.0, 1.0]))
+    expected = torch.tensor([[0.75, 0.0, 0.25], [1.0, 0.2, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.allclose(alpha, expected, atol=1e-6)
+
+
+def test_nan_stays_in_its_own_row(project: Projection) -> None:
+    nan = float("nan")
+    z = torch.tensor([[1.0, nan, 0.0], [2.0, 2.0, 2.0], [1.0, nan, 0.5], [0.3, 0.2, 0.1]])
+    mask = torch.tensor([[True, True, False], [True] * 3, [True, False, True], [True] * 3])
+    alpha = project(z, torch.tensor([1.0, 1.5, 2.0, nan]), mask)
+    assert alpha[0, :2].isnan().all()
+    assert alpha[0, 2] == 0
+    assert torch.allclose(alpha[1], torch.full((3,), 0.5))
+    assert torch.allclose(alpha[2], torch.tensor([1.0, 0.0, 0.5]))
+    assert alpha[3].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_compute_in_float32(project: Projection, dtype: torch.dtype) -> None:
+    z = torch.rand(4, 300).to(dtype)
+    budget = torch.full((4,), 20.0)
+    alpha = project(z, budget)
+    assert alpha.dtype == dtype
+    assert torch.equal(alpha, project(z.float(), budget).to(dtype))
+
+
+def test_empty_rows_and_strides(project: Projection) -> None:
+    assert project(torch.randn(3, 0), torch.ones(3)).shape == (3, 0)
+    assert project(torch.randn(0, 3), torch.ones(0)).shape == (0, 3)
+    z = torch.randn(6, 5, 8).transpose(0, 2)[::2]
+    budget = torch.rand(5, 4).t() * 3
+    assert torch.equal(project(z, budget), project(z.contiguous(), budget.contiguous()))
+
+
+def test_budget_broadcasts_as_a_number_and_as_a_tensor() -> None:
+    z = torch.rand(2, 3, 4)
+    full = project_capped_simplex(z, torch.full((2, 3), 1.5))
+    assert torch.equal(project_capped_simplex(z, 1.5), full)
+    assert torch.equal(project_capped_simplex(z, torch.tensor([1.5])), full)
+    assert torch.equal(project_capped_simplex(z, torch.tensor(1.5, dtype=torch.float64)), full)
+    one_mask = project_capped_simplex(z, 1.5, torch.tensor([True, False, True, True]))
+    assert not one_mask[..., 1].any()
+
+
+@pytest.mark.parametrize(
+    ("z", "budget", "mask", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.long), 1.0, None, "z must be float16.*torch.int64"),
+        (torch.tensor(1.0), 1.0, None, "z must have at least one dimension"),
+        (torch.rand(2, 3), torch.ones(5), None, r"budget of shape \(5,\)"),
+        (torch.rand(2, 3), 1.0, torch.ones(2, 3), "mask must be bool.*float32"),
+        (torch.rand(2, 3), 1.0, torch.ones(2, 4, dtype=torch.bool), r"mask of shape \(2, 4\)"),
+    ],
+)
+def test_bad_arguments_are_named(z: Tensor, budget: Any, mask: Tensor | None, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        project_capped_simplex(z, budget, mask)
+
+
+def inputs_away_from_kinks(rows: int = 6, length: int = 12) -> tuple[Tensor, Tensor]:
+    """Half of the rows bind and half are slack; no token within 1e-3 of a kink."""
+    z = torch.randn(rows, length, dtype=torch.float64)
+    budget = torch.cat([torch.rand(rows // 2) * 2 + 0.5, torch.full((rows - rows // 2,), 50.0)]).double()
+    shifted = z - portable.project(z, budget, None)[1].unsqueeze(-1)
+    near = (shifted.abs() < 1e-3) | ((shifted - 1).abs() < 1e-3)
+    return (z + near * 0.01).requires_grad_(), budget.requires_grad_()
+
+
+def test_gradients_of_first_and_second_order() -> None:
+    z, budget = inputs_away_from_kinks()
+    mask = torch.rand(z.shape) < 0.8
+    for keep in (None, mask):
+        assert torch.autograd.gradcheck(lambda a, b, k=keep: project_capped_simplex(a, b, k), (z, budget), eps=1e-7)
+        assert torch.autograd.gradgradcheck(lambda a, b, k=keep: project_capped_simplex(a, b, k), (z, budget), eps=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_backward_is_the_stated_formula_on_both_paths(dtype: torch.dtype) -> None:
+    z = torch.randn(8, 300).to(dtype)
+    budget = torch.tensor([5.0, 40.0, 500.0, 1.0, 0.0, 20.0, 3.0, 9.0], dtype=compute_dtype(dtype))
+    mask = torch.rand(8, 300) < 0.7
+    grad = torch.randn(8, 300).to(dtype)
+    _, threshold = portable.project(z, budget, mask)
+    active = portable.active_set(z, threshold, mask)
+    mean = torch.where(active, grad.to(budget.dtype), 0.0).sum(-1) / active.sum(-1).clamp(min=1)
+    mean = torch.where((threshold > 0) & active.any(-1), mean, 0.0)
+    expected = torch.where(active, grad.to(budget.dtype) - mean[:, None], 0.0)
+    zg, bg = z.clone().requires_grad_(), budget.clone().requires_grad_()
+    project_capped_simplex(zg, bg, mask).backward(grad)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    for grad_z, grad_budget in (portable.project_vjp(grad, z, threshold, mask), (zg.grad, bg.grad)):
+        assert grad_z is not None
+        assert grad_budget is not None
+        assert torch.allclose(grad_z.to(expected.dtype), expected, atol=tolerance)
+        assert torch.allclose(grad_budget, mean, atol=1e-5)
+
+
+def test_compiled_and_portable_jvp_agree() -> None:
+    z, budget = torch.randn(5, 70), torch.tensor([3.0, 9.0, 100.0, 0.0, 20.0])
+    mask = torch.rand(5, 70) < 0.7
+    _, threshold = portable.project(z, budget, mask)
+    tangents = torch.randn(5, 70), torch.randn(5)
+    dispatched = torch.ops.multifuse.project_jvp(*tangents, z, threshold, mask)
+    assert torch.allclose(dispatched, portable.project_jvp(*tangents, z, threshold, mask), atol=1e-6)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck_passes_for_all_three_ops(requires_grad: bool) -> None:
+    z = torch.randn(3, 9, requires_grad=requires_grad)
+    budget = torch.tensor([1.0, 2.0, 30.0], requires_grad=requires_grad)
+    mask = torch.rand(3, 9) < 0.8
+    threshold = portable.project(z.detach(), budget.detach(), mask)[1]
+    grad = torch.randn(3, 9, requires_grad=requires_grad)
+    for keep in (None, mask):
+        torch.library.opcheck(torch.ops.multifuse.project.default, (z, budget, keep))
+        torch.library.opcheck(torch.ops.multifuse.project_vjp.default, (grad, z.detach(), threshold, keep))
+        torch.library.opcheck(torch.ops.multifuse.project_jvp.default, (grad, budget, z.detach(), threshold, keep))
+
+
+def test_compiles_as_one_graph_with_equal_gradients() -> None:
+    def function(z: Tensor, budget: Tensor) -> Tensor:
+        return project_capped_simplex(z, budget).square().sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    z, budget = torch.randn(5, 33, requires_grad=True), torch.full((5,), 4.0, requires_grad=True)
+    plain = torch.autograd.grad(function(z, budget), (z, budget))
+    for ours, expected in zip(torch.autograd.grad(compiled(z, budget), (z, budget)), plain, strict=True):
+        assert torch.allclose(ours, expected, atol=1e-6)
+
+
+def test_exports_with_a_dynamic_batch() -> None:
+    class Module(torch.nn.Module):
+        def forward(self, z: Tensor, budget: Tensor) -> Tensor:
+            return project_capped_simplex(z, budget)
+
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(
+        Module(), (torch.rand(4, 9), torch.ones(4)), dynamic_shapes={"z": {0: batch}, "budget": {0: batch}}
+    )
+    z, budget = torch.rand(7, 9), torch.full((7,), 2.0)
+    assert torch.allclose(program.module()(z, budget), project_capped_simplex(z, budget))
+
+
+def test_vmap_and_gradients_under_vmap() -> None:
+    z, budget = torch.randn(3, 4, 9), torch.full((3, 4), 2.0)
+    expected = project_capped_simplex(z, budget)
+    assert torch.allclose(torch.func.vmap(project_capped_simplex)(z, budget), expected)
+    assert torch.allclose(
+        torch.func.vmap(project_capped_simplex, in_dims=(1, None))(z.movedim(0, 1), budget[0]), expected
+    )
+
+
+def test_autocast_keeps_the_input_type() -> None:
+    z = torch.rand(2, 50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        alpha = project_capped_simplex(z, 5.0)
+    assert alpha.dtype == torch.float32
+    assert torch.equal(alpha, project_capped_simplex(z, 5.0))
+
+
+def test_many_threads_of_rows_equal_one_row_at_a_time() -> None:
+    z, budget = torch.randn(700, 129), torch.rand(700) * 60
+    rows = torch.cat([project_capped_simplex(z[i : i + 1], budget[i : i + 1]) for i in range(700)])
+    assert torch.equal(project_capped_simplex(z, budget), rows)
+
+
+def test_this_installation_runs_its_compiled_kernels() -> None:
+    if native.forced_fallback():
+        pytest.skip(f"{native.FALLBACK_VARIABLE} is set")
+    assert backend("cpu") == "cpp"

@@ -1,0 +1,44 @@
+"""References in float64 numpy, written from the definitions and independent of the library's code."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def project_row(z: Array, budget: float) -> Array:
+    """The projection of one row, by bisection of the threshold down to neighbouring float64 numbers."""
+    if budget <= 0:
+        return np.zeros_like(z)
+    if np.clip(z, 0, 1).sum() <= budget:
+        return np.clip(z, 0, 1)
+    low, high = 0.0, float(z.max())
+    while True:
+        middle = (low + high) / 2
+        if middle <= low or middle >= high:
+            return np.clip(z - high, 0, 1)
+        if np.clip(z - middle, 0, 1).sum() > budget:
+            low = middle
+        else:
+            high = middle
+
+
+def project(z: Array, budget: Array, mask: NDArray[np.bool_] | None = None) -> Array:
+    """Projects every row of z (R, T)."""
+    alpha = np.zeros_like(z)
+    for row in range(len(z)):
+        valid = z[row] != -np.inf
+        if mask is not None:
+            valid &= mask[row]
+        if valid.any():
+            alpha[row, valid] = project_row(z[row, valid], float(budget[row]))
+    return alpha
+
+
+def mean_squared_canonical_correlation(x: Array, y: Array) -> float:
+    """From the singular values of the product of orthonormal bases of the centred columns."""
+    bases: list[Any] = [np.linalg.qr(values - values.mean(0))[0] for values in (x, y)]
+    singular = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    return float((singular**2).sum() / min(x.shape[1], y.shape[1]))
