@@ -16,7 +16,7 @@ from multifuse.data import safe_pickle
 from multifuse.data.safe_pickle import UnsafePickleError
 from tests.files import mmsa_splits, write
 
-ARRAYS = [
+ARRAYS: list[np.ndarray[Any, Any]] = [
     np.arange(6, dtype=np.int64).reshape(2, 3),
     np.asfortranarray(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)),
     np.array(["good", "bad film"]),

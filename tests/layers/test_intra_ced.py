@@ -158,7 +158,8 @@ def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> No
     key_value = layer.key_value.weight.chunk(2)
     expected, _ = multi_head_attention_forward(
         codes["text"].transpose(0, 1),
-        *[codes["audio"].transpose(0, 1)] * 2,
+        codes["audio"].transpose(0, 1),
+        codes["audio"].transpose(0, 1),
         embed_dim_to_check=8,
         num_heads=4,
         in_proj_weight=torch.cat([layer.query.weight, *key_value]),

@@ -6,7 +6,8 @@ averaging, N ranks give one process's gradients. Several groups of rows share th
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import torch
 import torch.distributed as distributed
@@ -32,15 +33,31 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, tensor: Tensor) -> Tensor:
-        total = tensor.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
+        return _summed(tensor)
 
     @staticmethod
     def backward(ctx: object, *grads: Tensor) -> Tensor:
-        total = grads[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
+        return _summed(grads[0])
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total, group=_group_of_losses())
+    return total
+
+
+# Of the losses alone: DistributedDataParallel's collectives run at each rank's own pace in the backward. Held weakly,
+# by the world it belongs to, so that destroying the process group ends both.
+_GROUPS: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
+
+
+def _group_of_losses() -> Any:
+    world = distributed.group.WORLD
+    group = _GROUPS[world]() if world in _GROUPS else None
+    if group is None:
+        group = distributed.new_group()
+        _GROUPS[world] = ref(group)
+    return group
 
 
 def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:

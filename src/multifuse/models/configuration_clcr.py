@@ -12,7 +12,7 @@ ENCODERS = ("temporal_conv", "text")
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "stiefel_parametrization": ("cholesky", "geotorch"),
-    "regression_loss": ("l1", "mse"),
+    "regression_loss": ("l1", "mse", "smooth_l1"),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
 }
 
@@ -23,7 +23,7 @@ class CLCRConfig(PreTrainedConfig):
 
     Args:
         modalities: by name, in the order of the outputs' columns, a dict with ``encoder`` and what it needs:
-            ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences, or
+            ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences (``"dropout"`` overrides), or
             ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`).
         modality_order: the order of ``modalities``, which JSON does not keep; read from the dict unless it is given.
         hidden_size: d. shared_rank: r_s. private_rank: r_p. num_heads: divides r_s. num_levels: L.
@@ -38,7 +38,7 @@ class CLCRConfig(PreTrainedConfig):
         use_intra_ced: False = alpha is 0 everywhere.
         use_inter_cad: False = uniform level and modality weights, gates of 1.
         shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
-        regression_loss: ``"l1"`` or ``"mse"``, with problem_type ``"regression"``.
+        regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
         problem_type, num_labels: as everywhere in transformers; default a regression with one label.
 
     Raises:

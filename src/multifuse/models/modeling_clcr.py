@@ -243,6 +243,13 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         return mean_over_ranks(per_sample, counted, self.training)
 
 
+_REGRESSION_LOSSES = {
+    "l1": nn.functional.l1_loss,
+    "mse": nn.functional.mse_loss,
+    "smooth_l1": nn.functional.smooth_l1_loss,
+}
+
+
 def _loss_per_sample(
     logits: Tensor, labels: Tensor, problem_type: str | None, regression_loss: str
 ) -> tuple[Tensor, Tensor]:
@@ -259,10 +266,8 @@ def _loss_per_sample(
     labels = labels.view_as(logits).to(logits.dtype)
     if problem_type == "multi_label_classification":
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    elif regression_loss == "l1":
-        loss = (logits - labels).abs()
     else:
-        loss = (logits - labels).square()
+        loss = _REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
     return loss.mean(dim=-1), everyone
 
 

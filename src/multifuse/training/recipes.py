@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. ``lr`` is the fusion model's; a pretrained encoder's is ``lr * encoder_lr_scale``."""
+    """How a model is trained. ``lr`` is the fusion model's; a pretrained encoder's, ``lr * encoder_lr_scale``."""
 
     optimizer: Literal["adamw", "sgd"]
     epochs: int
@@ -16,12 +16,14 @@ class Recipe:
     schedule: Literal["constant", "linear"]
     warmup: float
     """Share of all steps over which the learning rate rises."""
-    encoder_delay: float
-    """Share of all steps before a pretrained encoder begins to move, led by a head that has learned by then."""
     encoder_lr_scale: float
+    encoder_width: int | None
+    """The width that this scale is for: a narrower encoder learns faster, in proportion. ``None``: for every width."""
     layer_decay: float
     """The encoder's learning rate shrinks by this factor a layer, from the top."""
-    regression_loss: Literal["l1", "mse"]
+    feature_dropout: float
+    """Dropout in the encoders of stored features, on their input too."""
+    regression_loss: Literal["l1", "mse", "smooth_l1"]
     max_grad_norm: float
     """0: gradients are not clipped."""
 
@@ -35,9 +37,10 @@ PAPER = Recipe(
     weight_decay=1e-4,
     schedule="constant",
     warmup=0.0,
-    encoder_delay=0.0,
     encoder_lr_scale=1.0,
+    encoder_width=None,
     layer_decay=1.0,
+    feature_dropout=0.1,
     regression_loss="l1",
     max_grad_norm=0.0,
 )
@@ -47,13 +50,14 @@ FINE_TUNING = Recipe(
     optimizer="adamw",
     epochs=5,
     batch_size=32,
-    lr=1e-3,
+    lr=5e-4,
     weight_decay=0.01,
     schedule="linear",
     warmup=0.1,
-    encoder_delay=0.0,
-    encoder_lr_scale=0.1,
+    encoder_lr_scale=0.2,
+    encoder_width=768,
     layer_decay=0.9,
+    feature_dropout=0.7,
     regression_loss="mse",
     max_grad_norm=1.0,
 )
@@ -67,9 +71,10 @@ FEATURES = Recipe(
     weight_decay=0.01,
     schedule="linear",
     warmup=0.1,
-    encoder_delay=0.0,
     encoder_lr_scale=1.0,
+    encoder_width=None,
     layer_decay=1.0,
+    feature_dropout=0.1,
     regression_loss="l1",
     max_grad_norm=1.0,
 )

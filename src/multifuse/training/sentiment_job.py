@@ -202,7 +202,7 @@ def _model_and_data(
     job: SentimentJob, chosen: Recipe, data: MMSAData
 ) -> tuple[PreTrainedModel, dict[str, UtteranceDataset], Collator]:
     modalities = {
-        name: {"encoder": "temporal_conv", "input_size": width}
+        name: {"encoder": "temporal_conv", "input_size": width, "dropout": chosen.feature_dropout}
         for name, width in data.widths.items()
         if job.model == "clcr" and (name != "text" or job.text_encoder is None)
     }

@@ -1,7 +1,6 @@
 """transformers' Trainer with the recipe's optimiser and with batches grouped by text length."""
 
 import re
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,11 +35,8 @@ class RecipeTrainer(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         if getattr(self, "lr_scheduler", None) is None:
             chosen = self.optimizer if optimizer is None else optimizer
-            factors: list[Callable[[int], float]] = [
-                partial(lr_factor, recipe=self.recipe, steps=num_training_steps, is_encoder=group["is_encoder"])
-                for group in chosen.param_groups
-            ]
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factors)
+            factor = partial(lr_factor, recipe=self.recipe, steps=num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
         scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
         return scheduler
 
@@ -66,40 +62,32 @@ def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.
     return torch.optim.AdamW(groups, lr=lr)
 
 
-def lr_factor(step: int, recipe: Recipe, steps: int, is_encoder: bool) -> float:
-    """What the learning rate is multiplied by at a step: warm-up, then the schedule; an encoder's after its delay."""
-    start = recipe.encoder_delay * steps if is_encoder else 0.0
-    if step < start:
-        return 0.0
+def lr_factor(step: int, recipe: Recipe, steps: int) -> float:
+    """What the learning rates are multiplied by at a step: the recipe's warm-up, then its schedule."""
     warmup = recipe.warmup * steps
-    if step - start < warmup:
-        return (step - start + 1) / (warmup + 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
     if recipe.schedule == "constant":
         return 1.0
-    return max(0.0, (steps - step) / max(1.0, steps - start - warmup))
+    return max(0.0, (steps - step) / max(1.0, steps - warmup))
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[str, Any]]:
     """Parameters by learning rate and weight decay: vectors and scalars are not decayed."""
-    depth = {
-        id(parameter): layers
-        for module in model.modules()
-        if isinstance(module, TextLevels)
-        for parameter, layers in _depths(module.model)
-    }
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    encoder_lr = {}
+    for module in model.modules():
+        if isinstance(module, TextLevels):
+            top = lr * recipe.encoder_lr_scale * (recipe.encoder_width or module.output_dim) / module.output_dim
+            for parameter, layers in _depths(module.model):
+                encoder_lr[id(parameter)] = top * recipe.layer_decay**layers
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        own = lr
-        if id(parameter) in depth:
-            own = lr * recipe.encoder_lr_scale * recipe.layer_decay ** depth[id(parameter)]
+        own = encoder_lr.get(id(parameter), lr)
         decay = 0.0 if parameter.ndim < 2 and recipe.optimizer == "adamw" else recipe.weight_decay
-        groups.setdefault((own, decay, id(parameter) in depth), []).append(parameter)
-    return [
-        {"params": params, "lr": own, "weight_decay": decay, "is_encoder": is_encoder}
-        for (own, decay, is_encoder), params in groups.items()
-    ]
+        groups.setdefault((own, decay), []).append(parameter)
+    return [{"params": params, "lr": own, "weight_decay": decay} for (own, decay), params in groups.items()]
 
 
 def _depths(encoder: nn.Module) -> list[tuple[nn.Parameter, int]]:

@@ -1,0 +1,124 @@
+"""Measures CLCR on real CMU-MOSI against its own text encoder alone, over several seeds, in one harness.
+
+    python benchmarks/mosi.py --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # runs what is not there yet
+    python benchmarks/mosi.py --results FOLDER --summary                                     # prints the tables
+
+Every run writes one JSON file with its measures and its test predictions. The summary gives the mean and the standard
+deviation over seeds, and what fusion gains with a 95 % bootstrap interval over the test utterances, seeds averaged.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from multifuse.data.mmsa import read_mmsa
+from multifuse.files import whole
+from multifuse.training.sentiment_job import SentimentJob, run
+
+MODELS: tuple[Literal["text", "clcr"], ...] = ("text", "clcr")
+MEASURES = ("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0")
+
+
+def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int, results: Path) -> None:
+    """One run, unless its result is there."""
+    path = results / f"{data.stem}.{Path(encoder).name}.{model}.{seed}.json"
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        result = run(SentimentJob(output=output, data=data, text_encoder=encoder, model=model, seed=seed))
+        metrics = json.loads((output / "metrics.json").read_text())
+    metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    metrics["test_predictions"] = [round(float(value), 4) for value in result.predictions]
+    metrics["test_labels"] = [round(float(value), 4) for value in read_mmsa(data).test.labels]
+    results.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(metrics) + "\n")
+
+
+def summary(results: Path) -> str:
+    """The tables, in Markdown."""
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for path in sorted(results.glob("*.json")):
+        entry = json.loads(path.read_text())
+        groups.setdefault((entry["data"], entry["text_encoder"]), {}).setdefault(entry["model"], []).append(entry)
+    lines = []
+    for (data, encoder), models in groups.items():
+        lines += [f"### {encoder} on {data}", "", "| model | runs | " + " | ".join(MEASURES) + " | minutes |"]
+        lines.append("|---" * (len(MEASURES) + 3) + "|")
+        for model in MODELS:
+            if model in models:
+                lines.append(_row(model, models[model]))
+        paired = sorted(
+            {run["seed"] for run in models.get("text", [])} & {run["seed"] for run in models.get("clcr", [])}
+        )
+        if paired:
+            lines += ["", _gain({m: [r for r in models[m] if r["seed"] in paired] for m in MODELS}, paired)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(model: str, runs: list[dict[str, Any]]) -> str:
+    cells = []
+    for name in MEASURES:
+        values = np.array([run["test"][name] for run in runs]) * (1 if name in ("mae", "corr") else 100)
+        digits = 3 if name in ("mae", "corr") else 1
+        spread = values.std(ddof=1) if len(values) > 1 else float("nan")
+        cells.append(f"{values.mean():.{digits}f} ± {spread:.{digits}f}")
+    seconds = [run["seconds"] for run in runs]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return f"| {model} | {seeds} | {' | '.join(cells)} | {max(seconds) / 60:.1f} at most |"
+
+
+def _gain(models: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
+    """What CLCR gains over its text encoder: positive is better."""
+    labels = np.array(models["text"][0]["test_labels"])
+    predictions = {m: np.array([run["test_predictions"] for run in models[m]]) for m in MODELS}
+    errors = {m: np.abs(predictions[m] - labels).mean(0) for m in MODELS}
+    nonzero = labels != 0
+    hits = {m: ((predictions[m] > 0) == (labels > 0)).mean(0)[nonzero] for m in MODELS}
+    mae = _interval(errors["text"] - errors["clcr"])
+    accuracy = _interval(100 * (hits["clcr"] - hits["text"]))
+    return (
+        f"What fusion gains over the text encoder alone, {len(seeds)} paired seeds: MAE lower by {mae[0]:+.4f} "
+        f"(95 % interval {mae[1]:+.4f} to {mae[2]:+.4f}), Acc-2 non0 higher by {accuracy[0]:+.2f} points "
+        f"({accuracy[1]:+.2f} to {accuracy[2]:+.2f})."
+    )
+
+
+def _interval(differences: NDArray[np.float64], resamples: int = 10_000) -> tuple[float, float, float]:
+    """The mean and its 95 % percentile bootstrap interval."""
+    random = np.random.default_rng(0)
+    picks = random.integers(0, len(differences), (resamples, len(differences)))
+    low, high = np.percentile(differences[picks].mean(1), [2.5, 97.5])
+    return float(differences.mean()), float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="MMSA feature file")
+    parser.add_argument("--text-encoder", help="Hugging Face name or folder")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113, 1114])
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    given = parser.parse_args()
+    if not given.summary:
+        if given.data is None or given.text_encoder is None:
+            parser.error("--data and --text-encoder are needed, or --summary")
+        for seed in given.seeds:
+            for model in given.models:
+                measure(given.data, given.text_encoder, model, seed, given.results)
+    print(summary(given.results))
+
+
+if __name__ == "__main__":
+    main()
