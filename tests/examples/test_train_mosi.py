@@ -1,0 +1,230 @@
+"""`examples/train_mosi.py` by its command line: from raw file to metrics, and every kind of file that it refuses."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from multifuse import CLCRForPrediction
+from multifuse.data.planted import planted_splits, write_planted
+from multifuse.training.sentiment import sentiment_measures
+from tests.files import mmsa_splits, write
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples/train_mosi.py"
+TEST_MEASURES = {"mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"}
+
+
+def train(*arguments: Any, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs the example as a user would, with every warning of this library an error."""
+    command = [sys.executable, "-W", "error:::multifuse", *launcher, str(SCRIPT), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def metrics(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "small.pkl", mmsa_splits(count=40))
+
+
+@pytest.fixture(scope="module")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT and its tokenizer, as saved folders: small, real files."""
+    folder = tmp_path_factory.mktemp("encoder")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_the_embedded_default_goes_from_raw_file_to_metrics(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    done = train("--output", output, "--epochs", 2, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" in done.stdout
+    assert "Replaced 3 non-finite values in audio by 0" in done.stdout
+    assert "Acc-2 non0" in done.stdout
+    content = metrics(output)
+    assert set(content["test"]) == TEST_MEASURES
+    assert content["synthetic"] is True
+    assert content["samples"] == {"train": 1024, "valid": 192, "test": 384}
+    with Image.open(output / "training.png") as figure:
+        assert figure.size[0] > 600
+    model = CLCRForPrediction.from_pretrained(output / "model")
+    assert list(model.config.modalities) == ["text", "vision", "audio"]
+    assert not list(output.glob(".*")), "a partial file was left behind"
+
+
+def test_a_real_layout_with_a_text_encoder_and_a_finished_folder_is_not_overwritten(
+    tmp_path: Path, small_file: Path, small_encoder: Path
+) -> None:
+    output = tmp_path / "run"
+    arguments = ("--data", small_file, "--text-encoder", small_encoder, "--output", output, "--epochs", 2)
+    done = train(*arguments, "--batch-size", 8, "--seed", 7, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = metrics(output)
+    assert content["modalities"] == ["text", "vision", "audio"]
+    assert content["recipe"]["batch_size"] == 8
+    assert content["seed"] == 7
+    assert content["replaced_non_finite"]["audio"] == 3
+    before = (output / "metrics.json").read_bytes()
+    again = train(*arguments, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "already holds a finished run's metrics.json" in again.stderr
+    assert (output / "metrics.json").read_bytes() == before
+
+
+def test_the_text_yardstick_and_the_paper_recipe_run(tmp_path: Path, small_file: Path, small_encoder: Path) -> None:
+    arguments = ("--data", small_file, "--text-encoder", small_encoder, "--epochs", 1)
+    text = train(*arguments, "--model", "text", "--output", tmp_path / "text", cwd=tmp_path)
+    assert text.returncode == 0, text.stderr
+    paper = train(*arguments, "--recipe", "paper", "--output", tmp_path / "paper", cwd=tmp_path)
+    assert paper.returncode == 0, paper.stderr
+    assert metrics(tmp_path / "paper")["recipe"]["optimizer"] == "sgd"
+
+
+def test_equal_seeds_give_equal_results(tmp_path: Path, small_file: Path) -> None:
+    runs = []
+    for name in ("first", "second"):
+        done = train("--data", small_file, "--output", tmp_path / name, "--epochs", 1, "--device", "cpu", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        runs.append(metrics(tmp_path / name)["test"])
+    assert runs[0] == runs[1]
+
+
+def test_a_killed_run_resumes(tmp_path: Path, small_file: Path) -> None:
+    output = tmp_path / "run"
+    arguments = ["--data", str(small_file), "--output", str(output), "--epochs", "40", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("checkpoints/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "metrics.json").exists()
+    refused = train(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "use --resume" in refused.stderr
+    done = train(*arguments, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert metrics(output)["recipe"]["epochs"] == 40
+
+
+def test_torchrun_trains_on_two_processes(tmp_path: Path, small_file: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631")
+    arguments = ("--data", small_file, "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu")
+    done = train(*arguments, cwd=tmp_path, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Read ") == 1, "more than one process printed"
+    assert metrics(tmp_path / "run")["samples"]["test"] == 40
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be opened: No such file"),
+        (b"", "empty or truncated"),
+        (b"\x89PNG not a pickle", "cannot be read as a pickle"),
+        (pickle.dumps(mmsa_splits())[:5000], "cannot be read as a pickle"),
+        (pickle.dumps({"train": _Hostile()}), "refused, a feature file holds arrays only, but it names posix.system"),
+        (pickle.dumps({"train": {}, "valid": {}, "test": {}}), "train.regression_labels is missing"),
+    ],
+)
+def test_a_bad_file_ends_in_one_line_with_nothing_executed_or_written(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "bad.pkl").write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    done = train("--data", tmp_path / "bad.pkl", "--output", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", 0), "--epochs must be >= 1, got 0"),
+        (("--lr", -1), "--lr must be finite and > 0, got -1.0"),
+        (("--model", "text"), "--model text needs --text-encoder"),
+        (("--text-encoder", "./no-such-folder"), "--text-encoder ./no-such-folder"),
+        (("--resume",), "--resume and torchrun need --output"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(
+    tmp_path: Path, small_file: Path, arguments: tuple[Any, ...], message: str
+) -> None:
+    output = () if arguments == ("--resume",) else ("--output", tmp_path / "run")
+    done = train("--data", small_file, *output, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_planted_set_is_deterministic_and_needs_every_modality(tmp_path: Path) -> None:
+    write_planted(tmp_path / "one.pkl")
+    write_planted(tmp_path / "two.pkl")
+    assert (tmp_path / "one.pkl").read_bytes() == (tmp_path / "two.pkl").read_bytes()
+    splits = planted_splits()
+    labels = splits["test"]["regression_labels"]
+    # The best that one modality's cue can do, known exactly, stays far above the error with all three.
+    cues = _cues(splits["test"])
+    everything = sentiment_measures(_fit(cues, labels), labels).mae
+    for left_out in range(3):
+        kept = [column for column in range(3) if column != left_out]
+        assert sentiment_measures(_fit(cues[:, kept], labels), labels).mae > 1.5 * everything
+
+
+def _cues(split: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The three latent cues, read off the features by hand-made detectors of the right modality and scale."""
+    directions = [
+        np.linalg.svd(np.nan_to_num(split[m], neginf=0).reshape(-1, split[m].shape[2]), full_matrices=False)[2][0]
+        for m in MODALITIES
+    ]
+    text, vision, audio = (np.nan_to_num(split[m], neginf=0) @ d for m, d in zip(MODALITIES, directions, strict=True))
+    lexical = np.take_along_axis(text, np.abs(text).argmax(1)[:, None], 1)[:, 0]
+    swing = np.stack([vision[:, i : i + 4].sum(1) - vision[:, i + 4 : i + 8].sum(1) for i in range(22)], 1)
+    order = np.take_along_axis(swing, np.abs(swing).argmax(1)[:, None], 1)[:, 0]
+    lengths = np.array(split["audio_lengths"])
+    halves = np.arange(audio.shape[1]) < lengths[:, None] / 2
+    rest = (np.arange(audio.shape[1]) < lengths[:, None]) & ~halves
+    balance = (np.abs(audio) * halves).sum(1) / halves.sum(1) - (np.abs(audio) * rest).sum(1) / rest.sum(1)
+    return np.stack([lexical, order, balance], 1)
+
+
+MODALITIES = ("text", "vision", "audio")
+
+
+def _fit(cues: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    products = [cues[:, i] * cues[:, j] for i in range(cues.shape[1]) for j in range(i + 1)]
+    design = np.stack([np.ones(len(cues)), *cues.T, *products], 1)
+    fitted: np.ndarray[Any, Any] = design @ np.linalg.lstsq(design, labels, rcond=None)[0]
+    return fitted

@@ -1,0 +1,33 @@
+"""Files and folders are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from multifuse.files import whole
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file.json"
+    target.write_text("old")
+
+    def fail() -> None:
+        with whole(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_files_and_folders_are_replaced_whole(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with whole(tmp_path / "file") as partial:
+            partial.write_text(content)
+        with whole(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / content).touch()
+    assert (tmp_path / "file").read_text() == "two"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
