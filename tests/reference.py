@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+ROW_KINDS = 6
 
 
 def project_row(z: Array, budget: float) -> Array:
@@ -42,3 +43,19 @@ def mean_squared_canonical_correlation(x: Array, y: Array) -> float:
     bases: list[Any] = [np.linalg.qr(values - values.mean(0))[0] for values in (x, y)]
     singular = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     return float((singular**2).sum() / min(x.shape[1], y.shape[1]))
+
+
+def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: int) -> Array:
+    """Rows of float32 values, of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints."""
+    z = random.normal(size=(rows, length))
+    if kind == 1:
+        z = np.repeat(random.normal(size=(rows, 1)), length, axis=1)
+    elif kind == 2:
+        z = np.round(z * 4) / 4
+    elif kind == 3:
+        z = 0.5 + 1e-6 * z
+    elif kind == 4:
+        z = z * 10.0 ** random.uniform(-6, 6, size=z.shape)
+    elif kind == 5:
+        z = random.integers(-1, 4, size=z.shape).astype(float)
+    return np.asarray(z.astype(np.float32), np.float64)

@@ -27,27 +27,11 @@ def project(request: pytest.FixtureRequest) -> Projection:
     return project_capped_simplex if request.param == "dispatched" else portable_projection
 
 
-def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: int) -> np.ndarray[Any, Any]:
-    """Rows of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints."""
-    z = random.normal(size=(rows, length))
-    if kind == 1:
-        z = np.repeat(random.normal(size=(rows, 1)), length, axis=1)
-    elif kind == 2:
-        z = np.round(z * 4) / 4
-    elif kind == 3:
-        z = 0.5 + 1e-6 * z
-    elif kind == 4:
-        z = z * 10.0 ** random.uniform(-6, 6, size=z.shape)
-    elif kind == 5:
-        z = random.integers(-1, 4, size=z.shape).astype(float)
-    return z.astype(np.float32).astype(np.float64)
-
-
-@pytest.mark.parametrize("kind", range(6))
+@pytest.mark.parametrize("kind", range(reference.ROW_KINDS))
 def test_matches_the_float64_reference_on_adversarial_rows(project: Projection, kind: int) -> None:
     random = np.random.default_rng(kind)
     for length in (1, 2, 3, 7, 31, 32, 33, 50, 129, 500, 1024, 1025, 4097):
-        z = adversarial_rows(random, 4, length, kind)
+        z = reference.adversarial_rows(random, 4, length, kind)
         budget = (random.uniform(0, 1.1, size=4) * length).astype(np.float32).astype(np.float64)
         mask = random.random((4, length)) < 0.8 if length % 2 else None
         ours = project(

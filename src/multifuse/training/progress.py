@@ -27,7 +27,10 @@ _LABELS = {
 
 
 class EpochLines(ProgressCallback):
-    """Trainer's progress bar, with one readable line an epoch in place of its dictionaries."""
+    """Trainer's progress bar of the steps alone, with one readable line an epoch in place of its dictionaries."""
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """No second bar while an epoch is evaluated."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None:
@@ -42,9 +45,14 @@ class EpochLines(ProgressCallback):
             )
 
 
+def quieten_loading() -> None:
+    """Turns off what transformers prints while it loads and saves models."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def quieten(trainer: Trainer) -> None:
     """Replaces Trainer's own printing."""
-    logging.set_verbosity_error()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(EpochLines)

@@ -81,6 +81,7 @@ def run(job: SentimentJob) -> SentimentResult:
     """
     _check(job)
     start = time.perf_counter()
+    progress.quieten_loading()
     use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
     chosen = _recipe(job)
     data = read_mmsa(job.data) if job.data is not None else None
