@@ -15,14 +15,25 @@
 
 namespace multifuse {
 
-// The row at one threshold: sum clip(z - threshold, 0, 1), and how many tokens lie strictly inside (0, 1).
+// The row at one threshold: by how much sum clip(z - threshold, 0, 1) exceeds the budget, and how many tokens lie strictly
+// inside (0, 1). Saturated tokens are counted, not summed, so that no rounding of a large sum is left in a small excess.
 template <typename T>
 struct Piece {
-  T value;
+  T excess;
   T inside;
 };
 
-// NaN passes through, so that a row's sum tells whether it holds one.
+template <typename T>
+MULTIFUSE_HOST_DEVICE bool is_saturated(T x) {
+  return x >= T(1);
+}
+
+// What a token that is not saturated adds. NaN passes through, so that a row's sum tells whether it holds one.
+template <typename T>
+MULTIFUSE_HOST_DEVICE T below_saturation(T x) {
+  return is_saturated(x) ? T(0) : (x < T(0) ? T(0) : x);
+}
+
 template <typename T>
 MULTIFUSE_HOST_DEVICE T clip(T x) {
   x = x < T(0) ? T(0) : x;
@@ -34,10 +45,10 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
   return x > T(0) && x < T(1);
 }
 
-// Solves for the threshold of a row whose budget binds (row.at(0).value > budget > 0) and whose values are finite.
+// Solves for the threshold of a row whose budget binds (its excess at 0 is positive) and whose values are finite.
 // A Newton iteration inside a bracket: `low` has a sum above the budget, `high` one within it. Every Newton step that
 // leaves the bracket, and every second step once convergence is slow, bisects it instead, so that it always ends.
-// `Row::at(threshold)` sums the row; on a GPU all threads of the row's group call it together and get the same result.
+// `Row::at(threshold, budget)` sums the row; on a GPU all threads of the row's group call it together and get the same result.
 template <typename T, typename Row>
 MULTIFUSE_HOST_DEVICE T solve_threshold(const Row& row, Piece<T> piece, T budget, T maximum, T epsilon) {
   constexpr int kPatience = 12;
@@ -45,7 +56,7 @@ MULTIFUSE_HOST_DEVICE T solve_threshold(const Row& row, Piece<T> piece, T budget
   T high = maximum;
   T threshold = 0;
   for (int step = 0;; ++step) {
-    T next = threshold + (piece.value - budget) / piece.inside;
+    T next = threshold + piece.excess / piece.inside;
     const bool bisect = !(next > low && next < high) || (step > kPatience && step % 2);
     if (bisect) {
       next = low + (high - low) / 2;
@@ -54,13 +65,13 @@ MULTIFUSE_HOST_DEVICE T solve_threshold(const Row& row, Piece<T> piece, T budget
       }
     }
     threshold = next;
-    piece = row.at(threshold);
-    if (piece.value > budget) {
+    piece = row.at(threshold, budget);
+    if (piece.excess > T(0)) {
       low = threshold;
     } else {
       high = threshold;
     }
-    const T correction = (piece.value - budget) / piece.inside;
+    const T correction = piece.excess / piece.inside;
     const T scale = threshold > T(1) ? threshold : T(1);
     if (piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale) {
       const T corrected = threshold + correction;

@@ -32,23 +32,27 @@ struct HostRow {
   const T* z;
   int64_t length;
 
-  MULTIFUSE_INLINE Piece<T> at(T threshold) const {
-    double value = 0;
+  MULTIFUSE_INLINE Piece<T> at(T threshold, T budget) const {
+    double saturated = 0;
+    double below = 0;
     double inside = 0;
     for (int64_t start = 0; start < length; start += kChunk) {
       const int64_t end = start + kChunk < length ? start + kChunk : length;
-      T chunk_value = 0;
+      T chunk_saturated = 0;
+      T chunk_below = 0;
       T chunk_inside = 0;
-#pragma omp simd reduction(+ : chunk_value, chunk_inside)
+#pragma omp simd reduction(+ : chunk_saturated, chunk_below, chunk_inside)
       for (int64_t t = start; t < end; ++t) {
         const T shifted = z[t] - threshold;
-        chunk_value += clip(shifted);
+        chunk_saturated += is_saturated(shifted) ? T(1) : T(0);
+        chunk_below += below_saturation(shifted);
         chunk_inside += is_inside(shifted) ? T(1) : T(0);
       }
-      value += chunk_value;
+      saturated += chunk_saturated;
+      below += chunk_below;
       inside += chunk_inside;
     }
-    return {static_cast<T>(value), static_cast<T>(inside)};
+    return {static_cast<T>(saturated - budget + below), static_cast<T>(inside)};
   }
 
   MULTIFUSE_INLINE T maximum() const {
@@ -89,14 +93,14 @@ struct Projection {
 // `row` is replaced by the finite copy in `scratch` where the row holds +inf.
 template <typename T>
 MULTIFUSE_INLINE T row_threshold(HostRow<T>& row, T budget, std::vector<T>& scratch) {
-  const Piece<T> start = row.at(T(0));
-  if (start.value != start.value || budget != budget) {
+  const Piece<T> start = row.at(T(0), budget);
+  if (start.excess != start.excess) {
     return std::numeric_limits<T>::quiet_NaN();
   }
   if (budget <= 0) {
     return std::numeric_limits<T>::infinity();
   }
-  if (!(start.value > budget)) {
+  if (!(start.excess > 0)) {
     return 0;
   }
   T maximum = row.maximum();
@@ -108,7 +112,7 @@ MULTIFUSE_INLINE T row_threshold(HostRow<T>& row, T budget, std::vector<T>& scra
     row.z = scratch.data();
     maximum = row.maximum();
   }
-  return solve_threshold(row, row.at(T(0)), budget, maximum, 2 * std::numeric_limits<T>::epsilon());
+  return solve_threshold(row, row.at(T(0), budget), budget, maximum, 2 * std::numeric_limits<T>::epsilon());
 }
 
 template <typename Element>
@@ -251,6 +255,7 @@ void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor
   const Tensor g_rows = torch::stable::contiguous(g);
   STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
                   "grad must have z's shape and type");
+  check_device("grad", g, rows.z);
   with_element_type(rows.z, [&](auto element) {
     using Element = decltype(element);
     using T = Compute<Element>;
@@ -280,6 +285,7 @@ Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const 
   const Tensor push = torch::stable::contiguous(tangent_budget);
   STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
                   "tangent_budget must have the budget's shape and type");
+  check_device("tangent_budget", tangent_budget, z);
   Tensor out = torch::stable::empty_like(rows.z);
   differentiate(tangent_z, &push, rows, out, nullptr);
   return out;

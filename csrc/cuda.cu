@@ -1,7 +1,7 @@
 // CUDA kernels of the projection onto the capped simplex and of its derivatives.
 //
-// A row is held in registers by one warp (to 512 tokens) or by one block (to 65,536); a longer one is read again from
-// global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
+// A row is held in registers by one warp (to 512 tokens) or by one block (to 16,384, float64 to 4,096); a longer one is
+// read again from global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
 #include "capped_simplex.h"
 #include "library.h"
 
@@ -23,6 +23,10 @@ constexpr int kWarp = 32;
 constexpr int kWarpsPerBlock = 4;
 constexpr int kBlock = 1024;
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+// What a launch of rows of kThreads threads puts into one block, so that the compiler keeps to its share of registers.
+template <int kThreads>
+constexpr int kThreadsPerBlock = kThreads == kWarp ? kWarp * kWarpsPerBlock : kThreads;
 
 // Constants, because device code may not call the functions of numeric_limits.
 template <typename T>
@@ -111,6 +115,22 @@ struct Group {
   }
 };
 
+// The row's excess over the budget and its inside, summed by the whole group.
+template <typename T, int kThreads, typename Row>
+__device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budget) {
+  T saturated = 0;
+  T below = 0;
+  T inside = 0;
+  row.each([&](T z) {
+    saturated += is_saturated(z - threshold) ? T(1) : T(0);
+    below += below_saturation(z - threshold);
+    inside += is_inside(z - threshold) ? T(1) : T(0);
+  });
+  saturated = Group<kThreads>::reduce(saturated, Add(), T(0));
+  below = Group<kThreads>::reduce(below, Add(), T(0));
+  return {(saturated - budget) + below, Group<kThreads>::reduce(inside, Add(), T(0))};
+}
+
 // A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
 template <typename T, int kItems, int kThreads>
 struct RegisterRow {
@@ -124,14 +144,8 @@ struct RegisterRow {
     }
   }
 
-  __device__ __forceinline__ Piece<T> at(T threshold) const {
-    T value = 0;
-    T inside = 0;
-    each([&](T z) {
-      value += clip(z - threshold);
-      inside += is_inside(z - threshold) ? T(1) : T(0);
-    });
-    return {Group<kThreads>::reduce(value, Add(), T(0)), Group<kThreads>::reduce(inside, Add(), T(0))};
+  __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
+    return piece_at<T, kThreads>(*this, threshold, budget);
   }
 };
 
@@ -152,14 +166,8 @@ struct GlobalRow {
     }
   }
 
-  __device__ __forceinline__ Piece<T> at(T threshold) const {
-    T value = 0;
-    T inside = 0;
-    each([&](T z_t) {
-      value += clip(z_t - threshold);
-      inside += is_inside(z_t - threshold) ? T(1) : T(0);
-    });
-    return {Group<kThreads>::reduce(value, Add(), T(0)), Group<kThreads>::reduce(inside, Add(), T(0))};
+  __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
+    return piece_at<T, kThreads>(*this, threshold, budget);
   }
 };
 
@@ -174,14 +182,14 @@ __device__ __forceinline__ T finite_maximum(const Row& row) {
 // As on the CPU: 0 where the budget is slack, +inf where it is not positive, NaN where the row or the budget has one.
 template <typename T, typename Row>
 __device__ __forceinline__ T row_threshold(const Row& row, T budget, T maximum) {
-  const Piece<T> start = row.at(T(0));
-  if (start.value != start.value || budget != budget) {
+  const Piece<T> start = row.at(T(0), budget);
+  if (start.excess != start.excess) {
     return kNaN<T>;
   }
   if (budget <= T(0)) {
     return kInfinity<T>;
   }
-  if (!(start.value > budget)) {
+  if (!(start.excess > T(0))) {
     return T(0);
   }
   return solve_threshold(row, start, budget, maximum, 2 * kEpsilon<T>);
@@ -206,7 +214,7 @@ __device__ __forceinline__ T share_of(T z, T threshold) {
 
 // One row a group of kThreads, kItems tokens a thread, one read and one write of global memory.
 template <typename Element, int kItems, int kThreads>
-__global__ void project_in_registers(Projection<Element> p) {
+__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registers(Projection<Element> p) {
   using T = Compute<Element>;
   const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row_index >= p.rows) {
@@ -240,7 +248,7 @@ __global__ void project_in_registers(Projection<Element> p) {
 }
 
 template <typename Element, int kThreads>
-__global__ void project_from_memory(Projection<Element> p) {
+__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memory(Projection<Element> p) {
   using T = Compute<Element>;
   const int64_t offset = int64_t(blockIdx.x) * p.length;
   const bool* mask = p.mask ? p.mask + offset : nullptr;
@@ -274,7 +282,7 @@ struct Derivative {
 
 // `out = 1_A (g - [binds] (mean_A g - push / |A|))` and `mean = [binds] mean_A g`. The second sweep finds the row in cache.
 template <typename Element, int kThreads>
-__global__ void differentiate_rows(Derivative<Element> d) {
+__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) differentiate_rows(Derivative<Element> d) {
   using T = Compute<Element>;
   const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row_index >= d.rows) {
@@ -332,6 +340,10 @@ void launch_block(const Projection<Element>& p, cudaStream_t stream) {
   project_in_registers<Element, kItems, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
 }
 
+// The most tokens a thread of a block that its 64 registers hold.
+template <typename Element>
+constexpr int kMostItems = sizeof(Compute<Element>) == sizeof(float) ? 16 : 4;
+
 template <typename Element>
 void launch(const Projection<Element>& p, cudaStream_t stream) {
   const int64_t a_warp = (p.length + kWarp - 1) / kWarp;
@@ -346,10 +358,8 @@ void launch(const Projection<Element>& p, cudaStream_t stream) {
     launch_warps<Element, 16>(p, stream);
   } else if (a_block <= 4) {
     launch_block<Element, 4>(p, stream);
-  } else if (a_block <= 16) {
-    launch_block<Element, 16>(p, stream);
-  } else if (a_block <= 64 && !std::is_same_v<Element, double>) {
-    launch_block<Element, 64>(p, stream);
+  } else if (a_block <= 16 && sizeof(Compute<Element>) == sizeof(float)) {
+    launch_block<Element, kMostItems<Element>>(p, stream);
   } else {
     project_from_memory<Element, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
   }
@@ -395,6 +405,7 @@ void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor
   const Tensor g_rows = torch::stable::contiguous(g);
   STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
                   "grad must have z's shape and type");
+  check_device("grad", g, rows.z);
   if (is_empty(rows)) {
     if (mean) {
       torch::stable::zero_(*mean);
@@ -431,6 +442,7 @@ Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const 
   const Tensor push = torch::stable::contiguous(tangent_budget);
   STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
                   "tangent_budget must have the budget's shape and type");
+  check_device("tangent_budget", tangent_budget, z);
   Tensor out = torch::stable::empty_like(rows.z);
   differentiate(tangent_z, &push, rows, out, nullptr);
   return out;

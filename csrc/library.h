@@ -30,10 +30,15 @@ struct Rows {
   }
 };
 
+inline void check_device(const char* name, const Tensor& tensor, const Tensor& z) {
+  STD_TORCH_CHECK(tensor.device() == z.device(), name, " must be on z's device");
+}
+
 inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTensor& mask) {
   using torch::headeronly::ScalarType;
   const int64_t length = z.dim() > 0 ? z.size(z.dim() - 1) : 0;
   STD_TORCH_CHECK(z.dim() > 0, "z must have at least one dimension (..., T), got a scalar tensor");
+  check_device("budget", per_row, z);
   STD_TORCH_CHECK(per_row.dim() == z.dim() - 1, "budget must have z's leading shape: it has ", per_row.dim(),
                   " dimensions, z has ", z.dim());
   int64_t rows = 1;
@@ -45,6 +50,7 @@ inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTens
   const auto expected = z.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(per_row.scalar_type() == expected, "budget must be float64 for float64 z, else float32");
   if (mask) {
+    check_device("mask", *mask, z);
     STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool, "mask must be bool");
     STD_TORCH_CHECK(mask->dim() == z.dim(), "mask must have z's shape: it has ", mask->dim(), " dimensions, z has ", z.dim());
     for (int64_t i = 0; i < z.dim(); ++i) {

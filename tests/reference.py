@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-ROW_KINDS = 6
+ROW_KINDS = 7
 
 
 def project_row(z: Array, budget: float) -> Array:
@@ -46,7 +46,7 @@ def mean_squared_canonical_correlation(x: Array, y: Array) -> float:
 
 
 def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: int) -> Array:
-    """Rows of float32 values, of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints."""
+    """Rows of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints, saturated."""
     z = random.normal(size=(rows, length))
     if kind == 1:
         z = np.repeat(random.normal(size=(rows, 1)), length, axis=1)
@@ -56,6 +56,8 @@ def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: 
         z = 0.5 + 1e-6 * z
     elif kind == 4:
         z = z * 10.0 ** random.uniform(-6, 6, size=z.shape)
+    elif kind == 6:
+        z[:, :-1] = 2 + np.abs(z[:, :-1])  # all but one saturated: the sum is large, the excess small
     elif kind == 5:
         z = random.integers(-1, 4, size=z.shape).astype(float)
     return np.asarray(z.astype(np.float32), np.float64)

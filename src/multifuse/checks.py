@@ -62,6 +62,36 @@ def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
     return mask
 
 
+def token_shapes(
+    argument: str,
+    tokens: Mapping[str, Tensor | None],
+    mask: Mapping[str, Tensor | None] | None,
+    modalities: tuple[str, ...],
+    dim: int,
+) -> None:
+    """Checks the names, shapes and types of a batch of token tensors and of their masks."""
+    mask = {} if mask is None else mask
+    known_modalities(argument, tokens, modalities)
+    known_modalities("mask", mask, modalities)
+    batch: int | None = None
+    for name in modalities:
+        values = tokens.get(name)
+        if values is None:
+            continue
+        if values.ndim != 3 or values.shape[-1] != dim:
+            raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {dim}), got {tuple(values.shape)}")
+        if not values.is_floating_point():
+            raise ValueError(f"{argument}[{name!r}] must be floating point, got {values.dtype}")
+        batch = values.shape[0] if batch is None else batch
+        if values.shape[0] != batch:
+            raise ValueError(f"{argument}[{name!r}] has batch size {values.shape[0]}, the modalities before it {batch}")
+        real = mask.get(name)
+        if real is not None:
+            token_mask(f"mask[{name!r}]", real, batch, values.shape[1])
+    if batch is None:
+        raise ValueError(f"{argument} must hold at least one of the modalities {list(modalities)}, got none")
+
+
 def token_mapping(
     tokens: Mapping[str, Tensor | None],
     mask: Mapping[str, Tensor | None] | None,
@@ -69,27 +99,12 @@ def token_mapping(
     dim: int,
 ) -> dict[str, Tokens]:
     """Checks a batch of token tensors and returns the present modalities, in the constructor's order."""
-    mask = {} if mask is None else mask
-    known_modalities("tokens", tokens, modalities)
-    known_modalities("mask", mask, modalities)
+    token_shapes("tokens", tokens, mask, modalities, dim)
     present: dict[str, Tokens] = {}
-    batch: int | None = None
     for name in modalities:
-        values = tokens.get(name)
-        if values is None:
-            continue
-        if values.ndim != 3 or values.shape[-1] != dim:
-            raise ValueError(f"tokens[{name!r}] must have shape (batch, tokens, {dim}), got {tuple(values.shape)}")
-        if not values.is_floating_point():
-            raise ValueError(f"tokens[{name!r}] must be floating point, got {values.dtype}")
-        batch = values.shape[0] if batch is None else batch
-        if values.shape[0] != batch:
-            raise ValueError(f"tokens[{name!r}] has batch size {values.shape[0]}, the modalities before it {batch}")
-        real = mask.get(name)
-        if real is not None:
-            real = token_mask(f"mask[{name!r}]", real, batch, values.shape[1])
-            values = values.masked_fill(~real.unsqueeze(-1), 0.0)
-        present[name] = Tokens(values, real)
-    if not present:
-        raise ValueError(f"tokens must hold at least one of the modalities {list(modalities)}, got none")
+        values, real = tokens.get(name), None if mask is None else mask.get(name)
+        if values is not None:
+            if real is not None:
+                values = values.masked_fill(~real.unsqueeze(-1), 0.0)
+            present[name] = Tokens(values, real)
     return present

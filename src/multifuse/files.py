@@ -14,9 +14,16 @@ def whole(path: Path) -> Iterator[Path]:
     _remove(partial)
     try:
         yield partial
-        if path.is_dir():  # a folder is only replaced by a rename if it is gone
-            _remove(path)
-        os.replace(partial, path)
+        if (
+            path.is_dir()
+        ):  # a rename replaces no folder: the old one steps aside, so that one of the two is always whole
+            old = path.with_name(f".{path.name}.old")
+            _remove(old)
+            os.replace(path, old)
+            os.replace(partial, path)
+            _remove(old)
+        else:
+            os.replace(partial, path)
     except BaseException:
         _remove(partial)
         raise

@@ -13,11 +13,11 @@ def token_count(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Averages the real tokens of every sample: (B, T, d) -> (B, d); a sample without real tokens gives 0."""
+    """Averages the real tokens of every sample, in float32 or better: (B, T, d) -> (B, d); none give 0."""
     if mask is not None:
         values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
     count = token_count(values, mask).clamp(min=1.0)
-    return values.sum(dim=1) / count.to(values.dtype).unsqueeze(-1)
+    return (values.sum(dim=1, dtype=count.dtype) / count.unsqueeze(-1)).to(values.dtype)
 
 
 def has_tokens(values: Tensor, mask: Tensor | None) -> Tensor:

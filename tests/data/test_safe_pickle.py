@@ -98,6 +98,23 @@ def test_a_declared_shape_beyond_the_data_is_refused(tmp_path: Path) -> None:
         safe_pickle.load(tmp_path / "file.pkl")
 
 
+@pytest.mark.parametrize("name", ["numpy\nndarray", "numpy\ndtype", "_codecs\nencode"])
+def test_a_file_cannot_set_state_on_what_serves_other_files(tmp_path: Path, name: str) -> None:
+    # GLOBAL name, then (None, {"__defaults__": (7,)}) as the state of BUILD.
+    forged = b"c" + name.encode() + b"\n(N}(U\x0c__defaults__(K\x07tutb."
+    (tmp_path / "file.pkl").write_bytes(forged)
+    with pytest.raises(pickle.UnpicklingError):
+        safe_pickle.load(tmp_path / "file.pkl")
+    assert safe_pickle.load(write(tmp_path / "good.pkl", ARRAYS[0], protocol=2)).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_elements_of_no_size_cannot_declare_memory(tmp_path: Path) -> None:
+    forged = pickle.dumps(np.zeros(3, "S1"), protocol=2).replace(b"S1", b"S0").replace(b"U\x03\x00\x00\x00", b"U\x00")
+    (tmp_path / "file.pkl").write_bytes(forged)
+    with pytest.raises(pickle.UnpicklingError):
+        safe_pickle.load(tmp_path / "file.pkl")
+
+
 def test_deeply_nested_containers_are_refused(tmp_path: Path) -> None:
     nested: list[Any] = []
     for _ in range(200):

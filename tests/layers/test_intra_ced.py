@@ -191,6 +191,17 @@ def test_compiles_as_one_graph() -> None:
     assert_close(compiled(tokens, mask), layer(tokens, mask), 1e-5)
 
 
+def test_the_meta_device_and_empty_batches_are_served() -> None:
+    tokens, _ = batch(SIZES)
+    on_meta = exchange(SIZES).to("meta")({name: values.to("meta") for name, values in tokens.items()})
+    assert on_meta.tokens["text"].shape == tokens["text"].shape
+    empty = exchange(SIZES)({name: values[:0] for name, values in tokens.items()})
+    assert empty.tokens["text"].shape == (0, 5, 14)
+    nothing = exchange(SIZES)({**tokens, "audio": tokens["audio"][:, :0]})
+    without = exchange(SIZES)({name: tokens[name] for name in ("text", "vision")})
+    assert torch.allclose(nothing.tokens["text"], without.tokens["text"], atol=1e-5)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="num_heads must divide shared_rank, got num_heads=4, shared_rank=6"):
         IntraCED(16, ("text",), 6, 4, num_heads=4)

@@ -39,6 +39,10 @@ def test_one_token_equals_the_first_of_a_masked_pair() -> None:
         assert torch.allclose(one[:, 0], two[:, 0], atol=1e-5)
 
 
+def test_a_sequence_of_no_tokens_stays_empty() -> None:
+    assert [tuple(level.shape) for level in encoder()(torch.randn(2, 0, 4))] == [(2, 0, 8)] * 3
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"\(batch, tokens, 4\), got \(2, 3, 5\)"):
         encoder()(torch.randn(2, 3, 5))

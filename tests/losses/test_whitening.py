@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse import WhiteningXCorrLoss
+from multifuse.losses.moments import Rows, moments_of
 from multifuse.losses.whitening import debiased
 from tests import reference
 
@@ -51,13 +52,18 @@ def test_is_bounded_and_finite_with_its_gradient_whatever_the_sizes(rows: int, d
     assert x.grad.isfinite().all()
 
 
-def test_without_variance_the_loss_is_zero_with_a_finite_gradient() -> None:
-    x = torch.full((20, 3), 2.5, requires_grad=True)
-    loss = WhiteningXCorrLoss()(x, torch.randn(20, 4))
-    loss.backward()
-    assert float(loss.detach()) == 0
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
+@pytest.mark.parametrize("rows", [20, 64, 3200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_variance_the_loss_is_zero_with_a_finite_gradient(dtype: torch.dtype, rows: int) -> None:
+    for value in (2.5, 0.1, 1 / 3):  # the last two leave rounding when their mean is taken off
+        x = torch.full((rows, 3), value, dtype=dtype, requires_grad=True)
+        loss = WhiteningXCorrLoss()(x, torch.full((rows, 2), 0.7, dtype=dtype))
+        loss.backward()
+        assert float(loss.detach()) == 0
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        covariance = moments_of([Rows(x.detach(), None)], False)[0].covariance
+        assert not covariance.any()
 
 
 def test_masked_rows_do_not_count() -> None:

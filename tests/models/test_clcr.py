@@ -125,10 +125,11 @@ def test_samples_do_not_affect_each_other() -> None:
     assert torch.allclose(alone.logits, network(features, mask).logits[1:2], atol=1e-5)
 
 
-def test_a_text_mapping_brings_its_own_mask() -> None:
+@pytest.mark.parametrize("kind", [CLCRForPrediction, TextBaselineForPrediction])
+def test_a_text_mapping_brings_its_own_mask(kind: Any) -> None:
     features, mask = inputs()
     mapping = {"input_ids": features["text"], "attention_mask": mask["text"].long()}
-    network = model()
+    network = kind(config()).eval()
     assert torch.equal(network({**features, "text": mapping}).logits, network(features, mask).logits)
 
 

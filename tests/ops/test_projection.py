@@ -71,6 +71,14 @@ def test_budget_of_zero_or_less_gives_zeros(project: Projection) -> None:
     assert not project(z, torch.tensor([0.0, -1.0, -float("inf")])).any()
 
 
+def test_a_large_sum_of_saturated_tokens_leaves_no_rounding(project: Projection) -> None:
+    for count in (510, 4_000, 30_000):
+        z = torch.cat([torch.full((count,), 2.0), torch.tensor([0.9])])[None]
+        alpha = project(z, torch.tensor([count + 0.3]))
+        budget = float(torch.tensor(count + 0.3))
+        assert abs(float(alpha[0, -1]) - (budget - count)) < 4e-6
+
+
 def test_infinite_values_are_masked_or_above_all_others(project: Projection) -> None:
     inf = float("inf")
     z = torch.tensor([[1.0, -inf, 0.5], [inf, 0.5, 0.2], [inf, inf, 5.0], [-inf, -inf, -inf]])
@@ -126,6 +134,7 @@ def test_budget_broadcasts_as_a_number_and_as_a_tensor() -> None:
         (torch.rand(2, 3), torch.ones(5), None, r"budget of shape \(5,\)"),
         (torch.rand(2, 3), 1.0, torch.ones(2, 3), "mask must be bool.*float32"),
         (torch.rand(2, 3), 1.0, torch.ones(2, 4, dtype=torch.bool), r"mask of shape \(2, 4\)"),
+        (torch.rand(2, 3), 1.0, torch.ones(2, 3, dtype=torch.bool, device="meta"), "mask must be on z's device cpu"),
     ],
 )
 def test_bad_arguments_are_named(z: Tensor, budget: Any, mask: Tensor | None, message: str) -> None:

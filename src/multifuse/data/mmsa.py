@@ -159,9 +159,9 @@ def _array(name: str, value: object, dtype: type[Any], ndim: int, count: int | N
 def _strings(name: str, value: object, count: int) -> tuple[str, ...]:
     if value is None:
         raise MMSAFileError(f"{name} is missing")
+    if not isinstance(value, np.ndarray | list | tuple) or np.ndim(value) != 1 or len(value) != count:
+        raise MMSAFileError(f"{name} must hold {count} strings, has {type(value).__name__}")
     items = value.tolist() if isinstance(value, np.ndarray) else value
-    if not isinstance(items, list | tuple) or len(items) != count:
-        raise MMSAFileError(f"{name} must hold {count} strings, has {type(items).__name__}")
     return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
 
 

@@ -6,6 +6,8 @@ what they are given and build the arrays themselves; every other name is refused
 
 import math
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,33 @@ class UnsafePickleError(pickle.UnpicklingError):
     """The file asks for something that is neither a numpy array nor a plain container."""
 
 
-class _ArrayType:
-    """Stands for ``numpy.ndarray`` while a pickle is read; there is nothing to call on it."""
+class _Callable:
+    """What a name resolves to: it can be called, and no state that a file gives can be set on it."""
 
-    def __new__(cls, *_: object) -> "_ArrayType":
-        raise UnsafePickleError("it calls numpy.ndarray")
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise UnsafePickleError("it sets the state of a function")
+
+
+def _refused(*_: object) -> object:
+    raise UnsafePickleError("it calls numpy.ndarray")
+
+
+_ARRAY_TYPE = _Callable(_refused)
 
 
 class _Dtype:
     """Stands for a ``numpy.dtype``: an element type whose size no later state can change."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
-        if not isinstance(code, str) or code[:1] not in tuple("biufcSUO") or len(code) > 16:
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcSUO][0-9]{0,6}", code):
             raise UnsafePickleError(f"an array has the element type {code!r}")
         self.dtype = np.dtype(code)
 
@@ -61,12 +78,15 @@ def _filled(data: object, dtype: object, shape: object, order: object) -> np.nda
         if not isinstance(data, list) or len(data) != size:
             raise UnsafePickleError(f"an array of shape {shape} holds {type(data).__name__}")
         flat = np.empty(size, object)
-        flat[:] = [_unwrapped(item, {}) for item in data]
+        done: dict[int, Any] = {}
+        flat[:] = [_unwrapped(item, done) for item in data]
     else:
         raw = data.encode("latin1") if isinstance(data, str) else data
         if not isinstance(raw, bytes | bytearray | memoryview) or memoryview(raw).nbytes != size * dtype.dtype.itemsize:
             raise UnsafePickleError(f"an array of shape {shape} and type {dtype.dtype} does not match its data")
-        flat = np.frombuffer(raw, dtype.dtype) if size * dtype.dtype.itemsize else np.empty(size, dtype.dtype)
+        if size and not dtype.dtype.itemsize:
+            raise UnsafePickleError(f"an array of shape {shape} has elements of no size")
+        flat = np.frombuffer(raw, dtype.dtype) if size else np.empty(0, dtype.dtype)
     array: np.ndarray[Any, Any] = flat.reshape(shape, order=order)  # type: ignore[call-overload]
     return array
 
@@ -76,7 +96,7 @@ def _is_shape(shape: object) -> bool:
 
 
 def _reconstruct(subtype: object, shape: object, typecode: object) -> _Array:
-    if subtype is not _ArrayType or shape != (0,) or typecode not in (b"b", "b"):
+    if subtype is not _ARRAY_TYPE or shape != (0,) or typecode not in (b"b", "b"):
         raise UnsafePickleError(f"an array is built from {(subtype, shape, typecode)!r}")
     return _Array()
 
@@ -103,17 +123,17 @@ def _no_bytes() -> bytes:
     return b""
 
 
-_ADMITTED: dict[tuple[str, str], object] = {
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _no_bytes,  # how old protocols write empty bytes, with no argument
-    ("__builtin__", "bytes"): _no_bytes,
+_ADMITTED: dict[tuple[str, str], _Callable] = {
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _Callable(_Dtype),
+    ("_codecs", "encode"): _Callable(_encode),
+    ("builtins", "bytes"): _Callable(_no_bytes),  # how old protocols write empty bytes, with no argument
+    ("__builtin__", "bytes"): _Callable(_no_bytes),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
-    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Callable(_reconstruct)
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _Callable(_scalar)
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _Callable(_from_buffer)
 
 
 def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
@@ -124,8 +144,8 @@ def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
         if not hasattr(value, "array"):
             raise UnsafePickleError("an array has no content")
         return value.array
-    if isinstance(value, _Dtype | type):
-        raise UnsafePickleError("an element type stands where data should")
+    if isinstance(value, _Dtype | _Callable):
+        raise UnsafePickleError("a type or a function stands where data should")
     if not isinstance(value, dict | list | tuple):
         return value
     if id(value) not in done:

@@ -8,6 +8,8 @@ the columns orthonormal to rounding for every matrix whose condition number is b
 import torch
 from torch import Tensor
 
+from multifuse.precision import without_autocast
+
 
 def orthonormal_columns(matrix: Tensor, complement_of: Tensor | None = None) -> Tensor:
     """Orthonormalises the columns of matrix (..., d, r), in the orthogonal complement of a frame (..., d, s) if given.
@@ -39,7 +41,7 @@ def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, 
     """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
     output = torch.promote_types(shared.dtype, torch.float32)
     working = output if shared.device.type == "mps" else torch.float64
-    with torch.autocast(shared.device.type, enabled=False):
+    with without_autocast(shared.device):
         shared_frame = orthonormal_columns(shared.to(working))
         private_frames = orthonormal_columns(private.to(working), shared_frame.unsqueeze(-3))
     return shared_frame.to(output), private_frames.to(output)

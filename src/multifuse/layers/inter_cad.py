@@ -132,7 +132,7 @@ class InterCAD(nn.Module):
                 raise ValueError(
                     f"levels[{index}] has modalities {sorted(level.shared)}, levels[0] {sorted(levels[0].shared)}"
                 )
-            checks.token_mapping(level.shared, mask, self.modalities, self.dim)
+            checks.token_shapes("levels", level.shared, mask, self.modalities, self.dim)
 
     def _present(self, level: IntraCEDOutput, mask: Mapping[str, Tensor | None] | None) -> Tensor:
         """(B, M) in float32: 1 where the sample has a real token of the modality."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from multifuse import checks
 from multifuse.layers.frames import shared_and_private_frames
+from multifuse.precision import without_autocast
 
 
 class Bases(NamedTuple):
@@ -86,7 +87,7 @@ class StiefelProjector(nn.Module):
             return Bases(*shared_and_private_frames(self.shared_weight, self.private_weight))
         rotation = self.rotation.to(torch.promote_types(self.rotation.dtype, torch.float32))
         shared, complement = rotation[:, : self.shared_rank], rotation[:, self.shared_rank :]
-        with torch.autocast(rotation.device.type, enabled=False):
+        with without_autocast(rotation.device):
             return Bases(shared, complement @ self.private_in_complement.to(rotation.dtype))
 
     @property

@@ -59,7 +59,7 @@ class _Stage(nn.Module):
             update = norm(hidden)
             if padding is not None:
                 update = update.masked_fill(padding, 0.0)
-            if update.shape[1] == 1:  # one token meets the centre tap alone
+            if update.shape[1] <= 1:  # one token meets the centre tap alone
                 update = nn.functional.linear(update, convolution.weight[:, :, 1], convolution.bias)
             else:
                 update = convolution(update.transpose(1, 2)).transpose(1, 2)

@@ -13,6 +13,7 @@ from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.streams import Correlations, checked, measure, weighted_mean
 from multifuse.losses.whitening import ridge
+from multifuse.precision import without_autocast
 
 
 class InterLevelTerms(NamedTuple):
@@ -77,7 +78,7 @@ def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tens
     dtype = torch.promote_types(aggregate.level_descriptors.dtype, torch.float32)
     direction = normalize(aggregate.level_descriptors.to(dtype), dim=-1)
     weights = aggregate.level_weights.to(dtype)
-    with torch.autocast(direction.device.type, enabled=False):
+    with without_autocast(direction.device):
         disagreement = (1 - direction @ direction.mT) / 2
     both = weights.unsqueeze(-1) * weights.unsqueeze(-2)
     present = (aggregate.modality_weights > 0).any(dim=-1)

@@ -88,7 +88,17 @@ def moments_of(groups: Sequence[Rows], synchronise: bool) -> list[Moments]:
         for rows, vector, total in zip(groups, first, totals, strict=True)
     ]
     second = _reduced([values.mT @ values for values in centred], synchronise)
-    return [Moments(total, gram / total.clamp(min=1.0)) for total, gram in zip(totals, second, strict=True)]
+    return [
+        Moments(total, _without_rounding(gram / total.clamp(min=1.0), vector[1:] / total.clamp(min=1.0)))
+        for total, gram, vector in zip(totals, second, first, strict=True)
+    ]
+
+
+def _without_rounding(covariance: Tensor, mean: Tensor) -> Tensor:
+    """Takes out features that vary by no more than the rounding of their mean: a constant has no variance."""
+    rounding = 32 * torch.finfo(covariance.dtype).eps * mean.detach()
+    varies = covariance.detach().diagonal() > rounding.square()
+    return torch.where(varies.unsqueeze(-1) & varies, covariance, 0.0)
 
 
 def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:

@@ -18,6 +18,7 @@ from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import Moments, Rows, moments_of
 from multifuse.losses.whitening import debiased, precise, squared_correlation, whitening
 from multifuse.masks import has_tokens, masked_mean
+from multifuse.precision import without_autocast
 
 
 class Correlations(NamedTuple):
@@ -72,7 +73,7 @@ def measure(
     first = next(iter(levels[0].shared_code))
     shared_rank = levels[0].shared_code[first].shape[-1]
     private_rank = levels[0].private_code[first].shape[-1]
-    with torch.autocast(levels[0].tokens[first].device.type, enabled=False):
+    with without_autocast(levels[0].tokens[first].device):
         token_rows = [_token_rows(levels, mask, name, first) for name in modalities]
         pair_rows = [_pair_rows(levels, mask, pair, first) for pair in combinations(modalities, 2)]
         moments = moments_of([*token_rows, *pair_rows], synchronise)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse.losses.moments import Rows, moments_of
+from multifuse.precision import without_autocast
 
 
 class WhiteningXCorrLoss(nn.Module):
@@ -45,7 +46,7 @@ class WhiteningXCorrLoss(nn.Module):
             )
         if mask is not None and (mask.shape != x.shape[:-1] or mask.dtype != torch.bool):
             raise ValueError(f"mask must be bool of shape {tuple(x.shape[:-1])}, got {mask.dtype} {tuple(mask.shape)}")
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
             rows = precise(torch.cat([x.to(dtype), y.to(dtype)], dim=-1)).flatten(0, -2)
             moments = moments_of([Rows(rows, None if mask is None else mask.flatten())], self.training)[0]

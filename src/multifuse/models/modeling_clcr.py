@@ -70,9 +70,10 @@ class CLCRPreTrainedModel(PreTrainedModel):
         if callable(reset):
             reset()
 
-    def loss_per_sample(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The task's losses (B,) and which of them count (B,)."""
-        return _loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
+    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over samples, of all ranks in training: each rank counts with the samples it holds."""
+        per_sample, counted = _loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
+        return mean_over_ranks(per_sample, counted, self.training)
 
 
 class CLCRModel(CLCRPreTrainedModel):
@@ -80,7 +81,8 @@ class CLCRModel(CLCRPreTrainedModel):
 
     ``forward(inputs, mask=None)``: inputs by modality, features (B, T, input_size), token ids (B, T), or a mapping with
     ``input_ids`` and more for a text encoder; mask by modality (B, T) bool, True = real token. A text mapping's
-    ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``.
+    ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``. ``labels`` are taken
+    for the contract's sake and ignored: the model without a head has no loss.
 
     Source: CLCR (arXiv 2602.19605), section 3.
     """
@@ -130,8 +132,15 @@ class CLCRModel(CLCRPreTrainedModel):
             raise ValueError(f"modality {modality!r} has no text encoder, but a {type(levels).__name__}")
         load_pretrained(levels, name_or_folder)
 
-    def forward(self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None) -> CLCRModelOutput:
-        masks = self._masks(inputs, mask)
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        mask: Mapping[str, Tensor | None] | None = None,
+        labels: Tensor | None = None,
+    ) -> CLCRModelOutput:
+        masks = token_masks(inputs, mask)
+        checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
+        checks.known_modalities("mask", masks, self.hierarchy.modalities)
         levels = self._arranged(self.hierarchy(inputs, masks))
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
         exchanged = tuple(
@@ -142,14 +151,6 @@ class CLCRModel(CLCRPreTrainedModel):
 
     def _exchanges(self) -> list[IntraCED]:
         return [exchange for exchange in self.exchanges if isinstance(exchange, IntraCED)]
-
-    def _masks(self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
-        masks: dict[str, Tensor | None] = dict(mask or {})
-        checks.known_modalities("mask", masks, self.hierarchy.modalities)
-        for name, given in inputs.items():
-            if masks.get(name) is None and isinstance(given, Mapping) and "attention_mask" in given:
-                masks[name] = given["attention_mask"].bool()
-        return masks
 
     def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The ablations of the hierarchy: the last level alone, or levels shuffled between modalities (full mix)."""
@@ -220,7 +221,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 
     def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The task's loss, and in training the regularisers that have a weight."""
-        terms = {"task": self._task_loss(logits.float(), labels)}
+        terms = {"task": self.task_loss(logits.float(), labels)}
         weights = (self.config.lambda_intra, self.config.lambda_inter)
         if not self.training or not any(weights):
             return terms
@@ -236,11 +237,6 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             inter = self.inter_loss.terms(correlations, encoded.aggregate, True)
             terms.update({f"inter_{name}": value for name, value in inter._asdict().items()})
         return terms
-
-    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over samples, of all ranks in training: each rank counts with the samples it holds."""
-        per_sample, counted = self.loss_per_sample(logits, labels)
-        return mean_over_ranks(per_sample, counted, self.training)
 
 
 _REGRESSION_LOSSES = {
@@ -277,6 +273,15 @@ def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
             spec["input_size"], config.hidden_size, config.num_levels, spec.get("dropout", config.dropout)
         )
     return TextLevels(text_encoder(spec["config"]), config.num_levels)
+
+
+def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
+    """The masks by modality: what is given, else an input mapping's ``attention_mask``, else ``None``."""
+    masks: dict[str, Tensor | None] = {**dict.fromkeys(inputs), **(mask or {})}
+    for name, given in inputs.items():
+        if masks[name] is None and isinstance(given, Mapping) and "attention_mask" in given:
+            masks[name] = given["attention_mask"].bool()
+    return masks
 
 
 def text_encoder(config: Mapping[str, Any]) -> nn.Module:

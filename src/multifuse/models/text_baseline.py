@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multifuse.layers.text_levels import TextLevels
 from multifuse.masks import masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, text_encoder
+from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, text_encoder, token_masks
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):
@@ -31,8 +31,8 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        real = None if mask is None else mask.get("text")
+        real = token_masks({"text": inputs["text"]}, mask)["text"]
         last = self.encoder.last_layer(inputs["text"], real)
         logits = self.head(self.dropout(masked_mean(last, real)))
-        loss = None if labels is None else self.loss_per_sample(logits.float(), labels)[0].mean()
+        loss = None if labels is None else self.task_loss(logits.float(), labels)
         return CLCRPredictionOutput(loss=loss, logits=logits)

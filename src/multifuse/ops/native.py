@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 FALLBACK_VARIABLE = "MULTIFUSE_FORCE_FALLBACK"
+OLDEST_CAPABILITY = (8, 0)
 _FOLDER = Path(__file__).resolve().parent.parent
 
 
@@ -53,8 +54,16 @@ def _without(kind: str, reason: str) -> bool:
 def load_all() -> None:
     """Loads every kind of kernel that this machine can run."""
     load("cpu")
-    if torch.version.cuda is not None and torch.cuda.is_available():
+    if _has_supported_gpus():
         load("cuda")
+
+
+def _has_supported_gpus() -> bool:
+    """The CUDA library serves a process as a whole, so every visible device must be able to run it."""
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return False
+    capabilities = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    return min(capabilities) >= OLDEST_CAPABILITY
 
 
 def backend(device: torch.device | str) -> str:
@@ -62,6 +71,6 @@ def backend(device: torch.device | str) -> str:
     kind = torch.device(device).type
     if kind == "cpu":
         return "cpp" if load("cpu") else "torch"
-    if kind == "cuda" and torch.version.cuda is not None and torch.cuda.is_available():
+    if kind == "cuda" and _has_supported_gpus():
         return "cuda" if load("cuda") else "torch"
     return "torch"

@@ -22,7 +22,9 @@ def active_set(z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
 def project(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Returns alpha (..., T) and the threshold (...,) of ``alpha = clip(z - threshold, 0, 1)``."""
     dtype = budget.dtype
-    row = z.to(dtype)
+    # Sums of a long row round in float32; devices without float64 (mps) keep the compute type.
+    working = dtype if z.device.type == "mps" else torch.float64
+    row, budget = z.to(working), budget.to(working)
     row = row if mask is None else row.masked_fill(~mask, 0.0)
     invalid = row.isnan().any(-1) | budget.isnan()
     row = _finite_rows(row)
@@ -33,7 +35,7 @@ def project(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
     threshold = threshold.masked_fill(budget <= 0, float("inf")).masked_fill(invalid, float("nan"))
     if mask is not None:
         alpha = alpha.masked_fill(~mask, 0.0)
-    return alpha.to(z.dtype), threshold
+    return alpha.to(z.dtype), threshold.to(dtype)
 
 
 def _finite_rows(row: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
 
     Args:
         z: (..., T), float16, bfloat16 (both computed in float32), float32 or float64. ``-inf`` is a masked token,
-            ``+inf`` counts as a value above all others. NaN in a valid token makes its own row NaN and no other.
+            ``+inf`` counts as a value one above all finite ones, and takes no gradient. NaN in a valid token makes its
+            own row NaN and no other.
         budget: B, a number, or a tensor that broadcasts to ``z.shape[:-1]``. ``B <= 0`` gives zeros.
         mask: bool, broadcasts to ``z.shape``; True = real token. Masked positions get exactly 0.
 
@@ -30,7 +31,7 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
 
     Raises:
         TypeError: ``z`` is not one of the four floating types, or ``mask`` is not bool.
-        ValueError: ``budget`` or ``mask`` does not broadcast.
+        ValueError: ``budget`` or ``mask`` does not broadcast, or ``mask`` is on another device.
 
     Source: CLCR (arXiv 2602.19605), the projection onto the truncated simplex in IntraCED's token budget.
     """
@@ -49,6 +50,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
     if mask is not None:
         if mask.dtype != torch.bool:
             raise TypeError(f"mask must be bool (True = real token), got {mask.dtype}")
+        if mask.device != z.device:
+            raise ValueError(f"mask must be on z's device {z.device}, is on {mask.device}")
         if mask.shape != z.shape:
             mask = _broadcast("mask", mask, z.shape)
     alpha: Tensor = registration.project(z, budget, mask)[0]

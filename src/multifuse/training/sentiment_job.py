@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from transformers import AutoTokenizer, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 import multifuse
 from multifuse.data.mmsa import SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
@@ -152,11 +151,20 @@ def _recipe(job: SentimentJob) -> Recipe:
 
 
 def _checkpoint(job: SentimentJob) -> str | None:
-    folder = job.output / "checkpoints"
-    if not job.resume or not folder.is_dir():
+    """The newest whole checkpoint: Trainer writes its state last, so a killed write leaves none, or half of it."""
+    if not job.resume:
         return None
-    last: str | None = get_last_checkpoint(str(folder))
-    return last
+    found = sorted((job.output / "checkpoints").glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    whole_ones = [folder for folder in found if _is_json(folder / "trainer_state.json")]
+    return str(whole_ones[-1]) if whole_ones else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _arguments(job: SentimentJob, chosen: Recipe, use_cpu: bool) -> TrainingArguments:
@@ -219,7 +227,7 @@ def _model_and_data(
             ids = {name: token_ids(getattr(data, name), tokenizer) for name in SPLITS}
         except MMSAFileError as error:
             raise MMSAFileError(f"{job.data or 'the embedded default'}: {error}") from None
-        collator = Collator(tokenizer.pad_token_id)
+        collator = Collator(tokenizer.pad_token_id or 0)  # a tokenizer without one: padding is masked anyway
     if not modalities:
         raise JobError("--text-encoder none, but the data file stores no features of any modality")
     config = CLCRConfig(modalities=modalities, regression_loss=chosen.regression_loss, **(job.config or {}))
@@ -244,6 +252,8 @@ class _Metrics:
     modalities: tuple[str, ...]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        if not np.isfinite(_logits(prediction.predictions)).all():
+            raise JobError("the model's predictions are no longer finite: training has diverged, try a lower --lr")
         metrics: dict[str, float] = asdict(sentiment_measures(_logits(prediction.predictions), prediction.label_ids))
         if isinstance(prediction.predictions, tuple):
             _, level_weights, modality_weights = prediction.predictions
