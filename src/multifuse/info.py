@@ -9,6 +9,7 @@ import torch
 import multifuse
 from multifuse.ops import backend, native
 
+_NOT_BUILT = {"cpu": "not built", "cuda": "not built: no nvcc was on the PATH when multifuse was installed"}
 _PACKAGES = ("geotorch", "transformers", "numpy", "accelerate", "scikit-learn", "matplotlib")
 
 
@@ -22,7 +23,7 @@ def lines() -> list[str]:
     ]
     report += [f"{name} {_version(name)}" for name in _PACKAGES]
     for kind in ("cpu", "cuda"):
-        report.append(f"{kind} kernels: {native.binary(kind) or 'not built'}")
+        report.append(f"{kind} kernels: {native.binary(kind) or _NOT_BUILT[kind]}")
     report.append(f"{native.FALLBACK_VARIABLE}: {'set' if native.forced_fallback() else 'not set'}")
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     report += [f"project_capped_simplex on {device} runs: {backend(device)}" for device in devices]

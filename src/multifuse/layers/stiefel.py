@@ -37,7 +37,7 @@ class StiefelProjector(nn.Module):
         shared_rank: r_s; ``shared_rank + private_rank <= dim``.
         private_rank: r_p.
         modalities: names, any Python identifiers.
-        parametrization: ``"cholesky"`` (default: a Cholesky QR of free matrices, 20 times cheaper, unable to hang) or
+        parametrization: ``"cholesky"`` (default: a Cholesky QR of free matrices, which cannot hang) or
             ``"geotorch"`` (geotorch's matrix exponential on SO(d) and on St(d - r_s, r_p)).
 
     Raises:
