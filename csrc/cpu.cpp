@@ -112,7 +112,7 @@ MULTIFUSE_INLINE T row_threshold(HostRow<T>& row, T budget, std::vector<T>& scra
     row.z = scratch.data();
     maximum = row.maximum();
   }
-  return solve_threshold(row, row.at(T(0), budget), budget, maximum, 2 * std::numeric_limits<T>::epsilon());
+  return solve_threshold(row, start, budget, maximum, 2 * std::numeric_limits<T>::epsilon());
 }
 
 template <typename Element>

@@ -97,11 +97,14 @@ def test_each_problem_type_has_its_loss(problem: str, num_labels: int, labels: T
     assert torch.allclose(output.loss, expected(output.logits, labels))
 
 
-def test_the_squared_error_is_an_option() -> None:
+def test_the_squared_and_the_smooth_absolute_error_are_options() -> None:
     features, mask = inputs()
     labels = torch.randn(4)
     output = model(regression_loss="mse")(features, mask, labels=labels)
     assert torch.allclose(output.loss, (output.logits[:, 0] - labels).square().mean())
+    output = model(regression_loss="smooth_l1")(features, mask, labels=labels)
+    error = (output.logits[:, 0] - labels).abs()
+    assert torch.allclose(output.loss, torch.where(error < 1, error.square() / 2, error - 0.5).mean())
 
 
 def test_a_missing_modality_equals_the_model_without_it() -> None:
