@@ -26,6 +26,8 @@ class Recipe:
     regression_loss: Literal["l1", "mse", "smooth_l1"]
     max_grad_norm: float
     """0: gradients are not clipped."""
+    weight_average: float | None
+    """The decay of a running mean of the weights, which is evaluated and kept; ``None``: the weights themselves."""
 
 
 # The paper's training: SGD, momentum 0.9, learning rate 1e-3, weight decay 1e-4, batch 64, 100 epochs.
@@ -43,6 +45,7 @@ PAPER = Recipe(
     feature_dropout=0.1,
     regression_loss="l1",
     max_grad_norm=0.0,
+    weight_average=None,
 )
 
 # Fine-tuning a pretrained text encoder: chosen on the validation split of MOSI (docs/results.md).
@@ -60,6 +63,7 @@ FINE_TUNING = Recipe(
     feature_dropout=0.7,
     regression_loss="mse",
     max_grad_norm=1.0,
+    weight_average=None,
 )
 
 # Training on stored features, everything from scratch.
@@ -77,6 +81,7 @@ FEATURES = Recipe(
     feature_dropout=0.1,
     regression_loss="l1",
     max_grad_norm=1.0,
+    weight_average=None,
 )
 
 

@@ -1,27 +1,59 @@
-"""transformers' Trainer with the recipe's optimiser and with batches grouped by text length."""
+"""transformers' Trainer with the recipe's optimiser and weight average, and with batches grouped by text length."""
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from multifuse.layers.text_levels import TextLevels
 from multifuse.training.recipes import Recipe
+from multifuse.training.weight_average import WeightAverage
 
 _LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
 
 
 class RecipeTrainer(Trainer):
-    """A Trainer whose optimiser and batches follow a `Recipe`."""
+    """A Trainer whose optimiser, weight average and batches follow a `Recipe`."""
 
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:
         self.recipe = recipe
+        self.average: WeightAverage | None = None
         super().__init__(*args, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; afterwards the model is the best epoch's, by its average where the recipe keeps one."""
+        if self.recipe.weight_average is not None:
+            self.average = WeightAverage(self.model, self.recipe.weight_average)
+            self.add_callback(_Averaging(self.average))
+        result = super().train(*args, **kwargs)
+        self.average = None
+        return result
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self._averaged():
+            measures: dict[str, float] = super().evaluate(*args, **kwargs)
+        return measures
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with self._averaged():
+            super().save_model(output_dir, _internal_call)
+            if self.average is not None and output_dir is not None and self.args.should_save:
+                self.average.save_trained(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.resume(Path(resume_from_checkpoint))
+
+    def _averaged(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if getattr(self, "optimizer", None) is None:
@@ -52,6 +84,14 @@ class RecipeTrainer(Trainer):
             self.args.train_batch_size, lengths=[max(length, 1) for length in lengths], generator=generator
         )
         return grouped
+
+
+class _Averaging(TrainerCallback):
+    def __init__(self, average: WeightAverage) -> None:
+        self.average = average
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.average.update(state.global_step)
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
