@@ -99,7 +99,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.
     groups = parameter_groups(model, recipe, lr)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
 def lr_factor(step: int, recipe: Recipe, steps: int) -> float:
