@@ -3,10 +3,11 @@
 // A row is projected by its threshold: alpha = clip(z - threshold, 0, 1), where the threshold is 0 if sum clip(z, 0, 1)
 // is within the budget, and else the root of sum clip(z - threshold, 0, 1) = budget. That sum falls with the threshold
 // and is linear between the breakpoints z and z - 1, so that a Newton step from the root's own piece is exact.
-#pragma once
-
+// Included once for every version of the code, in the namespace MULTIFUSE_VERSION.
 #include <cstdint>
+#include <limits>
 
+#undef MULTIFUSE_HOST_DEVICE
 #ifdef __CUDACC__
 #define MULTIFUSE_HOST_DEVICE __host__ __device__ __forceinline__
 #else
@@ -14,6 +15,15 @@
 #endif
 
 namespace multifuse {
+namespace MULTIFUSE_VERSION {
+
+// Constants, because device code may not call the functions of numeric_limits.
+template <typename T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <typename T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+template <typename T>
+constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
 
 // The row at one threshold: by how much sum clip(z - threshold, 0, 1) exceeds the budget, and how many tokens lie strictly
 // inside (0, 1). Saturated tokens are counted, not summed, so that no rounding of a large sum is left in a small excess.
@@ -45,39 +55,60 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
   return x > T(0) && x < T(1);
 }
 
-// Solves for the threshold of a row whose budget binds (its excess at 0 is positive) and whose values are finite.
-// A Newton iteration inside a bracket: `low` has a sum above the budget, `high` one within it. Every Newton step that
-// leaves the bracket, and every second step once convergence is slow, bisects it instead, so that it always ends.
-// `Row::at(threshold, budget)` sums the row; on a GPU all threads of the row's group call it together and get the same result.
+// Solves for the row's threshold, by Newton steps from 0: 0 where the budget is slack, +inf where it is not
+// positive, NaN where the row or the budget has one. Once a step leaves the bracket of `low`, whose sum is above the budget,
+// and `high`, whose sum is within it, or every second step where convergence is slow, the bracket is halved instead, so that
+// it always ends.
+//
+// `Row::at(threshold, budget)` sums the row, and may write its projection: a positive finite result, or a 0, is where it was
+// called last. `Row::make_finite()` replaces +inf by one above the other tokens, and tells whether there was one;
+// `Row::maximum()` is the row's. On a GPU all threads of a row's group call them together and get the same results.
 template <typename T, typename Row>
-MULTIFUSE_HOST_DEVICE T solve_threshold(const Row& row, Piece<T> piece, T budget, T maximum, T epsilon) {
+MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
   constexpr int kPatience = 12;
+  constexpr T epsilon = 2 * kEpsilon<T>;
+  if (!(budget > T(0))) {
+    const T excess = row.at(T(0), budget).excess;
+    return excess != excess ? kNaN<T> : kInfinity<T>;
+  }
   T low = 0;
-  T high = maximum;
+  T high = kInfinity<T>;
+  bool bounded = false;
   T threshold = 0;
   for (int step = 0;; ++step) {
-    T next = threshold + piece.excess / piece.inside;
-    const bool bisect = !(next > low && next < high) || (step > kPatience && step % 2);
-    if (bisect) {
-      next = low + (high - low) / 2;
-      if (!(next > low && next < high)) {
-        return high;  // no number lies between: the bracket has closed
-      }
-    }
-    threshold = next;
-    piece = row.at(threshold, budget);
+    const Piece<T> piece = row.at(threshold, budget);
     if (piece.excess > T(0)) {
       low = threshold;
+    } else if (piece.excess != piece.excess) {
+      return kNaN<T>;
+    } else if (threshold == T(0)) {
+      return 0;
     } else {
       high = threshold;
     }
     const T correction = piece.excess / piece.inside;
     const T scale = threshold > T(1) ? threshold : T(1);
-    if (piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale) {
-      const T corrected = threshold + correction;
-      return corrected > T(0) ? corrected : T(0);
+    if (piece.excess == T(0) || (piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale)) {
+      return threshold;
     }
+    T next = threshold + correction;
+    if (!(next > low && next < high) || (step > kPatience && step % 2)) {
+      if (!bounded) {
+        bounded = true;
+        const bool changed = row.make_finite();
+        const T maximum = row.maximum();
+        high = changed || maximum < high ? maximum : high;
+        low = changed ? T(0) : low;  // what was seen beyond the finite tokens does not hold any more
+      }
+      next = low + (high - low) / 2;
+      if (!(next > low && next < high)) {
+        row.at(high, budget);
+        return high;  // no number lies between: the bracket has closed
+      }
+    }
+    threshold = next;
   }
 }
 
+}  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

@@ -2,6 +2,7 @@
 //
 // A row is held in registers by one warp (to 512 tokens) or by one block (to 16,384, float64 to 4,096); a longer one is
 // read again from global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
+#define MULTIFUSE_VERSION gpu
 #include "capped_simplex.h"
 #include "library.h"
 
@@ -16,6 +17,8 @@
 namespace multifuse {
 namespace {
 
+using namespace gpu;
+
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
@@ -27,14 +30,6 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 // What a launch of rows of kThreads threads puts into one block, so that the compiler keeps to its share of registers.
 template <int kThreads>
 constexpr int kThreadsPerBlock = kThreads == kWarp ? kWarp * kWarpsPerBlock : kThreads;
-
-// Constants, because device code may not call the functions of numeric_limits.
-template <typename T>
-constexpr T kInfinity = std::numeric_limits<T>::infinity();
-template <typename T>
-constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
-template <typename T>
-constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
 
 // torch's half types have the layout of CUDA's, which convert on the device.
 template <typename Element>
@@ -135,6 +130,7 @@ __device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budg
 template <typename T, int kItems, int kThreads>
 struct RegisterRow {
   T values[kItems];
+  T top;  // the row's maximum, or above it
 
   template <typename F>
   __device__ __forceinline__ void each(F&& f) const {
@@ -146,6 +142,14 @@ struct RegisterRow {
 
   __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
     return piece_at<T, kThreads>(*this, threshold, budget);
+  }
+
+  __device__ __forceinline__ bool make_finite() const {
+    return false;  // it was loaded so
+  }
+
+  __device__ __forceinline__ T maximum() const {
+    return top;
   }
 };
 
@@ -169,6 +173,14 @@ struct GlobalRow {
   __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
     return piece_at<T, kThreads>(*this, threshold, budget);
   }
+
+  __device__ __forceinline__ bool make_finite() const {
+    return false;  // it is read so
+  }
+
+  __device__ __forceinline__ T maximum() const {
+    return infinite;
+  }
 };
 
 // The maximum of the row's finite values, and 1.
@@ -177,22 +189,6 @@ __device__ __forceinline__ T finite_maximum(const Row& row) {
   T top = 1;
   row.each([&](T z) { top = z > top && z < kInfinity<T> ? z : top; });
   return Group<kThreads>::reduce(top, Max(), T(1));
-}
-
-// As on the CPU: 0 where the budget is slack, +inf where it is not positive, NaN where the row or the budget has one.
-template <typename T, typename Row>
-__device__ __forceinline__ T row_threshold(const Row& row, T budget, T maximum) {
-  const Piece<T> start = row.at(T(0), budget);
-  if (start.excess != start.excess) {
-    return kNaN<T>;
-  }
-  if (budget <= T(0)) {
-    return kInfinity<T>;
-  }
-  if (!(start.excess > T(0))) {
-    return T(0);
-  }
-  return solve_threshold(row, start, budget, maximum, 2 * kEpsilon<T>);
 }
 
 template <typename Element>
@@ -228,12 +224,12 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registe
     const bool real = t < p.length && (!p.mask || p.mask[offset + t]);
     row.values[i] = real ? load(p.z + offset + t) : T(0);
   }
-  const T top = finite_maximum<T, kThreads>(row) + T(1);
+  row.top = finite_maximum<T, kThreads>(row) + T(1);
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
-    row.values[i] = row.values[i] == kInfinity<T> ? top : row.values[i];
+    row.values[i] = row.values[i] == kInfinity<T> ? row.top : row.values[i];
   }
-  const T threshold = row_threshold(row, p.budget[row_index], top);
+  const T threshold = row_threshold(row, p.budget[row_index]);
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int64_t t = int64_t(i) * kThreads + threadIdx.x;
@@ -254,7 +250,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
   const bool* mask = p.mask ? p.mask + offset : nullptr;
   GlobalRow<Element, kThreads> row{p.z + offset, mask, p.length, kInfinity<T>};
   row.infinite = finite_maximum<T, kThreads>(row) + T(1);
-  const T threshold = row_threshold(row, p.budget[blockIdx.x], row.infinite);
+  const T threshold = row_threshold(row, p.budget[blockIdx.x]);
   for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
     const bool real = !mask || mask[t];
     const T z = load(row.z + t);
