@@ -191,6 +191,31 @@ def test_compiles_as_one_graph() -> None:
     assert_close(compiled(tokens, mask), layer(tokens, mask), 1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_keeps_no_tensor_of_the_size_of_the_attention_weights(masked: bool) -> None:
+    length = 256
+    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2, dropout=0.1).train()
+    tokens = {name: torch.randn(2, length, 8, requires_grad=True) for name in layer.modalities}
+    mask = {name: torch.rand(2, length) < 0.8 for name in layer.modalities} if masked else None
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(tokens, mask)
+    assert len(kept) > 10
+    assert max(kept) < length * length
+
+
+def test_dropout_closes_the_exchange_where_it_drops_everything() -> None:
+    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2, dropout=1.0)
+    tokens = {name: torch.randn(2, 5, 8) for name in layer.modalities}
+    assert torch.equal(layer.train()(tokens).tokens["one"], tokens["one"])
+    assert not torch.equal(layer.eval()(tokens).tokens["one"], tokens["one"])
+
+
 def test_the_meta_device_and_empty_batches_are_served() -> None:
     tokens, _ = batch(SIZES)
     on_meta = exchange(SIZES).to("meta")({name: values.to("meta") for name, values in tokens.items()})

@@ -39,6 +39,29 @@ def test_one_token_equals_the_first_of_a_masked_pair() -> None:
         assert torch.allclose(one[:, 0], two[:, 0], atol=1e-5)
 
 
+@given(st.integers(2, 40))
+def test_a_stage_is_torchs_convolutions(length: int) -> None:
+    """The one-dimensional convolutions run as two-dimensional ones; both are the same sums."""
+    layer = encoder(1)
+    inputs = torch.randn(2, length, 4)
+    hidden = layer.projection(inputs)
+    (stage,) = layer.stages
+    assert isinstance(stage.norms, torch.nn.ModuleList)
+    assert isinstance(stage.convolutions, torch.nn.ModuleList)
+    for norm, convolution in zip(stage.norms, stage.convolutions, strict=True):
+        hidden = hidden + torch.nn.functional.gelu(convolution(norm(hidden).transpose(1, 2)).transpose(1, 2))
+    torch.testing.assert_close(layer(inputs)[0], hidden)
+
+
+def test_dropout_takes_whole_channels_of_a_sample() -> None:
+    layer = TemporalConvLevels(4, 8, 1, dropout=0.5).train()
+    seen: list[torch.Tensor] = []
+    layer.projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    layer(torch.ones(16, 7, 4))
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
+    torch.testing.assert_close(seen[0], seen[0][:, :1].expand_as(seen[0]))
+
+
 def test_a_sequence_of_no_tokens_stays_empty() -> None:
     assert [tuple(level.shape) for level in encoder()(torch.randn(2, 0, 4))] == [(2, 0, 8)] * 3
 

@@ -53,7 +53,8 @@ class IntraCED(nn.Module):
         shared_rank, private_rank: r_s and r_p, ``r_s + r_p <= d``.
         num_heads: divides ``shared_rank``.
         gamma: scale of the token budget; 0 gives the identity, ``tokens == h``.
-        dropout: on the attention weights, in training.
+        dropout: on what a token takes from the others, in training (ours: on the attention weights it would keep a
+            tensor of T x T numbers).
         init_participation: the budget's participation before training.
         parametrization: of the bases, see `StiefelProjector`.
 
@@ -83,7 +84,7 @@ class IntraCED(nn.Module):
         checks.positive_integer("num_heads", num_heads)
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
-        self.num_heads, self.dropout = num_heads, checks.in_range("dropout", dropout, 0.0, 1.0)
+        self.num_heads, self.dropout = num_heads, nn.Dropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projector = StiefelProjector(dim, shared_rank, private_rank, modalities, parametrization)
         self.modalities = self.projector.modalities
         self.budget = TokenBudget(gamma, init_participation)
@@ -146,7 +147,7 @@ class IntraCED(nn.Module):
             attended = self._attend(self._heads(self.query(shared[name])), others)
             share = activation[name].unsqueeze(-1).to(attended.dtype)
             reachable = torch.stack([source.present for source in others]).any(dim=0)
-            brought[name] = torch.where(reachable[:, None, None], share * self.output(attended), 0.0)
+            brought[name] = torch.where(reachable[:, None, None], share * self.dropout(self.output(attended)), 0.0)
         return brought
 
     def _keys_values(self, code: Tensor, mask: Tensor | None) -> _KeysValues:
@@ -160,7 +161,6 @@ class IntraCED(nn.Module):
             torch.cat([source.keys for source in others], dim=2),
             torch.cat([source.values for source in others], dim=2),
             attn_mask=_key_mask(others),
-            dropout_p=self.dropout if self.training else 0.0,
         )
         return attended.transpose(1, 2).flatten(2)
 

@@ -1,6 +1,5 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
-import torch
 from torch import Tensor, nn
 
 from multifuse import checks
@@ -16,7 +15,8 @@ class TemporalConvLevels(nn.Module):
         input_dim: width of the input features.
         dim: width of every level, also ``output_dim``.
         num_levels: L.
-        dropout: on the input and after each convolution, in training.
+        dropout: of whole channels of a sample, on the input and after each convolution, in training (as in the TCN of
+            Bai, Kolter and Koltun, arXiv 1803.01271).
 
     ``forward(inputs, mask)``: (B, T, input_dim), (B, T) bool or ``None`` -> list of L tensors (B, T, dim).
 
@@ -28,7 +28,7 @@ class TemporalConvLevels(nn.Module):
         self.input_dim = checks.positive_integer("input_dim", input_dim)
         self.output_dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout1d(dropout)
         self.projection = nn.Linear(input_dim, dim)
         self.stages = nn.ModuleList(_Stage(dim, 4**level, dropout) for level in range(num_levels))
 
@@ -36,7 +36,7 @@ class TemporalConvLevels(nn.Module):
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
         padding = None if mask is None else ~mask.unsqueeze(-1)
-        hidden = self.projection(self.dropout(inputs))
+        hidden = self.projection(self.dropout(inputs.transpose(1, 2)).transpose(1, 2))
         levels = []
         for stage in self.stages:
             hidden = stage(hidden, padding)
@@ -51,7 +51,7 @@ class _Stage(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv1d(dim, dim, kernel_size=3, padding=step, dilation=step) for step in (dilation, 2 * dilation)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, hidden: Tensor, padding: Tensor | None) -> Tensor:
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
@@ -59,9 +59,17 @@ class _Stage(nn.Module):
             update = norm(hidden)
             if padding is not None:
                 update = update.masked_fill(padding, 0.0)
-            if update.shape[1] <= 1:  # one token meets the centre tap alone
-                update = nn.functional.linear(update, convolution.weight[:, :, 1], convolution.bias)
-            else:
-                update = convolution(update.transpose(1, 2)).transpose(1, 2)
-            hidden = hidden + self.dropout(torch.nn.functional.gelu(update))
+            update = nn.functional.gelu(_convolved(update, convolution))
+            hidden = hidden + self.dropout(update.transpose(1, 2)).transpose(1, 2)
         return hidden
+
+
+def _convolved(tokens: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """Convolves (B, T, d) along T: as an image of height 1 with its channels last, read and written as it lies."""
+    if tokens.shape[1] <= 1:  # one token meets the centre tap alone
+        return nn.functional.linear(tokens, convolution.weight[:, :, 1], convolution.bias)
+    (step,) = convolution.dilation
+    image = tokens.unsqueeze(1).permute(0, 3, 1, 2)
+    weight = convolution.weight.unsqueeze(2)
+    image = nn.functional.conv2d(image, weight, convolution.bias, padding=(0, step), dilation=(1, step))
+    return image.permute(0, 2, 3, 1).squeeze(1)
