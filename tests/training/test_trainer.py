@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from multifuse.layers.text_levels import TextLevels
-from multifuse.training.recipes import FEATURES, FINE_TUNING, PAPER, recipe
+from multifuse.training.recipes import FEATURES, FINE_TUNING, FINE_TUNING_SMALL, PAPER, recipe
 from multifuse.training.trainer import build_optimizer, lr_factor, parameter_groups
 
 WIDTH = 48
@@ -22,9 +22,9 @@ def network() -> nn.ModuleDict:
     return nn.ModuleDict({"text": TextLevels(bert, 3), "head": nn.Linear(WIDTH, 1)})
 
 
-def test_an_encoder_learns_slower_with_depth_and_faster_with_less_width() -> None:
+def test_an_encoder_learns_slower_with_depth() -> None:
     model = network()
-    chosen = replace(FINE_TUNING, encoder_lr_scale=0.05, encoder_width=2 * WIDTH, layer_decay=0.5, weight_decay=0.01)
+    chosen = replace(FINE_TUNING, encoder_lr_scale=0.1, layer_decay=0.5, weight_decay=0.01)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in parameter_groups(model, chosen, 1e-3)
@@ -45,9 +45,13 @@ def test_the_paper_recipe_is_the_published_one() -> None:
     assert optimizer.defaults["momentum"] == 0.9
     assert {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups} == {(1e-3, 1e-4)}
     assert (PAPER.epochs, PAPER.batch_size, PAPER.schedule) == (100, 64, "constant")
-    assert recipe("paper", True) is PAPER
-    assert recipe("default", True) is FINE_TUNING
-    assert recipe("default", False) is FEATURES
+
+
+def test_the_default_recipe_depends_on_the_encoder() -> None:
+    assert recipe("paper", 768) is recipe("paper", None) is PAPER
+    assert recipe("default", None) is FEATURES
+    assert recipe("default", 768) is FINE_TUNING
+    assert recipe("default", 384) is FINE_TUNING_SMALL
 
 
 def test_the_schedule_warms_up_and_falls_to_zero() -> None:

@@ -17,8 +17,6 @@ class Recipe:
     warmup: float
     """Share of all steps over which the learning rate rises."""
     encoder_lr_scale: float
-    encoder_width: int | None
-    """The width that this scale is for: a narrower encoder learns faster, in proportion. ``None``: for every width."""
     layer_decay: float
     """The encoder's learning rate shrinks by this factor a layer, from the top."""
     feature_dropout: float
@@ -40,7 +38,6 @@ PAPER = Recipe(
     schedule="constant",
     warmup=0.0,
     encoder_lr_scale=1.0,
-    encoder_width=None,
     layer_decay=1.0,
     feature_dropout=0.1,
     regression_loss="l1",
@@ -48,7 +45,7 @@ PAPER = Recipe(
     weight_average=None,
 )
 
-# Fine-tuning a pretrained text encoder: chosen on the validation split of MOSI (docs/results.md).
+# Fine-tuning a pretrained text encoder, by its size: each chosen on the validation split of MOSI (docs/results.md).
 FINE_TUNING = Recipe(
     optimizer="adamw",
     epochs=5,
@@ -58,13 +55,29 @@ FINE_TUNING = Recipe(
     schedule="linear",
     warmup=0.1,
     encoder_lr_scale=0.2,
-    encoder_width=768,
     layer_decay=0.9,
     feature_dropout=0.7,
     regression_loss="mse",
     max_grad_norm=1.0,
     weight_average=None,
 )
+FINE_TUNING_SMALL = Recipe(
+    optimizer="adamw",
+    epochs=8,
+    batch_size=16,
+    lr=2.5e-4,
+    weight_decay=0.01,
+    schedule="linear",
+    warmup=0.1,
+    encoder_lr_scale=0.4,
+    layer_decay=1.0,
+    feature_dropout=0.7,
+    regression_loss="l1",
+    max_grad_norm=1.0,
+    weight_average=0.99,
+)
+SMALL_WIDTH = 512
+"""An encoder narrower than this is a small one."""
 
 # Training on stored features, everything from scratch.
 FEATURES = Recipe(
@@ -76,7 +89,6 @@ FEATURES = Recipe(
     schedule="linear",
     warmup=0.1,
     encoder_lr_scale=1.0,
-    encoder_width=None,
     layer_decay=1.0,
     feature_dropout=0.1,
     regression_loss="l1",
@@ -85,8 +97,10 @@ FEATURES = Recipe(
 )
 
 
-def recipe(name: Literal["default", "paper"], has_text_encoder: bool) -> Recipe:
-    """The recipe of a name; the default one depends on whether a pretrained encoder is tuned."""
+def recipe(name: Literal["default", "paper"], encoder_width: int | None) -> Recipe:
+    """The recipe of a name; the default one depends on the pretrained encoder that is tuned, ``None`` without one."""
     if name == "paper":
         return PAPER
-    return FINE_TUNING if has_text_encoder else FEATURES
+    if encoder_width is None:
+        return FEATURES
+    return FINE_TUNING_SMALL if encoder_width < SMALL_WIDTH else FINE_TUNING

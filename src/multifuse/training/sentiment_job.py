@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoTokenizer, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 
 import multifuse
 from multifuse.data.mmsa import SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
@@ -145,9 +145,16 @@ def _check(job: SentimentJob) -> None:
 
 
 def _recipe(job: SentimentJob) -> Recipe:
-    chosen = recipe(job.recipe, job.text_encoder is not None)
+    chosen = recipe(job.recipe, None if job.text_encoder is None else _encoder_width(job.text_encoder))
     given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr}
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _encoder_width(name_or_folder: str) -> int:
+    try:
+        return int(AutoConfig.from_pretrained(name_or_folder).hidden_size)
+    except (OSError, ValueError, AttributeError) as error:
+        raise JobError(f"--text-encoder {name_or_folder}: {' '.join(str(error).split())}") from None
 
 
 def _checkpoint(job: SentimentJob) -> str | None:

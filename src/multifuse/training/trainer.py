@@ -117,7 +117,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[s
     encoder_lr = {}
     for module in model.modules():
         if isinstance(module, TextLevels):
-            top = lr * recipe.encoder_lr_scale * (recipe.encoder_width or module.output_dim) / module.output_dim
+            top = lr * recipe.encoder_lr_scale
             for parameter, layers in _depths(module.model):
                 encoder_lr[id(parameter)] = top * recipe.layer_decay**layers
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
