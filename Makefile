@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: mosi test setup clean
+.PHONY: mosi test bench setup clean
 
 mosi: setup
 	.venv/bin/python examples/train_mosi.py --text-encoder none
@@ -12,6 +12,9 @@ test: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
+
+bench: setup
+	.venv/bin/python -m benchmarks.speed
 
 setup: .venv/.ready
 

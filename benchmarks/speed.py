@@ -1,0 +1,156 @@
+"""Runs every speed benchmark: python -m benchmarks.speed [--check] [--threads N] [--seconds S] [--results FOLDER].
+
+Writes FOLDER/<processor>.json and a table beside it. Ratios are compared with those of the committed file of the same
+processor first: one that has grown by over 20 % is flagged. With --check nothing is written; a flag ends in status 1.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import multifuse
+from benchmarks import import_speed, length_speed, op_speed, step_speed
+from benchmarks.length_speed import Length
+from benchmarks.timing import Comparison, Timing
+from multifuse.files import whole
+
+RESULTS = Path(__file__).parent / "results"
+TOLERATED = 1.2
+IMPORT_LIMIT = 0.25
+
+
+@dataclass(frozen=True)
+class Report:
+    """All figures of one run on one machine."""
+
+    machine: dict[str, Any]
+    comparisons: list[Comparison]
+    lengths: list[Length]
+    import_seconds: float
+
+    def as_json(self) -> str:
+        entries = [{**asdict(c), "ratio": round(c.ratio, 4), "is_missed": c.is_missed} for c in self.comparisons]
+        return json.dumps({**asdict(self), "comparisons": entries}, indent=1) + "\n"
+
+    def as_table(self) -> str:
+        lines = [
+            f"# Speed on {self.machine['processor']}",
+            "",
+            ", ".join(f"{name} {value}" for name, value in self.machine.items()) + ".",
+            "",
+            "Medians of calls made in turns in one process, first to last decile in brackets. A ratio is ours over",
+            "theirs: below 1 we are faster.",
+            "",
+            "| what | ours | against | theirs | ratio | target |",
+            "|---|---|---|---|---|---|",
+            *(_row(comparison) for comparison in self.comparisons),
+            "",
+            "IntraCED, two modalities of T tokens, one sample, forward + backward:",
+            "",
+            "| T | seconds | MiB at the peak |",
+            "|---|---|---|",
+            *(f"| {length.tokens} | {length.seconds:.3f} | {length.mebibytes:.0f} |" for length in self.lengths),
+            "",
+            f"`import multifuse` adds {self.import_seconds:.2f} s to `import torch` (limit {IMPORT_LIMIT} s).",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
+    """What has become over 20 % slower against its peer than in a report of before."""
+    ratios = {(entry["what"], entry["peer"]): entry["ratio"] for entry in before["comparisons"]}
+    found = []
+    for comparison in now:
+        old = ratios.get((comparison.what, comparison.peer))
+        if old is not None and comparison.ratio > TOLERATED * old:
+            found.append(
+                f"{comparison.what} against {comparison.peer}: ratio {comparison.ratio:.3g}, was {old:.3g} "
+                f"({100 * (comparison.ratio / old - 1):.0f} % slower)"
+            )
+    return found
+
+
+def measured(seconds: float) -> Report:
+    """Runs everything, and prints each figure as it comes."""
+    comparisons = []
+    for comparison in chain[Comparison](op_speed.compare(seconds), step_speed.compare(seconds)):
+        print(_row(comparison), flush=True)
+        comparisons.append(comparison)
+    return Report(_machine(), comparisons, list(_printed(length_speed.measure())), import_speed.added_seconds())
+
+
+def _printed(lengths: Iterator[Length]) -> Iterator[Length]:
+    for length in lengths:
+        print(f"IntraCED at T = {length.tokens}: {length.seconds:.3f} s, {length.mebibytes:.0f} MiB", flush=True)
+        yield length
+
+
+def _row(c: Comparison) -> str:
+    target = "" if c.target is None else f"<= {c.target:.3g}{' MISSED' if c.is_missed else ''}"
+    return f"| {c.what} | {_span(c.ours)} | {c.peer} | {_span(c.theirs)} | {c.ratio:.3g} | {target} |"
+
+
+def _span(timing: Timing) -> str:
+    scale, unit = (1e3, "ms") if timing.median >= 1e-3 else (1e6, "us")
+    return f"{timing.median * scale:.3g} {unit} ({timing.low * scale:.3g} to {timing.high * scale:.3g})"
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "multifuse": multifuse.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model and its widest vectors, which model names alone do not tell apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed figures, write nothing")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=4.0, help="about how long each group is measured")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.threads < 1 or not given.seconds > 0:
+        parser.error(f"--threads must be >= 1 and --seconds > 0, got {given.threads} and {given.seconds}")
+    torch.set_num_threads(given.threads)
+    report = measured(given.seconds)
+    path = given.results / f"{re.sub(r'[^a-z0-9]+', '-', report.machine['processor'].lower())}.json"
+    found = regressions(json.loads(path.read_text()), report.comparisons) if path.exists() else []
+    for line in found:
+        print(f"REGRESSION: {line}", file=sys.stderr)
+    if given.check:
+        sys.exit(1 if found else 0)
+    given.results.mkdir(parents=True, exist_ok=True)
+    for target, text in ((path, report.as_json()), (path.with_suffix(".md"), report.as_table())):
+        with whole(target) as partial:
+            partial.write_text(text)
+    print(f"Written: {path} and {path.with_suffix('.md').name}")
+
+
+if __name__ == "__main__":
+    main()

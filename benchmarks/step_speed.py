@@ -1,0 +1,130 @@
+"""A training step of CLCR at MOSI's sizes against other models' on the same features, and what its parts cost."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers import CrossAttention, LateFusion, Transformer
+from benchmarks.timing import Comparison, in_turns
+from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
+from multifuse.layers.stiefel import Bases, bases_of_levels
+from multifuse.losses.streams import measure
+
+BATCH, LENGTH, WIDTHS = 64, 50, {"text": 768, "vision": 20, "audio": 5}
+ABLATIONS: dict[str, dict[str, object]] = {
+    "no hierarchy": {"use_hierarchy": False},
+    "no IntraCED": {"use_intra_ced": False},
+    "no InterCAD": {"use_inter_cad": False},
+    "no regularisers": {"lambda_intra": 0.0, "lambda_inter": 0.0},
+}
+
+
+def compare(seconds: float) -> Iterator[Comparison]:
+    """The whole step, its parts, and the exchange against torch's attention."""
+    torch.manual_seed(0)
+    inputs = {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}
+    labels = torch.randn(BATCH)
+    model = _clcr()
+    functions = {"ours": _step(model, lambda: _loss(model, inputs, labels))}
+    for name, peer in {
+        "a 2-layer transformer": Transformer(WIDTHS),
+        "cross-modal nn.MultiheadAttention": CrossAttention(WIDTHS),
+        "late fusion": LateFusion(WIDTHS),
+    }.items():
+        functions[name] = _peer_step(peer, inputs, labels)
+    for name, changes in ABLATIONS.items():
+        functions[f"CLCR, {name}"] = _ablated_step(changes, inputs, labels)
+    functions["StiefelProjector and whitening losses"] = _projector_and_losses(model, inputs)
+    times = in_turns(functions, 4 * seconds)
+    for name, timing in times.items():
+        if name == "StiefelProjector and whitening losses":
+            yield Comparison(f"share of {name} in a step", "CLCR's step", timing, times["ours"], 0.10)
+        elif name != "ours":
+            target = 0.5 if name == "a 2-layer transformer" else None
+            yield Comparison("CLCR's training step", name, times["ours"], timing, target)
+    yield _exchange(seconds)
+
+
+def _clcr(**changes: object) -> CLCRForPrediction:
+    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
+    return CLCRForPrediction(CLCRConfig(modalities=modalities, **changes))  # type: ignore[arg-type]
+
+
+def _loss(model: CLCRForPrediction, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    loss: Tensor = model(inputs, labels=labels).loss
+    return loss
+
+
+def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def _peer_step(peer: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Callable[[], object]:
+    return _step(peer, lambda: nn.functional.l1_loss(peer(inputs)[:, 0], labels))
+
+
+def _ablated_step(changes: dict[str, object], inputs: dict[str, Tensor], labels: Tensor) -> Callable[[], object]:
+    model = _clcr(**changes)
+    return _step(model, lambda: _loss(model, inputs, labels))
+
+
+def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -> Callable[[], object]:
+    """The bases of all levels and both regularisers, forward and backward, on codes that need gradients."""
+    projectors = [exchange.projector for exchange in model.clcr.exchanges if isinstance(exchange, IntraCED)]
+    with torch.no_grad():
+        encoded = model.clcr(inputs)
+    assert encoded.levels is not None
+    levels = [
+        level._replace(
+            shared_code={name: code.clone().requires_grad_() for name, code in level.shared_code.items()},
+            private_code={name: code.clone().requires_grad_() for name, code in level.private_code.items()},
+        )
+        for level in encoded.levels
+    ]
+    names = model.clcr.hierarchy.modalities
+
+    def call() -> None:
+        bases = bases_of_levels(projectors)
+        correlations = measure(levels, None, names, model.config.whitening_epsilon, True, False)
+        losses = model.intra_loss.terms(correlations).total
+        losses = losses + model.inter_loss.terms(correlations, encoded.aggregate, False).total
+        (losses + sum(basis.shared.sum() + basis.private.sum() for basis in bases)).backward()
+
+    return call
+
+
+def _exchange(seconds: float) -> Comparison:
+    """IntraCED with its bases given, against one `nn.MultiheadAttention` for the same cross-attentions on the codes."""
+    names, rank = tuple(WIDTHS), 48
+    layer = IntraCED(128, names, rank, 32)
+    attention = nn.MultiheadAttention(rank, layer.num_heads, batch_first=True)
+    tokens = {name: torch.randn(BATCH, LENGTH, 128, requires_grad=True) for name in names}
+    codes = {name: torch.randn(BATCH, LENGTH, rank, requires_grad=True) for name in names}
+    bases = Bases(*(basis.detach() for basis in layer.projector.bases()))
+
+    def ours() -> None:
+        sum_of(layer(tokens, None, bases).shared_code).backward()
+
+    def theirs() -> None:
+        outputs = {}
+        for name in names:
+            others = torch.cat([codes[other] for other in names if other != name], dim=1)
+            outputs[name] = attention(codes[name], others, others, need_weights=False)[0]
+        sum_of(outputs).backward()
+
+    times = in_turns({"ours": ours, "theirs": theirs}, seconds)
+    return Comparison(
+        "IntraCED, forward + backward", "nn.MultiheadAttention on the codes", times["ours"], times["theirs"], 1.3
+    )
+
+
+def sum_of(streams: dict[str, Tensor]) -> Tensor:
+    return torch.stack([stream.sum() for stream in streams.values()]).sum()

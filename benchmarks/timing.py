@@ -1,0 +1,77 @@
+"""Times of competing functions, called in turns in one process, so that the machine's moods meet all of them alike."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: the median of the turns, and their spread from the first to the last decile."""
+
+    median: float
+    low: float
+    high: float
+    turns: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Something of ours against a peer or a limit; ``target`` is the most that the ratio of the medians may be."""
+
+    what: str
+    peer: str
+    ours: Timing
+    theirs: Timing
+    target: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.median / self.theirs.median
+
+    @property
+    def is_missed(self) -> bool:
+        return self.target is not None and self.ratio > self.target
+
+
+_TURN = 0.01
+
+
+def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, Timing]:
+    """Gives all functions their turns for about ``seconds`` and at least ``least`` rounds.
+
+    A turn lasts a hundredth of a second or one call: a short call is repeated, as it would be in use, with warm caches.
+    """
+    repeats = {name: _calls_a_turn(function) for name, function in functions.items()}
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(next(iter(times.values()))) < least:
+            for name, function in functions.items():
+                times[name].append(_seconds(function, repeats[name]))
+    finally:
+        if collects:
+            gc.enable()
+    return {name: _timing(values) for name, values in times.items()}
+
+
+def _calls_a_turn(function: Callable[[], object]) -> int:
+    function()
+    return max(1, int(_TURN / _seconds(function, 3)))
+
+
+def _seconds(function: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
+
+
+def _timing(seconds: list[float]) -> Timing:
+    low, median, high = np.percentile(seconds, [10, 50, 90])
+    return Timing(float(median), float(low), float(high), len(seconds))

@@ -1,0 +1,87 @@
+"""The speed benchmark's own arithmetic: turns on a clock worked by hand, flags, tables, and what is written when."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import speed
+from benchmarks.length_speed import Length
+from benchmarks.op_speed import sort_based
+from benchmarks.speed import Report, regressions
+from benchmarks.timing import Comparison, Timing, in_turns
+from multifuse.ops import project_capped_simplex
+
+
+def timing(seconds: float) -> Timing:
+    return Timing(seconds, 0.9 * seconds, 1.1 * seconds, 5)
+
+
+def comparison(ours: float, theirs: float, target: float | None = None) -> Comparison:
+    return Comparison("the op", "clamp", timing(ours), timing(theirs), target)
+
+
+def report(ours: float) -> Report:
+    machine = {"processor": "A Processor (TM) AVX2", "threads": 2}
+    return Report(machine, [comparison(ours, 2.0, 1.5)], [Length(64, 0.5, 3.0)], 0.1)
+
+
+def test_functions_take_turns_and_short_ones_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = [0.0], {"short": 0, "long": 0}
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def call(name: str, seconds: float) -> None:
+        calls[name] += 1
+        now[0] += seconds
+
+    times = in_turns({"short": lambda: call("short", 0.001), "long": lambda: call("long", 1.0)}, seconds=5.0)
+    assert times["short"].median == pytest.approx(0.001)
+    assert times["long"].median == pytest.approx(1.0)
+    assert times["short"].turns == times["long"].turns == 5
+    assert calls["long"] == 4 + 5, "a long call is its own turn"
+    assert calls["short"] >= 4 + 5 * 9, "a short call fills its turn"
+
+
+def test_a_ratio_is_ours_over_theirs_and_misses_above_its_target() -> None:
+    assert comparison(3.0, 2.0).ratio == 1.5
+    assert not comparison(3.0, 2.0, 1.5).is_missed
+    assert comparison(3.1, 2.0, 1.5).is_missed
+    assert not comparison(9.0, 2.0).is_missed
+
+
+def test_a_loss_of_over_a_fifth_against_the_peer_is_flagged() -> None:
+    before = json.loads(report(2.0).as_json())
+    assert regressions(before, [comparison(2.4, 2.0)]) == []
+    (flag,) = regressions(before, [comparison(2.6, 2.0)])
+    assert "ratio 1.3, was 1 (30 % slower)" in flag
+    assert regressions(before, [Comparison("new", "clamp", timing(9), timing(1))]) == []
+
+
+def test_figures_are_written_and_a_check_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(speed, "measured", lambda seconds: report(2.0))
+    monkeypatch.setattr(sys, "argv", ["speed", "--results", str(tmp_path)])
+    speed.main()
+    table = (tmp_path / "a-processor-tm-avx2.md").read_text()
+    assert "| the op | 2e+03 ms (1.8e+03 to 2.2e+03) | clamp | 2e+03 ms (1.8e+03 to 2.2e+03) | 1 | <= 1.5 |" in table
+    written = (tmp_path / "a-processor-tm-avx2.json").read_text()
+    monkeypatch.setattr(speed, "measured", lambda seconds: report(4.0))
+    monkeypatch.setattr(sys, "argv", ["speed", "--results", str(tmp_path), "--check"])
+    with pytest.raises(SystemExit) as stopped:
+        speed.main()
+    assert stopped.value.code == 1
+    assert "REGRESSION: the op against clamp" in capsys.readouterr().err
+    assert (tmp_path / "a-processor-tm-avx2.json").read_text() == written
+    assert torch.get_num_threads() == threads
+
+
+def test_the_sorting_peer_computes_the_same_where_no_token_saturates() -> None:
+    z = torch.rand(7, 9) * 0.5
+    budget = torch.full((7,), 0.8)
+    torch.testing.assert_close(sort_based(z, budget), project_capped_simplex(z, budget))
