@@ -1,5 +1,7 @@
 """StiefelProjector: orthonormality and mutual orthogonality whatever happens to the parameters, and the codes."""
 
+import copy
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifuse import StiefelProjector
+from multifuse.layers import stiefel
+from multifuse.layers.frames import shared_and_private_frames
 from multifuse.layers.stiefel import bases_of_levels
 from tests.batches import Sizes, batch, sizes
 
@@ -147,3 +151,96 @@ def test_unknown_modalities_and_wrong_shapes_are_named() -> None:
         projector.private_basis("audio")
     with pytest.raises(ValueError, match=r"\(batch, tokens, 8\), got \(1, 2, 7\)"):
         projector({"text": torch.randn(1, 2, 7)})
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every computation of frames."""
+    calls: list[int] = []
+
+    def counted(shared: torch.Tensor, private: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        return shared_and_private_frames(shared, private)
+
+    monkeypatch.setattr(stiefel, "shared_and_private_frames", counted)
+    return calls
+
+
+def test_bases_are_computed_once_in_eval_mode_and_every_time_in_training(computed: list[int]) -> None:
+    levels = [StiefelProjector(8, 3, 2, ("text", "audio")).eval() for _ in range(2)]
+    with torch.no_grad():
+        first, again = bases_of_levels(levels), bases_of_levels(levels)
+        assert levels[1].shared_basis is first[1].shared is again[1].shared
+    assert len(computed) == 1
+    for _ in range(2):
+        assert levels[0].shared_basis.requires_grad, "a gradient is asked for"
+    assert len(computed) == 3
+    levels[0].train()
+    with torch.no_grad():
+        assert levels[0].shared_basis is not levels[0].shared_basis
+    assert len(computed) == 5
+
+
+def change_in_place(projector: StiefelProjector) -> None:
+    with torch.no_grad():
+        projector.private_weight[0, 1, 0] += 1.0
+
+
+def change_by_a_step(projector: StiefelProjector) -> None:
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=0.1, fused=True)
+    with torch.enable_grad():
+        projector.shared_basis[0].sum().backward()
+    optimizer.step()
+
+
+CHANGES: dict[str, Callable[[StiefelProjector], object]] = {
+    "in place": change_in_place,
+    "by a step": change_by_a_step,
+    "by a load": lambda projector: projector.load_state_dict(StiefelProjector(8, 3, 2, ("text",)).state_dict()),
+    "another tensor": lambda projector: setattr(projector.shared_weight, "data", torch.randn(8, 3)),
+    "to float64": lambda projector: projector.double(),
+    "drawn again": lambda projector: projector.reset_parameters(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_kept_bases_are_never_stale(change: Callable[[StiefelProjector], object]) -> None:
+    projector = StiefelProjector(8, 3, 2, ("text",)).eval()
+    with torch.no_grad():
+        before = projector.bases()
+        change(projector)
+        after = projector.bases()
+        fresh = shared_and_private_frames(projector.shared_weight, projector.private_weight)
+    torch.testing.assert_close(after.shared, fresh[0])
+    torch.testing.assert_close(after.private, fresh[1])
+    assert not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_kept_bases_take_gradients_again_once_they_are_asked_for() -> None:
+    projector = StiefelProjector(8, 3, 2, ("text",)).eval().requires_grad_(False)
+    tokens = {"text": torch.randn(2, 3, 8, requires_grad=True)}
+    projector(tokens).shared["text"].sum().backward()
+    projector.requires_grad_(True)
+    projector(tokens).shared["text"].square().sum().backward()
+    assert projector.shared_weight.grad is not None
+    with torch.inference_mode():
+        kept = projector.bases()
+    projector.requires_grad_(False)
+    projector(tokens).shared["text"].sum().backward()
+    assert not projector.bases().shared.is_inference()
+    assert torch.equal(kept.shared, projector.bases().shared)
+
+
+def test_transforms_and_copies_do_not_meet_kept_bases() -> None:
+    projector = StiefelProjector(8, 3, 2, ("text",)).eval()
+    with torch.no_grad():
+        projector.bases()
+        copied = copy.deepcopy(projector)
+        change_in_place(copied)
+        assert not torch.equal(copied.bases().private, projector.bases().private)
+        weights = {name: torch.randn(5, *weight.shape) for name, weight in projector.named_parameters()}
+        tokens = {"text": torch.randn(2, 3, 8)}
+        batched = torch.vmap(lambda own: torch.func.functional_call(projector, own, (tokens,)).shared["text"])(weights)
+        one = {name: weight[4] for name, weight in weights.items()}
+        alone = torch.func.functional_call(projector, one, (tokens,)).shared["text"]
+    torch.testing.assert_close(batched[4], alone)

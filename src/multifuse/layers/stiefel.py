@@ -1,6 +1,6 @@
 """StiefelProjector: one shared subspace for all modalities and a private one for each, orthogonal by construction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class StiefelProjector(nn.Module):
         self.dim, self.shared_rank, self.private_rank = dim, shared_rank, private_rank
         self.modalities = checks.modality_names(modalities)
         self.parametrization = parametrization
+        self._kept: tuple[Hashable, Bases] | None = None
         count = len(self.modalities)
         if parametrization == "cholesky":
             self.shared_weight = nn.Parameter(torch.empty(dim, shared_rank))
@@ -82,13 +83,31 @@ class StiefelProjector(nn.Module):
             nn.init.normal_(self.private_weight)
 
     def bases(self) -> Bases:
-        """Computes the bases of this level."""
+        """Computes the bases of this level; in eval mode, where no gradient is asked for, only when weights change."""
+        return bases_of_levels([self])[0]
+
+    def _alone(self) -> Bases:
         if self.parametrization == "cholesky":
             return Bases(*shared_and_private_frames(self.shared_weight, self.private_weight))
         rotation = self.rotation.to(torch.promote_types(self.rotation.dtype, torch.float32))
         shared, complement = rotation[:, : self.shared_rank], rotation[:, self.shared_rank :]
         with without_autocast(rotation.device):
             return Bases(shared, complement @ self.private_in_complement.to(rotation.dtype))
+
+    def _state(self) -> Hashable | None:
+        """What the bases depend on, to tell whether kept ones still hold; ``None`` where none may be kept.
+
+        A write to a weight raises its version, and so does loading a state; only a write through ``.data`` does not.
+        """
+        weights = [*self.parameters(), *self.buffers()]
+        asked = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        if self.training or asked or torch.compiler.is_compiling() or any(weight.is_meta for weight in weights):
+            return None
+        try:
+            own = tuple((weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights)
+        except RuntimeError:  # a fake tensor, or one under a transform, has no numbers to keep results of
+            return None
+        return own, torch.is_inference_mode_enabled()
 
     @property
     def shared_basis(self) -> Tensor:
@@ -123,9 +142,27 @@ class StiefelProjector(nn.Module):
 
 
 def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    """Computes the bases of several levels, in one batched computation where the parametrisation allows it."""
+    """Computes the bases of several levels, in one batched computation where the parametrisation allows it.
+
+    In eval mode, where no gradient is asked for, bases are kept, and computed again once a weight has been changed.
+    """
+    states = [projector._state() for projector in projectors]
+    kept = [
+        projector._kept[1]
+        for projector, state in zip(projectors, states, strict=True)
+        if state is not None and projector._kept is not None and projector._kept[0] == state
+    ]
+    if len(kept) == len(projectors):
+        return kept
+    bases = _computed(projectors)
+    for projector, state, own in zip(projectors, states, bases, strict=True):
+        projector._kept = None if state is None else (state, own)
+    return bases
+
+
+def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     if any(projector.parametrization != "cholesky" for projector in projectors):
-        return [projector.bases() for projector in projectors]
+        return [projector._alone() for projector in projectors]
     shared, private = shared_and_private_frames(
         torch.stack([projector.shared_weight for projector in projectors]),
         torch.stack([projector.private_weight for projector in projectors]),
