@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from multifuse import CLCRForPrediction
@@ -108,9 +110,12 @@ def test_equal_seeds_give_equal_results(tmp_path: Path, small_file: Path) -> Non
     assert runs[0] == runs[1]
 
 
-def test_a_killed_run_resumes(tmp_path: Path, small_file: Path) -> None:
+def test_a_killed_run_resumes_to_the_uninterrupted_result(
+    tmp_path: Path, small_file: Path, small_encoder: Path
+) -> None:
     output = tmp_path / "run"
-    arguments = ["--data", str(small_file), "--output", str(output), "--epochs", "40", "--device", "cpu"]
+    common = ["--data", str(small_file), "--text-encoder", str(small_encoder), "--epochs", "10", "--device", "cpu"]
+    arguments = [*common, "--output", str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -125,9 +130,17 @@ def test_a_killed_run_resumes(tmp_path: Path, small_file: Path) -> None:
     refused = train(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert "use --resume" in refused.stderr
+    other = train(*arguments, "--resume", "--seed", 5, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "was begun with seed 1111, now 5" in other.stderr
     done = train(*arguments, "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert metrics(output)["recipe"]["epochs"] == 40
+    uninterrupted = train(*common, "--output", tmp_path / "whole", cwd=tmp_path)
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    for split in ("valid", "test"):
+        assert metrics(output)[split] == metrics(tmp_path / "whole")[split]
+    resumed, expected = (load_file(run / "model/model.safetensors") for run in (output, tmp_path / "whole"))
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
 def test_torchrun_trains_on_two_processes(tmp_path: Path, small_file: Path) -> None:

@@ -23,7 +23,7 @@ from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.modeling_clcr import CLCRForPrediction, load_pretrained
 from multifuse.models.text_baseline import TextBaselineForPrediction
 from multifuse.ops import backend
-from multifuse.training import figure, progress
+from multifuse.training import figure, progress, resumption
 from multifuse.training.recipes import Recipe, recipe
 from multifuse.training.sentiment import SentimentMeasures, sentiment_measures
 from multifuse.training.trainer import RecipeTrainer
@@ -83,6 +83,9 @@ def run(job: SentimentJob) -> SentimentResult:
     progress.quieten_loading()
     use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
     chosen = _recipe(job)
+    record = _record(job, chosen)
+    if job.resume and (found := resumption.differences(job.output, record)):
+        raise JobError(f"--resume: the run in {job.output} was begun with {'; '.join(found)}")
     data = read_mmsa(job.data) if job.data is not None else None
     arguments = _arguments(job, chosen, use_cpu)
     if data is None:
@@ -107,7 +110,10 @@ def run(job: SentimentJob) -> SentimentResult:
         compute_metrics=_Metrics(tuple(model.config.modalities)),
     )
     progress.quieten(trainer)
-    trainer.train(resume_from_checkpoint=_checkpoint(job))
+    if main:
+        resumption.record(job.output, record)
+    checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     valid, test = (trainer.predict(datasets[name], metric_key_prefix=name) for name in ("valid", "test"))
     result = SentimentResult(
         sentiment_measures(_logits(valid.predictions), valid.label_ids),
@@ -138,7 +144,7 @@ def _check(job: SentimentJob) -> None:
         raise JobError(f"--output {job.output} is not a folder")
     if (job.output / "metrics.json").exists():
         raise JobError(f"--output {job.output} already holds a finished run's metrics.json; choose another folder")
-    if not job.resume and (job.output / "checkpoints").exists():
+    if not job.resume and (job.output / resumption.CHECKPOINTS).exists():
         raise JobError(
             f"--output {job.output} already holds a run's checkpoints; use --resume, or choose another folder"
         )
@@ -150,6 +156,18 @@ def _recipe(job: SentimentJob) -> Recipe:
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
+def _record(job: SentimentJob, chosen: Recipe) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that it goes on with."""
+    return {
+        "data": None if job.data is None else job.data.name,
+        "text_encoder": None if job.text_encoder is None else Path(job.text_encoder).name,
+        "model": job.model,
+        "seed": job.seed,
+        "config": job.config or {},
+        **asdict(chosen),
+    }
+
+
 def _encoder_width(name_or_folder: str) -> int:
     try:
         return int(AutoConfig.from_pretrained(name_or_folder).hidden_size)
@@ -157,29 +175,12 @@ def _encoder_width(name_or_folder: str) -> int:
         raise JobError(f"--text-encoder {name_or_folder}: {' '.join(str(error).split())}") from None
 
 
-def _checkpoint(job: SentimentJob) -> str | None:
-    """The newest whole checkpoint: Trainer writes its state last, so a killed write leaves none, or half of it."""
-    if not job.resume:
-        return None
-    found = sorted((job.output / "checkpoints").glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
-    whole_ones = [folder for folder in found if _is_json(folder / "trainer_state.json")]
-    return str(whole_ones[-1]) if whole_ones else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _arguments(job: SentimentJob, chosen: Recipe, use_cpu: bool) -> TrainingArguments:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if chosen.batch_size % ranks:
         raise JobError(f"--batch-size must be a multiple of the {ranks} processes, got {chosen.batch_size}")
     return TrainingArguments(
-        output_dir=str(job.output / "checkpoints"),
+        output_dir=str(job.output / resumption.CHECKPOINTS),
         num_train_epochs=chosen.epochs,
         per_device_train_batch_size=chosen.batch_size // ranks,
         per_device_eval_batch_size=64,

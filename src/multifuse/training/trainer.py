@@ -1,6 +1,7 @@
 """transformers' Trainer with the recipe's optimiser and weight average, and with batches grouped by text length."""
 
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -78,12 +79,23 @@ class RecipeTrainer(Trainer):
         if lengths is None:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        generator = torch.Generator()
-        generator.manual_seed(self.args.seed)
-        grouped: Sampler[int] = LengthGroupedSampler(
-            self.args.train_batch_size, lengths=[max(length, 1) for length in lengths], generator=generator
-        )
-        return grouped
+        return _EpochSampler(self.args.train_batch_size, [max(length, 1) for length in lengths], self.args.seed)
+
+
+class _EpochSampler(LengthGroupedSampler):  # type: ignore[misc]
+    """Batches of like lengths, in an order that the seed and the epoch give: a resumed run goes on in the same one."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(1_000_003 * self.seed + self.epoch)
+        indices: Iterator[int] = super().__iter__()
+        return indices
 
 
 class _Averaging(TrainerCallback):
