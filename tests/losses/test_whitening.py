@@ -104,3 +104,17 @@ def test_bad_arguments_are_named() -> None:
         WhiteningXCorrLoss()(torch.rand(3, 2), torch.rand(4, 2))
     with pytest.raises(ValueError, match=r"mask must be bool of shape \(3,\), got torch.float32"):
         WhiteningXCorrLoss()(torch.rand(3, 2), torch.rand(3, 2), torch.ones(3))
+
+
+def test_second_derivatives_and_transforms() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    before = x.clone()
+    loss = WhiteningXCorrLoss()
+    inputs = (x.requires_grad_(), y.requires_grad_())
+    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradgradcheck(loss, inputs)
+    assert torch.equal(x, before), "the input is not touched"
+    several = torch.vmap(loss)(torch.stack([x, 2 * y @ y.mT @ x]), torch.stack([y, y]))
+    torch.testing.assert_close(several[0], loss(x, y))
+    torch.testing.assert_close(torch.func.grad(loss)(x, y), torch.autograd.grad(loss(x, y), x)[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Rows(NamedTuple):
-    """Rows of features ``values`` (N, D) of which ``mask`` (N,) bool names the real ones, ``None`` for all."""
+    """Rows of features ``values`` (N, D), the holder's own, of which ``mask`` (N,) bool names the real ones (all)."""
 
     values: Tensor
     mask: Tensor | None
@@ -26,6 +26,26 @@ class Moments(NamedTuple):
 
     rows: Tensor
     covariance: Tensor
+
+
+class _Gram(torch.autograd.Function):
+    """``X^T X``, with one product in its backward, ``X (G + G^T)``, where autograd's own takes two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.mT @ values
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        product: Tensor = values @ (grads[0] + grads[0].mT)
+        return product
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -77,21 +97,26 @@ def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor
 
 
 def moments_of(groups: Sequence[Rows], synchronise: bool) -> list[Moments]:
-    """Computes the moments of every group of rows, in float32 or better."""
+    """Computes the moments of every group of rows, in float32 or better. The rows are centred where they lie."""
     groups = [Rows(_at_least_float32(group.values), group.mask) for group in groups]
     groups = [Rows(_zeroed(group.values, group.mask), group.mask) for group in groups]
     counts = [_count(group) for group in groups]
     first = _reduced([torch.cat([count[None], rows.values.sum(0)]) for count, rows in zip(counts, groups)], synchronise)
     totals = [vector[0].detach() for vector in first]
     centred = [
-        _zeroed(rows.values - vector[1:] / total.clamp(min=1.0), rows.mask)
+        _zeroed(rows.values.sub_(vector[1:] / total.clamp(min=1.0)), rows.mask)
         for rows, vector, total in zip(groups, first, totals, strict=True)
     ]
-    second = _reduced([values.mT @ values for values in centred], synchronise)
+    second = _reduced([_gram(values) for values in centred], synchronise)
     return [
         Moments(total, _without_rounding(gram / total.clamp(min=1.0), vector[1:] / total.clamp(min=1.0)))
         for total, gram, vector in zip(totals, second, first, strict=True)
     ]
+
+
+def _gram(values: Tensor) -> Tensor:
+    product: Tensor = _Gram.apply(values)  # type: ignore[no-untyped-call]
+    return product
 
 
 def _without_rounding(covariance: Tensor, mean: Tensor) -> Tensor:
