@@ -20,7 +20,7 @@ import torch
 import transformers
 
 import multifuse
-from benchmarks import import_speed, length_speed, op_speed, step_speed
+from benchmarks import frames_speed, import_speed, length_speed, op_speed, step_speed
 from benchmarks.length_speed import Length
 from benchmarks.timing import Comparison, Timing
 from multifuse.files import whole
@@ -84,7 +84,8 @@ def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
 def measured(seconds: float) -> Report:
     """Runs everything, and prints each figure as it comes."""
     comparisons = []
-    for comparison in chain[Comparison](op_speed.compare(seconds), step_speed.compare(seconds)):
+    groups = (op_speed.compare(seconds), frames_speed.compare(seconds), step_speed.compare(seconds))
+    for comparison in chain.from_iterable(groups):
         print(_row(comparison), flush=True)
         comparisons.append(comparison)
     return Report(_machine(), comparisons, list(_printed(length_speed.measure())), import_speed.added_seconds())

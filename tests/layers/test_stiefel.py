@@ -1,6 +1,8 @@
 """StiefelProjector: orthonormality and mutual orthogonality whatever happens to the parameters, and the codes."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Literal
 
@@ -244,3 +246,21 @@ def test_transforms_and_copies_do_not_meet_kept_bases() -> None:
         one = {name: weight[4] for name, weight in weights.items()}
         alone = torch.func.functional_call(projector, one, (tokens,)).shared["text"]
     torch.testing.assert_close(batched[4], alone)
+
+
+def test_no_batch_of_frames_hangs_with_two_threads() -> None:
+    """Batched QR, LU and eigendecompositions of these sizes do under oneMKL; so they run in a process with a limit."""
+    program = """
+import torch
+from multifuse.layers.frames import shared_and_private_frames
+torch.set_num_threads(2)
+for dim in (64, 128, 256, 512):
+    shared = torch.randn(4, dim, dim // 2, requires_grad=True)
+    private = torch.randn(4, 3, dim, dim // 4, requires_grad=True)
+    for _ in range(3):
+        frames = shared_and_private_frames(shared, private)
+        (frames[0].square().sum() + frames[1].square().sum()).backward()
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "done", done.stderr
