@@ -22,20 +22,20 @@ class Length:
     mebibytes: float
 
 
-def measure() -> Iterator[Length]:
+def measure(threads: int) -> Iterator[Length]:
     """Yields every length's figures."""
     for tokens in LENGTHS:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.length_speed", str(tokens)], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-m", "benchmarks.length_speed", str(tokens), str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         yield Length(**json.loads(done.stdout))
 
 
-def _measure_here(tokens: int) -> Length:
+def _measure_here(tokens: int, threads: int) -> Length:
     import torch
 
     from multifuse import IntraCED
 
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     layer = IntraCED(128, ("one", "other"), 48, 32)
 
@@ -61,4 +61,4 @@ def _mebibytes(field: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_measure_here(int(sys.argv[1])))))
+    print(json.dumps(asdict(_measure_here(int(sys.argv[1]), int(sys.argv[2])))))

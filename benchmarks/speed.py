@@ -1,7 +1,7 @@
 """Runs every speed benchmark: python -m benchmarks.speed [--check] [--threads N] [--seconds S] [--results FOLDER].
 
-Writes FOLDER/<processor>.json and a table beside it. Ratios are compared with those of the committed file of the same
-processor first: one that has grown by over 20 % is flagged. With --check nothing is written; a flag ends in status 1.
+Writes FOLDER/<processor>-<threads>.json and a table beside it. Ratios are compared with those of the committed file of
+this name first: one that has grown by over 20 % is flagged. With --check nothing is written; a flag ends in status 1.
 """
 
 import argparse
@@ -88,7 +88,12 @@ def measured(seconds: float) -> Report:
     for comparison in chain.from_iterable(groups):
         print(_row(comparison), flush=True)
         comparisons.append(comparison)
-    return Report(_machine(), comparisons, list(_printed(length_speed.measure())), import_speed.added_seconds())
+    return Report(
+        _machine(),
+        comparisons,
+        list(_printed(length_speed.measure(torch.get_num_threads()))),
+        import_speed.added_seconds(),
+    )
 
 
 def _printed(lengths: Iterator[Length]) -> Iterator[Length]:
@@ -140,7 +145,8 @@ def main() -> None:
         parser.error(f"--threads must be >= 1 and --seconds > 0, got {given.threads} and {given.seconds}")
     torch.set_num_threads(given.threads)
     report = measured(given.seconds)
-    path = given.results / f"{re.sub(r'[^a-z0-9]+', '-', report.machine['processor'].lower())}.json"
+    name = f"{report.machine['processor']} {report.machine['threads']} threads"
+    path = given.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
     found = regressions(json.loads(path.read_text()), report.comparisons) if path.exists() else []
     for line in found:
         print(f"REGRESSION: {line}", file=sys.stderr)

@@ -126,7 +126,8 @@ def _exchange(seconds: float) -> Comparison:
     bases = Bases(*(basis.detach() for basis in layer.projector.bases()))
 
     def ours() -> None:
-        sum_of(layer(tokens, None, bases).shared_code).backward()
+        output = layer(tokens, None, bases)
+        torch.stack([sum_of(streams) for streams in (output.tokens, output.shared, output.private)]).sum().backward()
 
     def theirs() -> None:
         outputs = {}

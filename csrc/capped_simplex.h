@@ -88,7 +88,8 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
     }
     const T correction = piece.excess / piece.inside;
     const T scale = threshold > T(1) ? threshold : T(1);
-    if (piece.excess == T(0) || (piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale)) {
+    const bool is_close = piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale;
+    if (piece.excess == T(0) || (is_close && threshold > T(0))) {  // 0 is kept for slack budgets
       return threshold;
     }
     T next = threshold + correction;

@@ -68,16 +68,16 @@ def test_figures_are_written_and_a_check_writes_nothing(
     monkeypatch.setattr(speed, "measured", lambda seconds: report(2.0))
     monkeypatch.setattr(sys, "argv", ["speed", "--results", str(tmp_path)])
     speed.main()
-    table = (tmp_path / "a-processor-tm-avx2.md").read_text()
+    table = (tmp_path / "a-processor-tm-avx2-2-threads.md").read_text()
     assert "| the op | 2e+03 ms (1.8e+03 to 2.2e+03) | clamp | 2e+03 ms (1.8e+03 to 2.2e+03) | 1 | <= 1.5 |" in table
-    written = (tmp_path / "a-processor-tm-avx2.json").read_text()
+    written = (tmp_path / "a-processor-tm-avx2-2-threads.json").read_text()
     monkeypatch.setattr(speed, "measured", lambda seconds: report(4.0))
     monkeypatch.setattr(sys, "argv", ["speed", "--results", str(tmp_path), "--check"])
     with pytest.raises(SystemExit) as stopped:
         speed.main()
     assert stopped.value.code == 1
     assert "REGRESSION: the op against clamp" in capsys.readouterr().err
-    assert (tmp_path / "a-processor-tm-avx2.json").read_text() == written
+    assert (tmp_path / "a-processor-tm-avx2-2-threads.json").read_text() == written
     assert torch.get_num_threads() == threads
 
 

@@ -172,14 +172,14 @@ def test_bases_are_computed_once_in_eval_mode_and_every_time_in_training(compute
     levels = [StiefelProjector(8, 3, 2, ("text", "audio")).eval() for _ in range(2)]
     with torch.no_grad():
         first, again = bases_of_levels(levels), bases_of_levels(levels)
-        assert levels[1].shared_basis is first[1].shared is again[1].shared
+        assert levels[1].bases().shared is first[1].shared is again[1].shared
     assert len(computed) == 1
     for _ in range(2):
         assert levels[0].shared_basis.requires_grad, "a gradient is asked for"
     assert len(computed) == 3
     levels[0].train()
     with torch.no_grad():
-        assert levels[0].shared_basis is not levels[0].shared_basis
+        assert levels[0].bases().shared is not levels[0].bases().shared
     assert len(computed) == 5
 
 
@@ -233,6 +233,31 @@ def test_kept_bases_take_gradients_again_once_they_are_asked_for() -> None:
     assert torch.equal(kept.shared, projector.bases().shared)
 
 
+def test_kept_bases_do_not_outlive_weights_whose_place_in_memory_is_taken_by_others() -> None:
+    projector = StiefelProjector(32, 8, 4, ("text",)).eval()
+    tokens = {"text": torch.randn(1, 2, 32)}
+    with torch.no_grad():
+        for _ in range(20):
+            weights = {name: torch.randn_like(weight) for name, weight in projector.named_parameters()}
+            codes = torch.func.functional_call(projector, weights, (tokens,)).shared["text"]
+            frame, _ = shared_and_private_frames(weights["shared_weight"], weights["private_weight"])
+            torch.testing.assert_close(codes, tokens["text"] @ frame)
+            projector.shared_weight.data = torch.randn(32, 8)
+            torch.testing.assert_close(
+                projector.shared_basis, shared_and_private_frames(*projector.parameters())[0], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_writing_to_a_returned_basis_changes_nothing() -> None:
+    projector = StiefelProjector(8, 3, 2, ("text",)).eval()
+    with torch.no_grad():
+        before = projector.shared_basis
+        projector.shared_basis.zero_()
+        projector.private_basis("text").zero_()
+        assert torch.equal(projector.shared_basis, before)
+        assert projector.private_basis("text").any()
+
+
 def test_transforms_and_copies_do_not_meet_kept_bases() -> None:
     projector = StiefelProjector(8, 3, 2, ("text",)).eval()
     with torch.no_grad():
@@ -246,6 +271,9 @@ def test_transforms_and_copies_do_not_meet_kept_bases() -> None:
         one = {name: weight[4] for name, weight in weights.items()}
         alone = torch.func.functional_call(projector, one, (tokens,)).shared["text"]
     torch.testing.assert_close(batched[4], alone)
+    frozen = StiefelProjector(8, 3, 2, ("text",)).eval().requires_grad_(False)
+    torch.func.grad(lambda values: frozen({"text": values}).shared["text"].sum())(tokens["text"])
+    assert torch.equal(copy.deepcopy(frozen).bases().shared, frozen.bases().shared)
 
 
 def test_no_batch_of_frames_hangs_with_two_threads() -> None:

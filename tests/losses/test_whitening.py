@@ -117,4 +117,8 @@ def test_second_derivatives_and_transforms() -> None:
     assert torch.equal(x, before), "the input is not touched"
     several = torch.vmap(loss)(torch.stack([x, 2 * y @ y.mT @ x]), torch.stack([y, y]))
     torch.testing.assert_close(several[0], loss(x, y))
-    torch.testing.assert_close(torch.func.grad(loss)(x, y), torch.autograd.grad(loss(x, y), x)[0])
+    gradient = torch.autograd.grad(loss(x, y), x)[0]
+    torch.testing.assert_close(torch.func.grad(loss)(x, y), gradient)
+    direction = torch.randn_like(x)
+    slope = torch.func.jvp(lambda moved: loss(moved, y), (x,), (direction,))[1]
+    torch.testing.assert_close(slope, (gradient * direction).sum())

@@ -180,6 +180,19 @@ def test_backward_is_the_stated_formula_on_both_paths(dtype: torch.dtype) -> Non
         assert torch.allclose(grad_budget, mean, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [4, 100, 4096])
+def test_a_budget_that_binds_by_a_rounding_is_not_taken_for_a_slack_one(length: int) -> None:
+    z = torch.full((2, length), 0.5, requires_grad=True)
+    total = torch.tensor(0.5 * length)
+    budget = torch.stack([torch.nextafter(total, torch.tensor(0.0)), total]).requires_grad_()
+    grad = torch.arange(2.0 * length).view(2, length)
+    grad_z, grad_budget = torch.autograd.grad(project_capped_simplex(z, budget), (z, budget), grad)
+    torch.testing.assert_close(grad_z[0], grad[0] - grad[0].mean())
+    torch.testing.assert_close(grad_budget[0], grad[0].mean())
+    assert torch.equal(grad_z[1], grad[1])
+    assert grad_budget[1] == 0
+
+
 def test_compiled_and_portable_jvp_agree() -> None:
     z, budget = torch.randn(5, 70), torch.tensor([3.0, 9.0, 100.0, 0.0, 20.0])
     mask = torch.rand(5, 70) < 0.7

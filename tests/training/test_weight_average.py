@@ -120,3 +120,16 @@ def test_a_resumed_run_goes_on_with_the_weights_and_the_average(tmp_path: Path) 
     for name in ("model.safetensors", TRAINED_WEIGHTS):
         resumed, uninterrupted = (load_file(tmp_path / run / "checkpoint-6" / name) for run in ("parts", "whole"))
         assert torch.equal(resumed["weight"], uninterrupted["weight"])
+
+
+def test_several_validation_sets_are_all_judged_by_the_average(tmp_path: Path) -> None:
+    run = trainer(tmp_path, epochs=1)
+    run.eval_dataset = {"one": Points(), "other": Points()}
+    run.args.metric_for_best_model = "one_mae"
+    run.train()
+    averaged = load_file(tmp_path / "checkpoint-2" / "model.safetensors")["weight"].item()
+    mean_x = np.mean(np.arange(8) / 8)
+    for name in ("one", "other"):
+        (judged,) = [entry[f"eval_{name}_mae"] for entry in run.state.log_history if f"eval_{name}_mae" in entry]
+        assert judged == pytest.approx(abs(averaged + 1) * mean_x, rel=1e-5)
+    assert run.average is None

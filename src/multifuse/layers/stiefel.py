@@ -1,10 +1,11 @@
 """StiefelProjector: one shared subspace for all modalities and a private one for each, orthogonal by construction."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from multifuse import checks
 from multifuse.layers.frames import shared_and_private_frames
@@ -16,6 +17,14 @@ class Bases(NamedTuple):
 
     shared: Tensor
     private: Tensor
+
+
+class _Kept(NamedTuple):
+    """Bases of earlier, what they depended on, and the weights that they were computed from."""
+
+    state: Hashable
+    weights: list[Tensor]
+    bases: Bases
 
 
 class SharedPrivate(NamedTuple):
@@ -61,7 +70,7 @@ class StiefelProjector(nn.Module):
         self.dim, self.shared_rank, self.private_rank = dim, shared_rank, private_rank
         self.modalities = checks.modality_names(modalities)
         self.parametrization = parametrization
-        self._kept: tuple[Hashable, Bases] | None = None
+        self._kept: _Kept | None = None
         count = len(self.modalities)
         if parametrization == "cholesky":
             self.shared_weight = nn.Parameter(torch.empty(dim, shared_rank))
@@ -83,7 +92,7 @@ class StiefelProjector(nn.Module):
             nn.init.normal_(self.private_weight)
 
     def bases(self) -> Bases:
-        """Computes the bases of this level; in eval mode, where no gradient is asked for, only when weights change."""
+        """Computes the bases of this level, to be read only: see `bases_of_levels`."""
         return bases_of_levels([self])[0]
 
     def _alone(self) -> Bases:
@@ -94,30 +103,50 @@ class StiefelProjector(nn.Module):
         with without_autocast(rotation.device):
             return Bases(shared, complement @ self.private_in_complement.to(rotation.dtype))
 
+    def _weights(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
+
     def _state(self) -> Hashable | None:
         """What the bases depend on, to tell whether kept ones still hold; ``None`` where none may be kept.
 
-        A write to a weight raises its version, and so does loading a state; only a write through ``.data`` does not.
+        A write to a weight raises its version; only a write through ``.data``, within eval mode, goes unseen.
         """
-        weights = [*self.parameters(), *self.buffers()]
+        weights = self._weights()
         asked = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-        if self.training or asked or torch.compiler.is_compiling() or any(weight.is_meta for weight in weights):
+        if self.training or asked or not weights or torch.compiler.is_compiling() or _are_captured(weights):
             return None
-        try:
-            own = tuple((weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights)
-        except RuntimeError:  # a fake tensor, or one under a transform, has no numbers to keep results of
+        addresses = _addresses(weights)
+        if addresses is None:
             return None
-        return own, torch.is_inference_mode_enabled()
+        versions = tuple((weight._version, weight.dtype, weight.device) for weight in weights)
+        return addresses, versions, torch.is_inference_mode_enabled()
+
+    def _keep(self, state: Hashable | None, bases: Bases) -> None:
+        if state is None or _addresses(bases) is None:
+            self._kept = None
+        else:  # the weights are held, so that no other ones can come to lie where they did
+            self._kept = _Kept(state, [weight.detach() for weight in self._weights()], bases)
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
 
     @property
     def shared_basis(self) -> Tensor:
         """U_sh (d, r_s)."""
-        return self.bases().shared
+        return self.bases().shared.clone()
 
     def private_basis(self, modality: str) -> Tensor:
         """U_pr^m (d, r_p) of a modality."""
         checks.known_modalities("private_basis", [modality], self.modalities)
-        return self.bases().private[self.modalities.index(modality)]
+        return self.bases().private[self.modalities.index(modality)].clone()
 
     def forward(self, tokens: Mapping[str, Tensor], bases: Bases | None = None) -> SharedPrivate:
         """Computes the codes of tokens (B, T, d) a modality; ``bases`` are computed here unless they are given."""
@@ -148,16 +177,31 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     """
     states = [projector._state() for projector in projectors]
     kept = [
-        projector._kept[1]
+        projector._kept.bases
         for projector, state in zip(projectors, states, strict=True)
-        if state is not None and projector._kept is not None and projector._kept[0] == state
+        if projector._kept is not None and projector._kept.state == state
     ]
     if len(kept) == len(projectors):
         return kept
     bases = _computed(projectors)
     for projector, state, own in zip(projectors, states, bases, strict=True):
-        projector._kept = None if state is None else (state, own)
+        projector._keep(state, own)
     return bases
+
+
+def _addresses(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
+    """Where plain tensors lie; ``None`` if one is of another kind, or has no numbers: fake, or under a transform."""
+    plain = [tensor for tensor in tensors if type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta]
+    try:
+        found = tuple(tensor.data_ptr() for tensor in plain)
+    except RuntimeError:
+        return None
+    return found if len(found) == len(tensors) else None
+
+
+def _are_captured(weights: Sequence[Tensor]) -> bool:
+    """Whether a CUDA graph is being captured, which has to compute the bases each time that it is replayed."""
+    return any(weight.is_cuda for weight in weights) and torch.cuda.is_current_stream_capturing()
 
 
 def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:

@@ -40,6 +40,14 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        half = values.mT @ tangents[0]
+        product: Tensor = half + half.mT
+        return product
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

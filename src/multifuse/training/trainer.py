@@ -30,17 +30,20 @@ class RecipeTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's; afterwards the model is the best epoch's, by its average where the recipe keeps one."""
-        if self.recipe.weight_average is not None:
-            self.average = WeightAverage(self.model, self.recipe.weight_average)
-            self.add_callback(_Averaging(self.average))
-        result = super().train(*args, **kwargs)
-        self.average = None
-        return result
+        if self.recipe.weight_average is None:
+            return super().train(*args, **kwargs)
+        self.average = WeightAverage(self.model, self.recipe.weight_average)
+        averaging = _Averaging(self.average)
+        self.add_callback(averaging)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.average = None
+            self.remove_callback(averaging)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
-            measures: dict[str, float] = super().evaluate(*args, **kwargs)
-        return measures
+            return super().evaluation_loop(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         with self._averaged():
