@@ -71,8 +71,8 @@ def _row(model: str, runs: list[dict[str, Any]]) -> str:
     for name in MEASURES:
         values = np.array([run["test"][name] for run in runs]) * (1 if name in ("mae", "corr") else 100)
         digits = 3 if name in ("mae", "corr") else 1
-        spread = values.std(ddof=1) if len(values) > 1 else float("nan")
-        cells.append(f"{values.mean():.{digits}f} ± {spread:.{digits}f}")
+        spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+        cells.append(f"{values.mean():.{digits}f}{spread}")
     seconds = [run["seconds"] for run in runs]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return f"| {model} | {seeds} | {' | '.join(cells)} | {max(seconds) / 60:.1f} at most |"
@@ -88,7 +88,8 @@ def _gain(models: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     mae = _interval(errors["text"] - errors["clcr"])
     accuracy = _interval(100 * (hits["clcr"] - hits["text"]))
     return (
-        f"What fusion gains over the text encoder alone, {len(seeds)} paired seeds: MAE lower by {mae[0]:+.4f} "
+        f"What fusion gains over the text encoder alone, {len(seeds)} paired seed{'s' * (len(seeds) > 1)}: "
+        f"MAE lower by {mae[0]:+.4f} "
         f"(95 % interval {mae[1]:+.4f} to {mae[2]:+.4f}), Acc-2 non0 higher by {accuracy[0]:+.2f} points "
         f"({accuracy[1]:+.2f} to {accuracy[2]:+.2f})."
     )
