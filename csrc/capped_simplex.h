@@ -3,11 +3,11 @@
 // A row is projected by its threshold: alpha = clip(z - threshold, 0, 1), where the threshold is 0 if sum clip(z, 0, 1)
 // is within the budget, and else the root of sum clip(z - threshold, 0, 1) = budget. That sum falls with the threshold
 // and is linear between the breakpoints z and z - 1, so that a Newton step from the root's own piece is exact.
+//
 // Included once for every version of the code, in the namespace MULTIFUSE_VERSION.
 #include <cstdint>
 #include <limits>
 
-#undef MULTIFUSE_HOST_DEVICE
 #ifdef __CUDACC__
 #define MULTIFUSE_HOST_DEVICE __host__ __device__ __forceinline__
 #else

@@ -126,11 +126,24 @@ __device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budg
   return {(saturated - budget) + below, Group<kThreads>::reduce(inside, Add(), T(0))};
 }
 
+// A row without +inf: it is loaded with `top`, one above the other tokens, in its place.
+template <typename T>
+struct FiniteRow {
+  T top = kInfinity<T>;
+
+  __device__ __forceinline__ bool make_finite() const {
+    return false;
+  }
+
+  __device__ __forceinline__ T maximum() const {
+    return top;
+  }
+};
+
 // A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
 template <typename T, int kItems, int kThreads>
-struct RegisterRow {
+struct RegisterRow : FiniteRow<T> {
   T values[kItems];
-  T top;  // the row's maximum, or above it
 
   template <typename F>
   __device__ __forceinline__ void each(F&& f) const {
@@ -143,43 +156,26 @@ struct RegisterRow {
   __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
     return piece_at<T, kThreads>(*this, threshold, budget);
   }
-
-  __device__ __forceinline__ bool make_finite() const {
-    return false;  // it was loaded so
-  }
-
-  __device__ __forceinline__ T maximum() const {
-    return top;
-  }
 };
 
 // A row that no register file holds: it is read from global memory at every step.
 template <typename Element, int kThreads>
-struct GlobalRow {
+struct GlobalRow : FiniteRow<Compute<Element>> {
   using T = Compute<Element>;
   const Element* z;
   const bool* mask;
   int64_t length;
-  T infinite;  // what +inf stands for
 
   template <typename F>
   __device__ __forceinline__ void each(F&& f) const {
     for (int64_t t = threadIdx.x; t < length; t += kThreads) {
       const T value = mask && !mask[t] ? T(0) : load(z + t);
-      f(value == kInfinity<T> ? infinite : value);
+      f(value == kInfinity<T> ? this->top : value);
     }
   }
 
   __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
     return piece_at<T, kThreads>(*this, threshold, budget);
-  }
-
-  __device__ __forceinline__ bool make_finite() const {
-    return false;  // it is read so
-  }
-
-  __device__ __forceinline__ T maximum() const {
-    return infinite;
   }
 };
 
@@ -248,13 +244,13 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
   using T = Compute<Element>;
   const int64_t offset = int64_t(blockIdx.x) * p.length;
   const bool* mask = p.mask ? p.mask + offset : nullptr;
-  GlobalRow<Element, kThreads> row{p.z + offset, mask, p.length, kInfinity<T>};
-  row.infinite = finite_maximum<T, kThreads>(row) + T(1);
+  GlobalRow<Element, kThreads> row{{}, p.z + offset, mask, p.length};
+  row.top = finite_maximum<T, kThreads>(row) + T(1);
   const T threshold = row_threshold(row, p.budget[blockIdx.x]);
   for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
     const bool real = !mask || mask[t];
     const T z = load(row.z + t);
-    const T value = z == kInfinity<T> ? row.infinite : z;
+    const T value = z == kInfinity<T> ? row.top : z;
     store(p.alpha + offset + t, real ? share_of(value, threshold) : T(0));
   }
   if (threadIdx.x == 0) {

@@ -95,9 +95,7 @@ class StiefelProjector(nn.Module):
         """Computes the bases of this level, to be read only: see `bases_of_levels`."""
         return bases_of_levels([self])[0]
 
-    def _alone(self) -> Bases:
-        if self.parametrization == "cholesky":
-            return Bases(*shared_and_private_frames(self.shared_weight, self.private_weight))
+    def _rotated(self) -> Bases:
         rotation = self.rotation.to(torch.promote_types(self.rotation.dtype, torch.float32))
         shared, complement = rotation[:, : self.shared_rank], rotation[:, self.shared_rank :]
         with without_autocast(rotation.device):
@@ -205,8 +203,8 @@ def _are_captured(weights: Sequence[Tensor]) -> bool:
 
 
 def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    if any(projector.parametrization != "cholesky" for projector in projectors):
-        return [projector._alone() for projector in projectors]
+    if any(projector.parametrization == "geotorch" for projector in projectors):
+        return [own._rotated() if own.parametrization == "geotorch" else _computed([own])[0] for own in projectors]
     shared, private = shared_and_private_frames(
         torch.stack([projector.shared_weight for projector in projectors]),
         torch.stack([projector.private_weight for projector in projectors]),

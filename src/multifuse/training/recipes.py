@@ -1,6 +1,6 @@
 """Training recipes: the published one, and the one that was best on validation data here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -61,19 +61,14 @@ FINE_TUNING = Recipe(
     max_grad_norm=1.0,
     weight_average=None,
 )
-FINE_TUNING_SMALL = Recipe(
-    optimizer="adamw",
+FINE_TUNING_SMALL = replace(
+    FINE_TUNING,
     epochs=8,
     batch_size=16,
     lr=2.5e-4,
-    weight_decay=0.01,
-    schedule="linear",
-    warmup=0.1,
     encoder_lr_scale=0.4,
     layer_decay=1.0,
-    feature_dropout=0.7,
     regression_loss="l1",
-    max_grad_norm=1.0,
     weight_average=0.99,
 )
 SMALL_WIDTH = 512

@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -169,10 +171,17 @@ def _record(job: SentimentJob, chosen: Recipe) -> dict[str, Any]:
 
 
 def _encoder_width(name_or_folder: str) -> int:
-    try:
+    with _naming(name_or_folder):
         return int(AutoConfig.from_pretrained(name_or_folder).hidden_size)
+
+
+@contextmanager
+def _naming(text_encoder: str) -> Iterator[None]:
+    """What cannot be loaded of a text encoder ends in one line that names it."""
+    try:
+        yield
     except (OSError, ValueError, AttributeError) as error:
-        raise JobError(f"--text-encoder {name_or_folder}: {' '.join(str(error).split())}") from None
+        raise JobError(f"--text-encoder {text_encoder}: {' '.join(str(error).split())}") from None
 
 
 def _arguments(job: SentimentJob, chosen: Recipe, use_cpu: bool) -> TrainingArguments:
@@ -226,11 +235,9 @@ def _model_and_data(
     ids: dict[str, list[list[int]] | None] = dict.fromkeys(SPLITS)
     collator = Collator()
     if job.text_encoder is not None:
-        try:
+        with _naming(job.text_encoder):
             tokenizer = AutoTokenizer.from_pretrained(job.text_encoder)
             modalities = {"text": CLCRConfig.text_modality(job.text_encoder), **modalities}
-        except (OSError, ValueError) as error:
-            raise JobError(f"--text-encoder {job.text_encoder}: {' '.join(str(error).split())}") from None
         try:
             ids = {name: token_ids(getattr(data, name), tokenizer) for name in SPLITS}
         except MMSAFileError as error:
