@@ -1,7 +1,7 @@
 """Measures CLCR on real CMU-MOSI against its own text encoder alone, over several seeds, in one harness.
 
-    python benchmarks/mosi.py --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # runs what is not there yet
-    python benchmarks/mosi.py --results FOLDER --summary                                     # prints the tables
+    python -m benchmarks.mosi --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # runs what is not there yet
+    python -m benchmarks.mosi --results FOLDER --summary                                     # prints the tables
 
 Every run writes one JSON file with its measures and its test predictions. The summary gives the mean and the standard
 deviation over seeds, and what fusion gains with a 95 % bootstrap interval over the test utterances, seeds averaged.
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from benchmarks.intervals import mean_and_interval
 from multifuse.data.mmsa import read_mmsa
 from multifuse.files import whole
 from multifuse.training.sentiment_job import SentimentJob, run
@@ -85,22 +85,14 @@ def _gain(models: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     errors = {m: np.abs(predictions[m] - labels).mean(0) for m in MODELS}
     nonzero = labels != 0
     hits = {m: ((predictions[m] > 0) == (labels > 0)).mean(0)[nonzero] for m in MODELS}
-    mae = _interval(errors["text"] - errors["clcr"])
-    accuracy = _interval(100 * (hits["clcr"] - hits["text"]))
+    mae = mean_and_interval(errors["text"] - errors["clcr"])
+    accuracy = mean_and_interval(100 * (hits["clcr"] - hits["text"]))
     return (
         f"What fusion gains over the text encoder alone, {len(seeds)} paired seed{'s' * (len(seeds) > 1)}: "
         f"MAE lower by {mae[0]:+.4f} "
         f"(95 % interval {mae[1]:+.4f} to {mae[2]:+.4f}), Acc-2 non0 higher by {accuracy[0]:+.2f} points "
         f"({accuracy[1]:+.2f} to {accuracy[2]:+.2f})."
     )
-
-
-def _interval(differences: NDArray[np.float64], resamples: int = 10_000) -> tuple[float, float, float]:
-    """The mean and its 95 % percentile bootstrap interval."""
-    random = np.random.default_rng(0)
-    picks = random.integers(0, len(differences), (resamples, len(differences)))
-    low, high = np.percentile(differences[picks].mean(1), [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from multifuse.layers.text_levels import TextLevels
-from multifuse.training.recipes import FEATURES, FINE_TUNING, FINE_TUNING_SMALL, PAPER, recipe
+from multifuse.training.recipes import FEATURES, FINE_TUNING, FINE_TUNING_SMALL, PAPER, fine_tuning_or_features
 from multifuse.training.trainer import build_optimizer, lr_factor, parameter_groups
 
 WIDTH = 48
@@ -48,10 +48,9 @@ def test_the_paper_recipe_is_the_published_one() -> None:
 
 
 def test_the_default_recipe_depends_on_the_encoder() -> None:
-    assert recipe("paper", 768) is recipe("paper", None) is PAPER
-    assert recipe("default", None) is FEATURES
-    assert recipe("default", 768) is FINE_TUNING
-    assert recipe("default", 384) is FINE_TUNING_SMALL
+    assert fine_tuning_or_features(None) is FEATURES
+    assert fine_tuning_or_features(768) is FINE_TUNING
+    assert fine_tuning_or_features(384) is FINE_TUNING_SMALL
 
 
 def test_the_schedule_warms_up_and_falls_to_zero() -> None:

@@ -92,10 +92,8 @@ FEATURES = Recipe(
 )
 
 
-def recipe(name: Literal["default", "paper"], encoder_width: int | None) -> Recipe:
-    """The recipe of a name; the default one depends on the pretrained encoder that is tuned, ``None`` without one."""
-    if name == "paper":
-        return PAPER
+def fine_tuning_or_features(encoder_width: int | None) -> Recipe:
+    """The default recipe, by the width of the pretrained encoder that is tuned, ``None`` without one."""
     if encoder_width is None:
         return FEATURES
     return FINE_TUNING_SMALL if encoder_width < SMALL_WIDTH else FINE_TUNING

@@ -26,7 +26,7 @@ from multifuse.models.modeling_clcr import CLCRForPrediction, load_pretrained
 from multifuse.models.text_baseline import TextBaselineForPrediction
 from multifuse.ops import backend
 from multifuse.training import figure, progress, resumption
-from multifuse.training.recipes import Recipe, recipe
+from multifuse.training.recipes import PAPER, Recipe, fine_tuning_or_features
 from multifuse.training.sentiment import SentimentMeasures, sentiment_measures
 from multifuse.training.trainer import RecipeTrainer
 
@@ -50,7 +50,7 @@ class SentimentJob:
     """A Hugging Face name or folder; ``None`` reads the stored text features."""
     model: Literal["clcr", "text"] = "clcr"
     """``"text"``: the same text encoder alone, mean-pooled, with a linear head."""
-    recipe: Literal["default", "paper"] = "default"
+    recipe: Literal["default", "paper"] | Recipe = "default"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -152,8 +152,20 @@ def _check(job: SentimentJob) -> None:
         )
 
 
+def default_recipe(text_encoder: str | None) -> Recipe:
+    """The default recipe for a text encoder's name or folder, ``None`` for stored features.
+
+    Raises:
+        JobError: an encoder whose config cannot be loaded.
+    """
+    return fine_tuning_or_features(None if text_encoder is None else _encoder_width(text_encoder))
+
+
 def _recipe(job: SentimentJob) -> Recipe:
-    chosen = recipe(job.recipe, None if job.text_encoder is None else _encoder_width(job.text_encoder))
+    if isinstance(job.recipe, Recipe):
+        chosen = job.recipe
+    else:
+        chosen = PAPER if job.recipe == "paper" else default_recipe(job.text_encoder)
     given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr}
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
@@ -306,7 +318,7 @@ def _write(job: SentimentJob, chosen: Recipe, data: MMSAData, trainer: RecipeTra
         "modalities": list(trainer.model.config.modalities),
         "text_encoder": None if job.text_encoder is None else Path(job.text_encoder).name,
         "model": job.model,
-        "recipe": {"name": job.recipe, **asdict(chosen)},
+        "recipe": {"name": job.recipe if isinstance(job.recipe, str) else "own", **asdict(chosen)},
         "seed": job.seed,
         "bf16": trainer.args.bf16,
         "versions": {
