@@ -1,5 +1,6 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+import torch
 from torch import Tensor, nn
 
 from multifuse import checks
@@ -8,8 +9,10 @@ from multifuse import checks
 class TemporalConvLevels(nn.Module):
     """Computes L sequences whose receptive field grows with the level.
 
-    Stage l has two residual convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 / 16, 32);
+    Stage l is a residual block of two convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 / 16, 32);
     padding is masked to zero before each, so padding tokens change nothing, and the length is kept. T = 1 is legal.
+    A stage is separable, as in Conv-TasNet (arXiv 1809.07454): its convolutions take every channel along time, then a
+    linear map mixes the channels.
 
     Args:
         input_dim: width of the input features.
@@ -47,29 +50,38 @@ class TemporalConvLevels(nn.Module):
 class _Stage(nn.Module):
     def __init__(self, dim: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.norm = nn.LayerNorm(dim)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(dim, dim, kernel_size=3, padding=step, dilation=step) for step in (dilation, 2 * dilation)
+            nn.Conv1d(dim, dim, kernel_size=3, padding=step, dilation=step, groups=dim)
+            for step in (dilation, 2 * dilation)
         )
+        self.mixer = nn.Linear(dim, dim)
         self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, hidden: Tensor, padding: Tensor | None) -> Tensor:
-        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+        update: Tensor = self.norm(hidden)
+        for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv1d)
-            update = norm(hidden)
             if padding is not None:
                 update = update.masked_fill(padding, 0.0)
             update = nn.functional.gelu(_convolved(update, convolution))
-            hidden = hidden + self.dropout(update.transpose(1, 2)).transpose(1, 2)
-        return hidden
+        update = self.dropout(self.mixer(update).transpose(1, 2)).transpose(1, 2)
+        return hidden + update
 
 
 def _convolved(tokens: Tensor, convolution: nn.Conv1d) -> Tensor:
-    """Convolves (B, T, d) along T: as an image of height 1 with its channels last, read and written as it lies."""
-    if tokens.shape[1] <= 1:  # one token meets the centre tap alone
-        return nn.functional.linear(tokens, convolution.weight[:, :, 1], convolution.bias)
+    """Convolves every channel of (B, T, d) along T, as an image with its channels last, read and written as it lies.
+
+    Its rows are a dilation apart, its columns are neighbours: torch's convolution is slow only with a dilation.
+    """
+    assert convolution.bias is not None
+    length = tokens.shape[1]
     (step,) = convolution.dilation
-    image = tokens.unsqueeze(1).permute(0, 3, 1, 2)
-    weight = convolution.weight.unsqueeze(2)
-    image = nn.functional.conv2d(image, weight, convolution.bias, padding=(0, step), dilation=(1, step))
-    return image.permute(0, 2, 3, 1).squeeze(1)
+    if length <= step:  # the outer taps meet no token
+        return torch.addcmul(convolution.bias, tokens, convolution.weight[:, 0, 1])
+    missing = -length % step
+    padded = nn.functional.pad(tokens, (0, 0, 0, missing)) if missing else tokens
+    image = padded.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
+    weight = convolution.weight.unsqueeze(-1)
+    image = nn.functional.conv2d(image, weight, convolution.bias, padding=(1, 0), groups=convolution.groups)
+    return image.permute(0, 2, 3, 1).flatten(1, 2)[:, :length]
