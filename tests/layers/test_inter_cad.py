@@ -41,6 +41,15 @@ def test_weights_are_distributions_and_shapes_are_the_contracts(drawn: Sizes, co
     assert ((output.private_gates > 0) & (output.private_gates < 1)).all()
 
 
+@given(sizes(), st.booleans())
+def test_the_codes_with_their_bases_give_what_the_streams_give(drawn: Sizes, absent: bool) -> None:
+    layer, (tokens, mask) = exchange(drawn), batch(drawn)
+    if absent:
+        mask[drawn.modalities[0]][0] = False
+    whole, codes = ([layer(tokens, mask, codes_only=only)] * 2 for only in (False, True))
+    assert_close(aggregation(drawn)(codes, mask, [layer.projector.bases()] * 2), aggregation(drawn)(whole, mask))
+
+
 @given(sizes(min_modalities=2))
 def test_an_absent_modality_equals_the_layer_without_it(drawn: Sizes) -> None:
     layer = aggregation(drawn)
@@ -139,6 +148,11 @@ def test_bad_arguments_are_named() -> None:
         aggregation(SIZES)(levels[:1], mask)
     with pytest.raises(ValueError, match=r"levels\[1\] has modalities"):
         aggregation(SIZES)([levels[0], levels_of(SIZES, {"text": tokens["text"]}, mask, 1)[0]], mask)
+    codes = exchange(SIZES)(tokens, mask, codes_only=True)
+    with pytest.raises(ValueError, match=r"levels\[0\] holds codes only, which need bases, got none"):
+        aggregation(SIZES)([codes, codes], mask)
+    with pytest.raises(ValueError, match="bases must hold those of 2 levels, got 1"):
+        aggregation(SIZES)([codes, codes], mask, [exchange(SIZES).projector.bases()])
     with pytest.raises(ValueError, match="level_temperature must be finite and > 0, got 0"):
         aggregation(SIZES, level_temperature=0)
     with pytest.raises(ValueError, match=r"modality_floor must lie in \[0.0, 1.0\], got 1.5"):

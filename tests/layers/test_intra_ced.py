@@ -155,15 +155,14 @@ def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> No
     tokens, mask = batch(sizes_of_two)
     output = layer(tokens, mask)
     codes = layer.projector(tokens).shared
-    key_value = layer.key_value.weight.chunk(2)
     expected, _ = multi_head_attention_forward(
         codes["text"].transpose(0, 1),
         codes["audio"].transpose(0, 1),
         codes["audio"].transpose(0, 1),
         embed_dim_to_check=8,
         num_heads=4,
-        in_proj_weight=torch.cat([layer.query.weight, *key_value]),
-        in_proj_bias=torch.cat([layer.query.bias, layer.key_value.bias]),
+        in_proj_weight=layer.query_key_value.weight,
+        in_proj_bias=layer.query_key_value.bias,
         bias_k=None,
         bias_v=None,
         add_zero_attn=False,
@@ -176,6 +175,15 @@ def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> No
     brought = output.activation["text"].unsqueeze(-1) * expected.transpose(0, 1)
     ours = output.shared_code["text"] - codes["text"] * mask["text"].unsqueeze(-1)
     assert torch.allclose(ours, brought, atol=1e-5)
+
+
+def test_codes_alone_are_the_same_without_the_streams() -> None:
+    tokens, mask = batch(SIZES)
+    layer = exchange(SIZES)
+    whole, codes = layer(tokens, mask), layer(tokens, mask, codes_only=True)
+    assert codes.tokens == codes.shared == codes.private == {}
+    for field in ("shared_code", "private_code", "activation"):
+        assert all(torch.equal(getattr(codes, field)[n], getattr(whole, field)[n]) for n in SIZES.modalities)
 
 
 def test_one_modality_alone_passes_unchanged() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, Trainer, TrainingArguments
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel
+from multifuse.layers.stiefel import bases_of_levels
 from multifuse.models.text_baseline import TextBaselineForPrediction
 
 BERT: dict[str, Any] = {
@@ -164,9 +165,11 @@ def test_full_mix_shuffles_the_levels_between_modalities() -> None:
     mixed.load_state_dict(plain.state_dict())
     hierarchy = plain.clcr.hierarchy(features, mask)
     levels = mixed.clcr(features, mask).levels
-    for level in range(3):
+    bases = bases_of_levels([exchange.projector for exchange in mixed.clcr._exchanges()])
+    for level, own in enumerate(bases):
         for index, name in enumerate(("text", "audio", "keys")):
-            assert torch.equal(levels[level].tokens[name], hierarchy[(level + index) % 3][name])
+            expected = hierarchy[(level + index) % 3][name] @ own.shared
+            torch.testing.assert_close(levels[level].shared_code[name], expected)
 
 
 @pytest.mark.parametrize("lambdas", [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
@@ -220,7 +223,8 @@ def test_deepcopy_and_compile_keep_the_outputs() -> None:
     compiled = torch.compile(network.clcr.aggregation, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         encoded = network.clcr(features, mask)
-        assert torch.allclose(compiled(encoded.levels, encoded.mask).fused, encoded.fused, atol=1e-5)
+        bases = bases_of_levels([exchange.projector for exchange in network.clcr._exchanges()])
+        assert torch.allclose(compiled(encoded.levels, encoded.mask, bases).fused, encoded.fused, atol=1e-5)
 
 
 def test_plain_trainer_trains_it(tmp_path: Path) -> None:

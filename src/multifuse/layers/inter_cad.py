@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from multifuse import checks
 from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.layers.stiefel import Bases
 from multifuse.masks import has_tokens, masked_mean
 
 
@@ -54,7 +55,8 @@ class InterCAD(nn.Module):
         level_floor, modality_floor: a uniform share mixed into omega and beta, in [0, 1] (ours; 0 = off). The floor of
             beta spreads over the modalities that a sample has.
 
-    ``forward(levels, mask=None)``: the `IntraCEDOutput` of every level, one mask dict for all of them.
+    ``forward(levels, mask=None, bases=None)``: the `IntraCEDOutput` of every level, one mask dict for all of them. With
+    the `Bases` of every level the streams are not read: their means are the codes', mapped to the tokens' width.
 
     Raises:
         ValueError: a wrong number of levels, levels with different modalities, a wrong shape or mask.
@@ -106,12 +108,24 @@ class InterCAD(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None = None
+        self,
+        levels: Sequence[IntraCEDOutput],
+        mask: Mapping[str, Tensor | None] | None = None,
+        bases: Sequence[Bases] | None = None,
     ) -> InterCADOutput:
-        self._check(levels, mask)
+        self._check(levels, mask, bases)
         present = self._present(levels[0], mask)
-        shared = self._summaries([level.shared for level in levels], mask, self.shared_norm, present)
-        private = self._summaries([level.private for level in levels], mask, self.private_norm, present)
+        if bases is None:
+            pooled = (
+                self._pooled([level.shared for level in levels], mask),
+                self._pooled([level.private for level in levels], mask),
+            )
+        else:
+            pooled = self._pooled_codes(levels, mask, bases)
+        shared, private = (
+            norm(means).masked_fill(present[:, None, :, None] == 0, 0.0)
+            for norm, means in zip((self.shared_norm, self.private_norm), pooled, strict=True)
+        )
         share = present / present.sum(dim=-1, keepdim=True).clamp(min=1.0)  # (B, M): the present modalities' mean
         descriptors = torch.einsum("bm,blmd->bld", share.to(shared.dtype), shared + private)
         level_weights = self._level_weights(descriptors)
@@ -124,54 +138,65 @@ class InterCAD(nn.Module):
         fused = torch.cat([z_shared, u_private], dim=-1)
         return InterCADOutput(fused, z_shared, u_private, level_weights, modality_weights, gates, descriptors)
 
-    def _check(self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None) -> None:
+    def _check(
+        self,
+        levels: Sequence[IntraCEDOutput],
+        mask: Mapping[str, Tensor | None] | None,
+        bases: Sequence[Bases] | None,
+    ) -> None:
         if len(levels) != self.num_levels:
             raise ValueError(f"levels must hold {self.num_levels} levels, got {len(levels)}")
+        if bases is not None and len(bases) != self.num_levels:
+            raise ValueError(f"bases must hold those of {self.num_levels} levels, got {len(bases)}")
         for index, level in enumerate(levels):
-            if set(level.shared) != set(levels[0].shared):
+            names = set(level.activation)
+            if names != set(levels[0].activation):
                 raise ValueError(
-                    f"levels[{index}] has modalities {sorted(level.shared)}, levels[0] {sorted(levels[0].shared)}"
+                    f"levels[{index}] has modalities {sorted(names)}, levels[0] {sorted(levels[0].activation)}"
                 )
-            checks.token_shapes("levels", level.shared, mask, self.modalities, self.dim)
+            if bases is not None:
+                checks.token_shapes("levels", level.shared_code, mask, self.modalities, bases[index].shared.shape[-1])
+            elif set(level.shared) != names:
+                raise ValueError(f"levels[{index}] holds codes only, which need bases, got none")
+            else:
+                checks.token_shapes("levels", level.shared, mask, self.modalities, self.dim)
 
     def _present(self, level: IntraCEDOutput, mask: Mapping[str, Tensor | None] | None) -> Tensor:
         """(B, M) in float32: 1 where the sample has a real token of the modality."""
-        first = next(iter(level.shared.values()))
+        first = next(iter(level.activation.values()))
         columns = []
         for name in self.modalities:
-            if name in level.shared:
-                columns.append(has_tokens(level.shared[name], None if mask is None else mask.get(name)))
+            if name in level.activation:
+                columns.append(has_tokens(level.activation[name], None if mask is None else mask.get(name)))
             else:
                 columns.append(torch.zeros(first.shape[0], dtype=torch.bool, device=first.device))
         return torch.stack(columns, dim=-1).float()
 
-    def _summaries(
-        self,
-        streams: Sequence[Mapping[str, Tensor]],
-        mask: Mapping[str, Tensor | None] | None,
-        norm: nn.LayerNorm,
-        present: Tensor,
-    ) -> Tensor:
-        """(B, L, M, d): LayerNormed masked means of the streams, 0 for an absent modality."""
+    def _pooled(self, streams: Sequence[Mapping[str, Tensor]], mask: Mapping[str, Tensor | None] | None) -> Tensor:
+        """(B, L, M, width): masked means over the tokens, 0 for an absent modality."""
         first = next(iter(streams[0].values()))
-        absent = first.new_zeros(first.shape[0], self.dim)
-        pooled = torch.stack(
-            [
-                torch.stack(
-                    [
-                        masked_mean(stream[name], None if mask is None else mask.get(name))
-                        if name in stream
-                        else absent
-                        for name in self.modalities
-                    ],
-                    dim=1,
-                )
-                for stream in streams
-            ],
-            dim=1,
+        absent = first.new_zeros(first.shape[0], first.shape[-1])
+        means = [
+            masked_mean(stream[name], None if mask is None else mask.get(name)) if name in stream else absent
+            for stream in streams
+            for name in self.modalities
+        ]
+        pooled: Tensor = torch.stack(means, dim=1).unflatten(1, (len(streams), len(self.modalities)))
+        return pooled
+
+    def _pooled_codes(
+        self,
+        levels: Sequence[IntraCEDOutput],
+        mask: Mapping[str, Tensor | None] | None,
+        bases: Sequence[Bases],
+    ) -> tuple[Tensor, Tensor]:
+        """The streams' means, (B, L, M, d) each: those of the codes, in the ambient width."""
+        shared = self._pooled([level.shared_code for level in levels], mask)
+        private = self._pooled([level.private_code for level in levels], mask)
+        return (
+            torch.einsum("blmr,ldr->blmd", shared, torch.stack([own.shared for own in bases]).to(shared.dtype)),
+            torch.einsum("blmr,lmdr->blmd", private, torch.stack([own.private for own in bases]).to(private.dtype)),
         )
-        normed: Tensor = norm(pooled)
-        return normed.masked_fill(present[:, None, :, None] == 0, 0.0)
 
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:

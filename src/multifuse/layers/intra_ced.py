@@ -15,7 +15,10 @@ from multifuse.masks import has_tokens
 
 
 class IntraCEDOutput(NamedTuple):
-    """One level after its exchange, by modality. All but ``tokens`` are 0 at padding, where ``tokens`` is the input."""
+    """One level after its exchange, by modality. All but ``tokens`` are 0 at padding, where ``tokens`` is the input.
+
+    ``tokens``, ``shared`` and ``private`` are empty where `IntraCED` was asked for the codes alone.
+    """
 
     tokens: dict[str, Tensor]
     """(B, T, d): the input plus what the exchange brought, ``h + alpha Attn U_sh^T``."""
@@ -31,8 +34,9 @@ class IntraCEDOutput(NamedTuple):
     """(B, T): alpha, the share with which a token takes part."""
 
 
-class _KeysValues(NamedTuple):
-    keys: Tensor  # (B, heads, T, head width)
+class _Projected(NamedTuple):
+    queries: Tensor  # (B, heads, T, head width)
+    keys: Tensor
     values: Tensor
     mask: Tensor | None  # (B, T)
     present: Tensor  # (B,) bool: the sample has a real token of this modality
@@ -53,14 +57,15 @@ class IntraCED(nn.Module):
         shared_rank, private_rank: r_s and r_p, ``r_s + r_p <= d``.
         num_heads: divides ``shared_rank``.
         gamma: scale of the token budget; 0 gives the identity, ``tokens == h``.
-        dropout: on what a token takes from the others, in training (ours: on the attention weights it would keep a
-            tensor of T x T numbers).
+        dropout: of whole channels of a sample in what it takes from the others, in training (ours: on the attention
+            weights it would keep a tensor of T x T numbers).
         init_participation: the budget's participation before training.
         parametrization: of the bases, see `StiefelProjector`.
 
-    ``forward(tokens, mask=None, bases=None)``: tokens a dict of (B, T_m, d); mask a dict of (B, T_m) bool, True = real
-    token. A modality may be left out, ``None``, or fully masked for some samples: the others then see what they would
-    see without it. ``bases`` passes in this level's bases when a model computes those of all levels at once.
+    ``forward(tokens, mask=None, bases=None, codes_only=False)``: tokens a dict of (B, T_m, d); mask a dict of (B, T_m)
+    bool, True = real token. A modality may be left out, ``None``, or fully masked for some samples: the others then see
+    what they would see without it. ``bases`` passes in this level's bases when a model computes those of all levels at
+    once; ``codes_only`` leaves out the streams of the tokens' width, for a reader of the codes.
 
     Raises:
         ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
@@ -84,17 +89,16 @@ class IntraCED(nn.Module):
         checks.positive_integer("num_heads", num_heads)
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
-        self.num_heads, self.dropout = num_heads, nn.Dropout(checks.in_range("dropout", dropout, 0.0, 1.0))
+        self.num_heads, self.dropout = num_heads, nn.Dropout1d(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projector = StiefelProjector(dim, shared_rank, private_rank, modalities, parametrization)
         self.modalities = self.projector.modalities
         self.budget = TokenBudget(gamma, init_participation)
-        self.query = nn.Linear(shared_rank, shared_rank)
-        self.key_value = nn.Linear(shared_rank, 2 * shared_rank)
+        self.query_key_value = nn.Linear(shared_rank, 3 * shared_rank)
         self.output = nn.Linear(shared_rank, shared_rank)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for linear in (self.query, self.key_value, self.output):
+        for linear in (self.query_key_value, self.output):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -103,26 +107,22 @@ class IntraCED(nn.Module):
         tokens: Mapping[str, Tensor | None],
         mask: Mapping[str, Tensor | None] | None = None,
         bases: Bases | None = None,
+        codes_only: bool = False,
     ) -> IntraCEDOutput:
         present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
         bases = self.projector.bases() if bases is None else bases
         codes = self.projector.codes({name: given.values for name, given in present.items()}, bases)
         activation = self._activation(codes.shared, present)
         brought = self._exchange(codes.shared, present, activation)
-        output = IntraCEDOutput({}, {}, {}, {}, codes.private, activation)
-        for name, given in present.items():
-            to_ambient = bases.shared.mT.to(given.values.dtype)
-            own = bases.private[self.modalities.index(name)].mT.to(given.values.dtype)
+        shared = {name: code + brought[name] if name in brought else code for name, code in codes.shared.items()}
+        output = IntraCEDOutput({}, {}, {}, shared, codes.private, activation)
+        for name in () if codes_only else present:
             original = tokens[name]
             assert original is not None
-            shared_code = codes.shared[name]
-            if name in brought:
-                output.tokens[name] = original + brought[name] @ to_ambient
-                shared_code = shared_code + brought[name]
-            else:
-                output.tokens[name] = original
-            output.shared_code[name] = shared_code
-            output.shared[name] = shared_code @ to_ambient
+            to_ambient = bases.shared.mT.to(shared[name].dtype)
+            own = bases.private[self.modalities.index(name)].mT.to(shared[name].dtype)
+            output.tokens[name] = original + brought[name] @ to_ambient if name in brought else original
+            output.shared[name] = shared[name] @ to_ambient
             output.private[name] = codes.private[name] @ own
         return output
 
@@ -140,21 +140,21 @@ class IntraCED(nn.Module):
         """What every modality takes from the others, (B, T, r_s), 0 at padding and where a sample has no other."""
         if self.budget.gamma == 0 or len(present) == 1:
             return {}
-        sources = {name: self._keys_values(shared[name], present[name].mask) for name in present}
+        projected = {name: self._projected(shared[name], given.mask) for name, given in present.items()}
         brought = {}
-        for name in present:
-            others = [source for other, source in sources.items() if other != name]
-            attended = self._attend(self._heads(self.query(shared[name])), others)
-            share = activation[name].unsqueeze(-1).to(attended.dtype)
+        for name, own in projected.items():
+            others = [source for other, source in projected.items() if other != name]
+            attended = self.output(self._attend(own.queries, others))
             reachable = torch.stack([source.present for source in others]).any(dim=0)
-            brought[name] = torch.where(reachable[:, None, None], share * self.dropout(self.output(attended)), 0.0)
+            share = activation[name].masked_fill(~reachable.unsqueeze(-1), 0.0).unsqueeze(-1).to(attended.dtype)
+            brought[name] = share * self.dropout(attended.transpose(1, 2)).transpose(1, 2)
         return brought
 
-    def _keys_values(self, code: Tensor, mask: Tensor | None) -> _KeysValues:
-        keys, values = self.key_value(code).chunk(2, dim=-1)
-        return _KeysValues(self._heads(keys), self._heads(values), mask, has_tokens(code, mask))
+    def _projected(self, code: Tensor, mask: Tensor | None) -> _Projected:
+        queries, keys, values = self.query_key_value(code).chunk(3, dim=-1)
+        return _Projected(self._heads(queries), self._heads(keys), self._heads(values), mask, has_tokens(code, mask))
 
-    def _attend(self, queries: Tensor, others: list[_KeysValues]) -> Tensor:
+    def _attend(self, queries: Tensor, others: list[_Projected]) -> Tensor:
         """Attention over the real tokens of the other modalities: (B, heads, T, width) -> (B, T, r_s)."""
         attended = scaled_dot_product_attention(
             queries,
@@ -169,7 +169,7 @@ class IntraCED(nn.Module):
         return heads
 
 
-def _key_mask(others: list[_KeysValues]) -> Tensor | None:
+def _key_mask(others: list[_Projected]) -> Tensor | None:
     """The keys' mask (B, 1, 1, keys), for all queries; a sample without keys attends to all, and is zeroed later."""
     if all(source.mask is None for source in others):
         return None

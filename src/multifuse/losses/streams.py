@@ -48,16 +48,16 @@ def checked(
     """Checks the levels that a loss is given and tells their modalities."""
     if not levels:
         raise ValueError("levels must hold at least one level, got none")
-    names = tuple(levels[0].tokens) if modalities is None else modalities
+    names = tuple(levels[0].shared_code) if modalities is None else modalities
     for index, level in enumerate(levels):
-        if set(level.tokens) != set(levels[0].tokens):
+        if set(level.shared_code) != set(levels[0].shared_code):
             raise ValueError(
-                f"levels[{index}] has modalities {sorted(level.tokens)}, levels[0] {sorted(levels[0].tokens)}"
+                f"levels[{index}] has modalities {sorted(level.shared_code)}, levels[0] {sorted(levels[0].shared_code)}"
             )
-        checks.known_modalities(f"levels[{index}]", level.tokens, names)
+        checks.known_modalities(f"levels[{index}]", level.shared_code, names)
     for name, real in ({} if mask is None else mask).items():
-        if real is not None and name in levels[0].tokens:
-            checks.token_mask(f"mask[{name!r}]", real, *levels[0].tokens[name].shape[:2])
+        if real is not None and name in levels[0].shared_code:
+            checks.token_mask(f"mask[{name!r}]", real, *levels[0].shared_code[name].shape[:2])
     return names
 
 
@@ -73,7 +73,7 @@ def measure(
     first = next(iter(levels[0].shared_code))
     shared_rank = levels[0].shared_code[first].shape[-1]
     private_rank = levels[0].private_code[first].shape[-1]
-    with without_autocast(levels[0].tokens[first].device):
+    with without_autocast(levels[0].shared_code[first].device):
         token_rows = [_token_rows(levels, mask, name, first) for name in modalities]
         pair_rows = [_pair_rows(levels, mask, pair, first) for pair in combinations(modalities, 2)]
         moments = moments_of([*token_rows, *pair_rows], synchronise)

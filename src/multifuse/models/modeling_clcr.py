@@ -30,6 +30,7 @@ class CLCRModelOutput(ModelOutput):
     fused: Tensor | None = None
     """(B, 2d)."""
     levels: tuple[IntraCEDOutput, ...] | None = None
+    """Codes and activations; the streams of the tokens' width are not computed."""
     aggregate: InterCADOutput | None = None
     mask: dict[str, Tensor | None] | None = None
     """The token masks that were used, those from ``attention_mask`` among them."""
@@ -144,9 +145,10 @@ class CLCRModel(CLCRPreTrainedModel):
         levels = self._arranged(self.hierarchy(inputs, masks))
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
         exchanged = tuple(
-            exchange(tokens, masks, own) for exchange, tokens, own in zip(self._exchanges(), levels, bases, strict=True)
+            exchange(tokens, masks, own, codes_only=True)
+            for exchange, tokens, own in zip(self._exchanges(), levels, bases, strict=True)
         )
-        aggregate = self.aggregation(exchanged, masks)
+        aggregate = self.aggregation(exchanged, masks, bases)
         return CLCRModelOutput(fused=aggregate.fused, levels=exchanged, aggregate=aggregate, mask=masks)
 
     def _exchanges(self) -> list[IntraCED]:
