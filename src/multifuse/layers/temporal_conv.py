@@ -9,8 +9,9 @@ from multifuse import checks
 class TemporalConvLevels(nn.Module):
     """Computes L sequences whose receptive field grows with the level.
 
-    Stage l is a residual block of two convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 / 16, 32);
-    padding is masked to zero before each, so padding tokens change nothing, and the length is kept. T = 1 is legal.
+    Stage l is a residual block of two convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 /
+    16, 32); padding is masked to zero before each, so padding tokens change nothing, and the length is kept. T = 1 is
+    legal.
     A stage is separable, as in Conv-TasNet (arXiv 1809.07454): its convolutions take every channel along time, then a
     linear map mixes the channels.
 
@@ -18,7 +19,7 @@ class TemporalConvLevels(nn.Module):
         input_dim: width of the input features.
         dim: width of every level, also ``output_dim``.
         num_levels: L.
-        dropout: of whole channels of a sample, on the input and after each convolution, in training (as in the TCN of
+        dropout: of whole channels of a sample, on the input and after each stage, in training (as in the TCN of
             Bai, Kolter and Koltun, arXiv 1803.01271).
 
     ``forward(inputs, mask)``: (B, T, input_dim), (B, T) bool or ``None`` -> list of L tensors (B, T, dim).
