@@ -20,14 +20,16 @@ import torch
 import transformers
 
 import multifuse
-from benchmarks import frames_speed, import_speed, length_speed, op_speed, step_speed
+from benchmarks import frames_speed, import_speed, length_speed, op_speed, queries_speed, step_profile, step_speed
 from benchmarks.length_speed import Length
+from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
 from multifuse.files import whole
 
 RESULTS = Path(__file__).parent / "results"
 TOLERATED = 1.2
 IMPORT_LIMIT = 0.25
+GAMMAS = (1.0, 0.5, 0.1, 0.02)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Report:
     machine: dict[str, Any]
     comparisons: list[Comparison]
     lengths: list[Length]
+    operators: list[Operator]
+    taking_part: dict[str, float]
+    """By gamma: the share of tokens with alpha > 0."""
     import_seconds: float
 
     def as_json(self) -> str:
@@ -62,6 +67,16 @@ class Report:
             "|---|---|---|",
             *(f"| {length.tokens} | {length.seconds:.3f} | {length.mebibytes:.0f} |" for length in self.lengths),
             "",
+            "Where the time of CLCR's training step goes, by operator:",
+            "",
+            "| operator | share | calls a step |",
+            "|---|---|---|",
+            *(f"| `{own.name}` | {100 * own.share:.1f} % | {own.calls:.0f} |" for own in self.operators),
+            "",
+            "Tokens with alpha > 0 in a budget before training: "
+            + ", ".join(f"{100 * share:.0f} % at gamma {gamma}" for gamma, share in self.taking_part.items())
+            + ".",
+            "",
             f"`import multifuse` adds {self.import_seconds:.2f} s to `import torch` (limit {IMPORT_LIMIT} s).",
         ]
         return "\n".join(lines) + "\n"
@@ -84,14 +99,16 @@ def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
 def measured(seconds: float) -> Report:
     """Runs everything, and prints each figure as it comes."""
     comparisons = []
-    groups = (op_speed.compare(seconds), frames_speed.compare(seconds), step_speed.compare(seconds))
-    for comparison in chain.from_iterable(groups):
+    groups = (op_speed, frames_speed, step_speed, queries_speed)
+    for comparison in chain.from_iterable(group.compare(seconds) for group in groups):
         print(_row(comparison), flush=True)
         comparisons.append(comparison)
     return Report(
         _machine(),
         comparisons,
         list(_printed(length_speed.measure(torch.get_num_threads()))),
+        step_profile.measure(),
+        {str(gamma): queries_speed.taking_part(gamma) for gamma in GAMMAS},
         import_speed.added_seconds(),
     )
 

@@ -22,9 +22,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
 
 def compare(seconds: float) -> Iterator[Comparison]:
     """The whole step, its parts, and the exchange against torch's attention."""
-    torch.manual_seed(0)
-    inputs = {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}
-    labels = torch.randn(BATCH)
+    inputs, labels = _batch()
     model = _clcr()
     functions = {"ours": _step(model, lambda: _loss(model, inputs, labels))}
     for name, peer in {
@@ -47,6 +45,18 @@ def compare(seconds: float) -> Iterator[Comparison]:
         target = 0.1 if name.startswith("Stiefel") else None
         yield Comparison(f"share of {name} in a step", "CLCR's step", times[name], times["ours"], target)
     yield _exchange(seconds)
+
+
+def training_step() -> Callable[[], object]:
+    """One training step of the reference configuration at MOSI's sizes."""
+    inputs, labels = _batch()
+    model = _clcr()
+    return _step(model, lambda: _loss(model, inputs, labels))
+
+
+def _batch() -> tuple[dict[str, Tensor], Tensor]:
+    torch.manual_seed(0)
+    return {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}, torch.randn(BATCH)
 
 
 def _clcr(**changes: object) -> CLCRForPrediction:

@@ -23,15 +23,14 @@ struct Vector {
 // The sum of a vector's lanes, as a tree.
 template <typename T, typename Values>
 MULTIFUSE_INLINE T sum_of_lanes(const Values& values) {
-  constexpr int64_t kLanes = sizeof(Values) / sizeof(T);
-  T lanes[kLanes];
-  std::memcpy(lanes, &values, sizeof(lanes));
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t lane = 0; lane < width; ++lane) {
-      lanes[lane] += lanes[lane + width];
-    }
+  if constexpr (sizeof(Values) == 2 * sizeof(T)) {
+    return values[0] + values[1];
+  } else {
+    typedef T Half __attribute__((vector_size(sizeof(Values) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &values, sizeof(halves));
+    return sum_of_lanes<T>(halves[0] + halves[1]);
   }
-  return lanes[0];
 }
 
 // The sums of a row's tokens at a threshold, lane by lane.

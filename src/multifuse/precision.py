@@ -1,8 +1,9 @@
-"""Switching autocast off, on every kind of device."""
+"""The precision that statistics and bases are computed in."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -11,3 +12,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
         return nullcontext()
     context: AbstractContextManager[object] = torch.autocast(device.type, enabled=False)
     return context
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half types in float32, the others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

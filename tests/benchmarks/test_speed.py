@@ -12,6 +12,7 @@ from benchmarks import speed
 from benchmarks.length_speed import Length
 from benchmarks.op_speed import sort_based
 from benchmarks.speed import Report, regressions
+from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing, in_turns
 from multifuse.ops import project_capped_simplex
 
@@ -26,7 +27,15 @@ def comparison(ours: float, theirs: float, target: float | None = None) -> Compa
 
 def report(ours: float) -> Report:
     machine = {"processor": "A Processor (TM) AVX2", "threads": 2}
-    return Report(machine, [comparison(ours, 2.0, 1.5)], [Length(64, 0.5, 3.0)], 0.1)
+    operators = [Operator("aten::mm", 0.25, 7.0)]
+    return Report(
+        machine,
+        [comparison(ours, 2.0, 1.5)],
+        [Length(64, 0.5, 3.0)],
+        operators,
+        {"0.5": 0.8},
+        0.1,
+    )
 
 
 def test_functions_take_turns_and_short_ones_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

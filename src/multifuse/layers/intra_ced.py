@@ -9,9 +9,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from multifuse import checks
 from multifuse.checks import Tokens
+from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
 from multifuse.layers.token_budget import TokenBudget
 from multifuse.masks import has_tokens
+from multifuse.precision import at_least_float32
 
 
 class IntraCEDOutput(NamedTuple):
@@ -89,7 +91,7 @@ class IntraCED(nn.Module):
         checks.positive_integer("num_heads", num_heads)
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
-        self.num_heads, self.dropout = num_heads, nn.Dropout1d(checks.in_range("dropout", dropout, 0.0, 1.0))
+        self.num_heads, self.dropout = num_heads, ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projector = StiefelProjector(dim, shared_rank, private_rank, modalities, parametrization)
         self.modalities = self.projector.modalities
         self.budget = TokenBudget(gamma, init_participation)
@@ -130,7 +132,7 @@ class IntraCED(nn.Module):
         """alpha by modality, from the evidence ``e_t = ||h_t U_sh||_2``, in float32 or better."""
         activation = {}
         for name, code in shared.items():
-            code = code.to(torch.promote_types(code.dtype, torch.float32))
+            code = at_least_float32(code)
             activation[name] = self.budget(torch.linalg.vector_norm(code, dim=-1), present[name].mask)
         return activation
 
@@ -147,7 +149,7 @@ class IntraCED(nn.Module):
             attended = self.output(self._attend(own.queries, others))
             reachable = torch.stack([source.present for source in others]).any(dim=0)
             share = activation[name].masked_fill(~reachable.unsqueeze(-1), 0.0).unsqueeze(-1).to(attended.dtype)
-            brought[name] = share * self.dropout(attended.transpose(1, 2)).transpose(1, 2)
+            brought[name] = share * self.dropout(attended)
         return brought
 
     def _projected(self, code: Tensor, mask: Tensor | None) -> _Projected:

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from multifuse import checks
 from multifuse.layers.frames import shared_and_private_frames
-from multifuse.precision import without_autocast
+from multifuse.precision import at_least_float32, without_autocast
 
 
 class Bases(NamedTuple):
@@ -96,7 +96,7 @@ class StiefelProjector(nn.Module):
         return bases_of_levels([self])[0]
 
     def _rotated(self) -> Bases:
-        rotation = self.rotation.to(torch.promote_types(self.rotation.dtype, torch.float32))
+        rotation = at_least_float32(self.rotation)
         shared, complement = rotation[:, : self.shared_rank], rotation[:, self.shared_rank :]
         with without_autocast(rotation.device):
             return Bases(shared, complement @ self.private_in_complement.to(rotation.dtype))

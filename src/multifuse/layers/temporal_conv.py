@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse import checks
+from multifuse.layers.channel_dropout import ChannelDropout
 
 
 class TemporalConvLevels(nn.Module):
@@ -32,7 +33,7 @@ class TemporalConvLevels(nn.Module):
         self.input_dim = checks.positive_integer("input_dim", input_dim)
         self.output_dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
-        self.dropout = nn.Dropout1d(dropout)
+        self.dropout = ChannelDropout(dropout)
         self.projection = nn.Linear(input_dim, dim)
         self.stages = nn.ModuleList(_Stage(dim, 4**level, dropout) for level in range(num_levels))
 
@@ -40,7 +41,7 @@ class TemporalConvLevels(nn.Module):
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
         padding = None if mask is None else ~mask.unsqueeze(-1)
-        hidden = self.projection(self.dropout(inputs.transpose(1, 2)).transpose(1, 2))
+        hidden = self.projection(self.dropout(inputs))
         levels = []
         for stage in self.stages:
             hidden = stage(hidden, padding)
@@ -57,7 +58,7 @@ class _Stage(nn.Module):
             for step in (dilation, 2 * dilation)
         )
         self.mixer = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout1d(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, hidden: Tensor, padding: Tensor | None) -> Tensor:
         update: Tensor = self.norm(hidden)
@@ -66,8 +67,8 @@ class _Stage(nn.Module):
             if padding is not None:
                 update = update.masked_fill(padding, 0.0)
             update = nn.functional.gelu(_convolved(update, convolution))
-        update = self.dropout(self.mixer(update).transpose(1, 2)).transpose(1, 2)
-        return hidden + update
+        brought: Tensor = self.dropout(self.mixer(update))
+        return hidden + brought
 
 
 def _convolved(tokens: Tensor, convolution: nn.Conv1d) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from multifuse import checks
 from multifuse.masks import token_count
 from multifuse.ops import project_capped_simplex
+from multifuse.precision import at_least_float32
 
 
 class TokenBudget(nn.Module):
@@ -54,7 +55,7 @@ class TokenBudget(nn.Module):
             )
         if mask is not None:
             mask = checks.token_mask("mask", mask, *evidence.shape)
-        evidence = evidence.to(torch.promote_types(evidence.dtype, torch.float32))
+        evidence = at_least_float32(evidence)
         count = token_count(evidence, mask)
         score = self.log_sharpness.exp() * (standardised(evidence, mask, count) - self.threshold)
         budget = self.gamma * torch.sigmoid(self.participation_logit) * count

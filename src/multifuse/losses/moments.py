@@ -13,6 +13,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
+from multifuse.precision import at_least_float32
+
 
 class Rows(NamedTuple):
     """Rows of features ``values`` (N, D), the holder's own, of which ``mask`` (N,) bool names the real ones (all)."""
@@ -106,7 +108,7 @@ def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor
 
 def moments_of(groups: Sequence[Rows], synchronise: bool) -> list[Moments]:
     """Computes the moments of every group of rows, in float32 or better. The rows are centred where they lie."""
-    groups = [Rows(_at_least_float32(group.values), group.mask) for group in groups]
+    groups = [Rows(at_least_float32(group.values), group.mask) for group in groups]
     groups = [Rows(_zeroed(group.values, group.mask), group.mask) for group in groups]
     counts = [_count(group) for group in groups]
     first = _reduced([torch.cat([count[None], rows.values.sum(0)]) for count, rows in zip(counts, groups)], synchronise)
@@ -149,7 +151,3 @@ def _count(rows: Rows) -> Tensor:
 
 def _zeroed(values: Tensor, mask: Tensor | None) -> Tensor:
     return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

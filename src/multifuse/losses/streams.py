@@ -18,7 +18,7 @@ from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import Moments, Rows, moments_of
 from multifuse.losses.whitening import debiased, precise, squared_correlation, whitening
 from multifuse.masks import has_tokens, masked_mean
-from multifuse.precision import without_autocast
+from multifuse.precision import at_least_float32, without_autocast
 
 
 class Correlations(NamedTuple):
@@ -90,7 +90,8 @@ def _token_rows(
     present = name in levels[0].shared_code
     source = name if present else first
     codes = [code for level in levels for code in (level.shared_code[source], level.private_code[source])]
-    rows = torch.cat([code.float() if code.dtype.itemsize < 4 else code for code in codes], dim=-1).flatten(0, 1)
+    # Flattened first: what is concatenated is then no view, and is centred where it lies at no further cost.
+    rows = torch.cat([at_least_float32(code).flatten(0, 1) for code in codes], dim=-1)
     if not present:
         return Rows(rows[:0], None)
     real = None if mask is None else mask.get(name)
@@ -105,9 +106,7 @@ def _pair_rows(
     names = pair if present else (first, first)
     real = {name: None if mask is None else mask.get(name) for name in names}
     codes = [(level.private_code[name], real[name]) for level in levels for name in names]
-    rows = torch.cat(
-        [masked_mean(code.float() if code.dtype.itemsize < 4 else code, keep) for code, keep in codes], dim=-1
-    )
+    rows = torch.cat([masked_mean(at_least_float32(code), keep) for code, keep in codes], dim=-1)
     if not present:
         return Rows(rows[:0], None)
     both = [has_tokens(levels[0].private_code[name], real[name]) for name in names]
