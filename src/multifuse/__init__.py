@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multifuse.losses import WhiteningXCorrLoss as WhiteningXCorrLoss
     from multifuse.models import CLCRConfig as CLCRConfig
     from multifuse.models import CLCRForPrediction as CLCRForPrediction
+    from multifuse.models import CLCRForSegmentPrediction as CLCRForSegmentPrediction
     from multifuse.models import CLCRModel as CLCRModel
 
 # Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
@@ -34,6 +35,7 @@ _HOMES = {
     "WhiteningXCorrLoss": "multifuse.losses",
     "CLCRConfig": "multifuse.models",
     "CLCRForPrediction": "multifuse.models",
+    "CLCRForSegmentPrediction": "multifuse.models",
     "CLCRModel": "multifuse.models",
 }
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

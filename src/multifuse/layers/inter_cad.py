@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from multifuse import checks
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.layers.stiefel import Bases
-from multifuse.masks import has_tokens, masked_mean
+from multifuse.masks import has_tokens, masked_mean, segment_means
 
 
 class InterCADOutput(NamedTuple):
-    """The aggregate. Columns of M follow the constructor's order, 0 for a modality that the sample lacks."""
+    """The aggregate. Columns of M follow the constructor's order, 0 for a modality that the sample lacks.
+
+    With segments, every field has their dimension S after the samples' B, and a segment is what is said of a sample.
+    """
 
     fused: Tensor
     """(B, 2d): ``shared`` and ``private``, concatenated."""
@@ -30,6 +33,29 @@ class InterCADOutput(NamedTuple):
     """(B, M): eta."""
     level_descriptors: Tensor
     """(B, L, d): g_l."""
+
+
+class _Samples(NamedTuple):
+    """What counts as a sample: all the real tokens of one, or each of ``segments`` equal parts of its time."""
+
+    mask: Mapping[str, Tensor | None]
+    segments: int | None
+
+    def mean(self, name: str, stream: Mapping[str, Tensor]) -> Tensor | None:
+        """The means of a modality's tokens, (B, width) or (B S, width); ``None`` where it was left out."""
+        if name not in stream:
+            return None
+        if self.segments is None:
+            return masked_mean(stream[name], self.mask.get(name))
+        return segment_means(stream[name], self.mask.get(name), self.segments)[0].flatten(0, 1)
+
+    def have_tokens(self, name: str, stream: Mapping[str, Tensor]) -> Tensor | None:
+        """Which samples have a token of a modality, (B,) or (B S,) bool."""
+        if name not in stream:
+            return None
+        if self.segments is None:
+            return has_tokens(stream[name], self.mask.get(name))
+        return segment_means(stream[name].unsqueeze(-1), self.mask.get(name), self.segments)[1].flatten()
 
 
 class InterCAD(nn.Module):
@@ -55,8 +81,9 @@ class InterCAD(nn.Module):
         level_floor, modality_floor: a uniform share mixed into omega and beta, in [0, 1] (ours; 0 = off). The floor of
             beta spreads over the modalities that a sample has.
 
-    ``forward(levels, mask=None, bases=None)``: the `IntraCEDOutput` of every level, one mask dict for all of them. With
-    the `Bases` of every level the streams are not read: their means are the codes', mapped to the tokens' width.
+    ``forward(levels, mask=None, bases=None, segments=None)``: the `IntraCEDOutput` of every level, one mask dict for
+    all of them. With the `Bases` of every level the streams are not read: their means are the codes', mapped to the
+    tokens' width. With ``segments``, S, each of S equal parts of a sample's time is aggregated by itself (ours).
 
     Raises:
         ValueError: a wrong number of levels, levels with different modalities, a wrong shape or mask.
@@ -112,16 +139,26 @@ class InterCAD(nn.Module):
         levels: Sequence[IntraCEDOutput],
         mask: Mapping[str, Tensor | None] | None = None,
         bases: Sequence[Bases] | None = None,
+        segments: int | None = None,
     ) -> InterCADOutput:
         self._check(levels, mask, bases)
-        present = self._present(levels[0], mask)
+        if segments is None:
+            return self._aggregate(levels, _Samples({} if mask is None else mask, None), bases)
+        checks.positive_integer("segments", segments)
+        output = self._aggregate(levels, _Samples({} if mask is None else mask, segments), bases)
+        return InterCADOutput(*(field.unflatten(0, (-1, segments)) for field in output))
+
+    def _aggregate(
+        self, levels: Sequence[IntraCEDOutput], samples: _Samples, bases: Sequence[Bases] | None
+    ) -> InterCADOutput:
+        present = self._present(levels[0], samples)
         if bases is None:
             pooled = (
-                self._pooled([level.shared for level in levels], mask),
-                self._pooled([level.private for level in levels], mask),
+                self._pooled([level.shared for level in levels], samples),
+                self._pooled([level.private for level in levels], samples),
             )
         else:
-            pooled = self._pooled_codes(levels, mask, bases)
+            pooled = self._pooled_codes(levels, samples, bases)
         shared, private = (
             norm(means).masked_fill(present[:, None, :, None] == 0, 0.0)
             for norm, means in zip((self.shared_norm, self.private_norm), pooled, strict=True)
@@ -161,38 +198,26 @@ class InterCAD(nn.Module):
             else:
                 checks.token_shapes("levels", level.shared, mask, self.modalities, self.dim)
 
-    def _present(self, level: IntraCEDOutput, mask: Mapping[str, Tensor | None] | None) -> Tensor:
+    def _present(self, level: IntraCEDOutput, samples: _Samples) -> Tensor:
         """(B, M) in float32: 1 where the sample has a real token of the modality."""
-        first = next(iter(level.activation.values()))
-        columns = []
-        for name in self.modalities:
-            if name in level.activation:
-                columns.append(has_tokens(level.activation[name], None if mask is None else mask.get(name)))
-            else:
-                columns.append(torch.zeros(first.shape[0], dtype=torch.bool, device=first.device))
-        return torch.stack(columns, dim=-1).float()
+        columns = [samples.have_tokens(name, level.activation) for name in self.modalities]
+        first = next(column for column in columns if column is not None)
+        return torch.stack([torch.zeros_like(first) if own is None else own for own in columns], dim=-1).float()
 
-    def _pooled(self, streams: Sequence[Mapping[str, Tensor]], mask: Mapping[str, Tensor | None] | None) -> Tensor:
+    def _pooled(self, streams: Sequence[Mapping[str, Tensor]], samples: _Samples) -> Tensor:
         """(B, L, M, width): masked means over the tokens, 0 for an absent modality."""
-        first = next(iter(streams[0].values()))
-        absent = first.new_zeros(first.shape[0], first.shape[-1])
-        means = [
-            masked_mean(stream[name], None if mask is None else mask.get(name)) if name in stream else absent
-            for stream in streams
-            for name in self.modalities
-        ]
-        pooled: Tensor = torch.stack(means, dim=1).unflatten(1, (len(streams), len(self.modalities)))
+        means = [samples.mean(name, stream) for stream in streams for name in self.modalities]
+        first = next(mean for mean in means if mean is not None)
+        present = [torch.zeros_like(first) if mean is None else mean for mean in means]
+        pooled: Tensor = torch.stack(present, dim=1).unflatten(1, (len(streams), len(self.modalities)))
         return pooled
 
     def _pooled_codes(
-        self,
-        levels: Sequence[IntraCEDOutput],
-        mask: Mapping[str, Tensor | None] | None,
-        bases: Sequence[Bases],
+        self, levels: Sequence[IntraCEDOutput], samples: _Samples, bases: Sequence[Bases]
     ) -> tuple[Tensor, Tensor]:
         """The streams' means, (B, L, M, d) each: those of the codes, in the ambient width."""
-        shared = self._pooled([level.shared_code for level in levels], mask)
-        private = self._pooled([level.private_code for level in levels], mask)
+        shared = self._pooled([level.shared_code for level in levels], samples)
+        private = self._pooled([level.private_code for level in levels], samples)
         return (
             torch.einsum("blmr,ldr->blmd", shared, torch.stack([own.shared for own in bases]).to(shared.dtype)),
             torch.einsum("blmr,lmdr->blmd", private, torch.stack([own.private for own in bases]).to(private.dtype)),

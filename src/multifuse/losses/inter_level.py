@@ -74,12 +74,12 @@ class InterLevelLoss(nn.Module):
 
 
 def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tensor:
-    """L_mix, averaged over the samples (of all ranks) that have any modality."""
+    """L_mix, averaged over the samples or segments (of all ranks) that have any modality."""
     dtype = torch.promote_types(aggregate.level_descriptors.dtype, torch.float32)
-    direction = normalize(aggregate.level_descriptors.to(dtype), dim=-1)
-    weights = aggregate.level_weights.to(dtype)
+    direction = normalize(aggregate.level_descriptors.flatten(0, -3).to(dtype), dim=-1)
+    weights = aggregate.level_weights.flatten(0, -2).to(dtype)
     with without_autocast(direction.device):
         disagreement = (1 - direction @ direction.mT) / 2
     both = weights.unsqueeze(-1) * weights.unsqueeze(-2)
-    present = (aggregate.modality_weights > 0).any(dim=-1)
+    present = (aggregate.modality_weights > 0).any(dim=-1).flatten()
     return mean_over_ranks((both * disagreement)[:, upper].sum(-1), present, synchronise)

@@ -1,6 +1,19 @@
 """CLCR as Hugging Face classes."""
 
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRForPrediction, CLCRModel, CLCRModelOutput, CLCRPredictionOutput
+from multifuse.models.modeling_clcr import (
+    CLCRForPrediction,
+    CLCRForSegmentPrediction,
+    CLCRModel,
+    CLCRModelOutput,
+    CLCRPredictionOutput,
+)
 
-__all__ = ["CLCRConfig", "CLCRForPrediction", "CLCRModel", "CLCRModelOutput", "CLCRPredictionOutput"]
+__all__ = [
+    "CLCRConfig",
+    "CLCRForPrediction",
+    "CLCRForSegmentPrediction",
+    "CLCRModel",
+    "CLCRModelOutput",
+    "CLCRPredictionOutput",
+]

@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from multifuse import checks
 
 ENCODERS = ("temporal_conv", "text")
+_COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "stiefel_parametrization": ("cholesky", "geotorch"),
@@ -38,6 +39,7 @@ class CLCRConfig(PreTrainedConfig):
         use_intra_ced: False = alpha is 0 everywhere.
         use_inter_cad: False = uniform level and modality weights, gates of 1.
         shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
+        num_segments: S, of `CLCRForSegmentPrediction`.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
         problem_type, num_labels: as everywhere in transformers; default a regression with one label.
 
@@ -73,6 +75,7 @@ class CLCRConfig(PreTrainedConfig):
     use_intra_ced: bool = True
     use_inter_cad: bool = True
     shuffle_levels: bool = False
+    num_segments: int = 10
     regression_loss: str = "l1"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -114,7 +117,7 @@ class CLCRConfig(PreTrainedConfig):
                 raise ValueError(
                     f"modalities[{name!r}]['config'] must be a transformers config's dict with 'model_type'"
                 )
-        for name in ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions"):
+        for name in _COUNTS:
             checks.positive_integer(name, getattr(self, name))
         checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank)
         if self.shared_rank % self.num_heads:

@@ -21,6 +21,8 @@ from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.streams import measure
 from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.pretrained_text import load_pretrained, text_encoder
+from multifuse.models.task_loss import loss_per_sample
 
 
 @dataclass
@@ -28,7 +30,7 @@ class CLCRModelOutput(ModelOutput):
     """What `CLCRModel` computes."""
 
     fused: Tensor | None = None
-    """(B, 2d)."""
+    """(B, 2d), or (B, S, 2d) of S segments."""
     levels: tuple[IntraCEDOutput, ...] | None = None
     """Codes and activations; the streams of the tokens' width are not computed."""
     aggregate: InterCADOutput | None = None
@@ -38,7 +40,10 @@ class CLCRModelOutput(ModelOutput):
 
 @dataclass
 class CLCRPredictionOutput(ModelOutput):
-    """What `CLCRForPrediction` computes. B samples, L levels, M modalities in the config's order."""
+    """What `CLCRForPrediction` computes. B samples, L levels, M modalities in the config's order.
+
+    Of `CLCRForSegmentPrediction`, logits, weights and gates have a dimension of S segments after B.
+    """
 
     loss: Tensor | None = None
     """A scalar, with labels: task + lambda_intra * intra + lambda_inter * inter."""
@@ -71,10 +76,16 @@ class CLCRPreTrainedModel(PreTrainedModel):
         if callable(reset):
             reset()
 
-    def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over samples, of all ranks in training: each rank counts with the samples it holds."""
-        per_sample, counted = _loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
-        return mean_over_ranks(per_sample, counted, self.training)
+    def task_loss(self, logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
+        """The mean over samples, of all ranks in training: each rank counts with the samples it holds.
+
+        Samples with an ``ignored`` label do not count (class indices of -100 never do).
+        """
+        left_out = torch.zeros_like(labels, dtype=torch.bool) if ignored is None else labels == ignored
+        if self.config.problem_type != "single_label_classification":
+            labels = labels.masked_fill(left_out, 0)
+        per_sample, counted = loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
+        return mean_over_ranks(per_sample, counted & ~left_out.view(len(left_out), -1).any(dim=1), self.training)
 
 
 class CLCRModel(CLCRPreTrainedModel):
@@ -83,7 +94,8 @@ class CLCRModel(CLCRPreTrainedModel):
     ``forward(inputs, mask=None)``: inputs by modality, features (B, T, input_size), token ids (B, T), or a mapping with
     ``input_ids`` and more for a text encoder; mask by modality (B, T) bool, True = real token. A text mapping's
     ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``. ``labels`` are taken
-    for the contract's sake and ignored: the model without a head has no loss.
+    for the contract's sake and ignored: the model without a head has no loss. ``segments`` as in `InterCAD`: ``fused``
+    is (B, S, 2d) then.
 
     Source: CLCR (arXiv 2602.19605), section 3.
     """
@@ -138,6 +150,7 @@ class CLCRModel(CLCRPreTrainedModel):
         inputs: Mapping[str, Any],
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
+        segments: int | None = None,
     ) -> CLCRModelOutput:
         masks = token_masks(inputs, mask)
         checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
@@ -148,7 +161,7 @@ class CLCRModel(CLCRPreTrainedModel):
             exchange(tokens, masks, own, codes_only=True)
             for exchange, tokens, own in zip(self._exchanges(), levels, bases, strict=True)
         )
-        aggregate = self.aggregation(exchanged, masks, bases)
+        aggregate = self.aggregation(exchanged, masks, bases, segments)
         return CLCRModelOutput(fused=aggregate.fused, levels=exchanged, aggregate=aggregate, mask=masks)
 
     def _exchanges(self) -> list[IntraCED]:
@@ -201,7 +214,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        encoded = self.clcr(inputs, mask)
+        encoded = self.clcr(inputs, mask, segments=self.segments)
         logits = self.head(encoded.fused)
         terms = None if labels is None else self._terms(encoded, logits, labels)
         return CLCRPredictionOutput(
@@ -214,6 +227,14 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             terms=terms,
         )
 
+    @property
+    def segments(self) -> int | None:
+        """The parts of a sample's time that have logits of their own; ``None``: the sample has."""
+        return None
+
+    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.task_loss(logits, labels)
+
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         total = terms["task"]
         for weight, name in ((self.config.lambda_intra, "intra_total"), (self.config.lambda_inter, "inter_total")):
@@ -223,7 +244,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 
     def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The task's loss, and in training the regularisers that have a weight."""
-        terms = {"task": self.task_loss(logits.float(), labels)}
+        terms = {"task": self._task_loss(logits.float(), labels)}
         weights = (self.config.lambda_intra, self.config.lambda_inter)
         if not self.training or not any(weights):
             return terms
@@ -241,32 +262,28 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         return terms
 
 
-_REGRESSION_LOSSES = {
-    "l1": nn.functional.l1_loss,
-    "mse": nn.functional.mse_loss,
-    "smooth_l1": nn.functional.smooth_l1_loss,
-}
+class CLCRForSegmentPrediction(CLCRForPrediction):
+    """Predicts for each of ``config.num_segments``, S, equal parts of a sample's time (ours; for localisation in AVE).
 
+    The hierarchy and the exchange see the whole sample; InterCAD aggregates every segment by itself, and the head reads
+    it. A segment holds the tokens that overlap its time, so that sequences shorter than S serve too.
 
-def _loss_per_sample(
-    logits: Tensor, labels: Tensor, problem_type: str | None, regression_loss: str
-) -> tuple[Tensor, Tensor]:
-    """Losses (B,) and which of them count (B,)."""
-    everyone = torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
-    if problem_type == "single_label_classification":
-        if labels.shape != logits.shape[:1] or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be class indices ({logits.shape[0]},), got {labels.dtype} {tuple(labels.shape)}"
-            )
-        return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=-100), labels != -100
-    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
-        raise ValueError(f"labels must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}")
-    labels = labels.view_as(logits).to(logits.dtype)
-    if problem_type == "multi_label_classification":
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    else:
-        loss = _REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
-    return loss.mean(dim=-1), everyone
+    ``forward(inputs, mask=None, labels=None)``: as `CLCRForPrediction`; labels (B, S), or (B, S, num_labels) of
+    several, -100 for a segment that does not count. Logits are (B, S, num_labels).
+
+    Raises:
+        ValueError: labels for another number of segments.
+    """
+
+    @property
+    def segments(self) -> int | None:
+        return int(self.config.num_segments)
+
+    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.ndim < 2 or labels.shape[:2] != logits.shape[:2]:
+            expected = tuple(logits.shape[:2])
+            raise ValueError(f"labels must have shape {expected}, samples and segments, got {tuple(labels.shape)}")
+        return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=-100)
 
 
 def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
@@ -284,26 +301,6 @@ def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | N
         if masks[name] is None and isinstance(given, Mapping) and "attention_mask" in given:
             masks[name] = given["attention_mask"].bool()
     return masks
-
-
-def text_encoder(config: Mapping[str, Any]) -> nn.Module:
-    """Builds a text encoder, with fresh weights, from a transformers config's dict."""
-    fields = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
-    return _without_pooler(AutoModel.from_config(AutoConfig.for_model(**fields)))
-
-
-def load_pretrained(levels: TextLevels, name_or_folder: str) -> None:
-    """Copies a pretrained encoder's weights into one of the same architecture."""
-    pretrained = _without_pooler(AutoModel.from_pretrained(name_or_folder, dtype=torch.float32))
-    levels.model.load_state_dict(pretrained.state_dict())
-
-
-def _without_pooler(model: Any) -> nn.Module:
-    """Drops the pooler, whose weights no level reads, so that no parameter goes without a gradient."""
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    encoder: nn.Module = model
-    return encoder
 
 
 AutoConfig.register("clcr", CLCRConfig)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from multifuse.layers.text_levels import TextLevels
 from multifuse.masks import masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, text_encoder, token_masks
+from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, token_masks
+from multifuse.models.pretrained_text import text_encoder
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):

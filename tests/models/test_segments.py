@@ -1,0 +1,116 @@
+"""CLCRForSegmentPrediction: segments by time, labels that do not count, and padding."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
+from multifuse.masks import segment_means
+
+
+def config(segments: int, **options: Any) -> CLCRConfig:
+    modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("audio", "vision")}
+    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+    return CLCRConfig(modalities=modalities, num_segments=segments, **{**sizes, **options})
+
+
+def model(segments: int, **options: Any) -> CLCRForSegmentPrediction:
+    torch.manual_seed(0)
+    network: CLCRForSegmentPrediction = CLCRForSegmentPrediction(config(segments, **options)).eval()
+    return network
+
+
+def inputs(audio: int = 12, vision: int = 4) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "audio": torch.randn(2, audio, 3, generator=generator),
+        "vision": torch.randn(2, vision, 3, generator=generator),
+    }
+
+
+def test_segment_means_worked_by_hand() -> None:
+    """Five tokens in two segments share the middle one; one token lies in all of them."""
+    values = torch.arange(5.0).view(1, 5, 1)
+    means, real = segment_means(values, None, 2)
+    assert means.flatten().tolist() == [1.0, 3.0]
+    means, real = segment_means(values, torch.tensor([[True, True, False, False, False]]), 2)
+    assert means.flatten().tolist() == [0.5, 0.0]
+    assert real.tolist() == [[True, False]]
+    assert segment_means(values[:, 3:4], None, 3)[0].flatten().tolist() == [3.0] * 3
+
+
+@given(st.integers(1, 9), st.integers(1, 12))
+def test_segment_means_are_adaptive_average_pooling(segments: int, length: int) -> None:
+    values = torch.randn(2, length, 3)
+    pooled = torch.nn.functional.adaptive_avg_pool1d(values.mT, segments).mT
+    torch.testing.assert_close(segment_means(values, None, segments)[0], pooled)
+
+
+def test_every_output_has_its_segments() -> None:
+    output = model(4, num_labels=5, problem_type="single_label_classification")(inputs())
+    assert output.logits.shape == (2, 4, 5)
+    assert output.level_weights.shape == (2, 4, 2)
+    assert output.modality_weights.shape == output.private_gates.shape == (2, 4, 2)
+
+
+def test_one_segment_is_the_whole_sample() -> None:
+    whole = CLCRForPrediction(config(1)).eval()
+    segmented = model(1)
+    whole.load_state_dict(segmented.state_dict())
+    torch.testing.assert_close(segmented(inputs()).logits[:, 0], whole(inputs()).logits)
+
+
+def test_a_segment_reads_its_own_time() -> None:
+    """Without exchange and within its reach, a change in the last quarter leaves the first segment as it was."""
+    network = model(4, use_intra_ced=False, num_levels=1)
+    changed = inputs(40, 40)
+    before = network(changed).logits
+    changed["audio"][:, 30:] += 1.0
+    after = network(changed).logits
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_a_segment_without_a_real_token_lacks_the_modality() -> None:
+    mask = {"audio": torch.arange(12).expand(2, -1) < 6}
+    output = model(4)(inputs(), mask)
+    assert not output.modality_weights[:, 2:, 0].any()
+    assert output.modality_weights[:, :2, 0].all()
+    assert output.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "regression", "multi_label_classification"])
+def test_ignored_segments_do_not_count(problem: str) -> None:
+    network = model(4, problem_type=problem, num_labels=1 if problem == "regression" else 3)
+    shape = (2, 4, 3) if problem.startswith("multi") else (2, 4)
+    labels = torch.ones(shape, dtype=torch.long if problem.startswith("single") else torch.float)
+    ignoring, some = labels.clone(), [(0, 1), (1, 3)]
+    for sample, segment in some:
+        ignoring[sample, segment] = -100
+    logits = network(inputs()).logits
+    loss = network(inputs(), labels=ignoring).loss
+    counted = torch.tensor([[(sample, segment) not in some for segment in range(4)] for sample in range(2)])
+    expected = network.task_loss(logits[counted], labels[counted])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_it_trains_with_every_term_and_saves(tmp_path: Path) -> None:
+    network = model(4, num_labels=5, problem_type="single_label_classification").train()
+    output = network(inputs(), labels=torch.randint(0, 5, (2, 4)))
+    output.loss.backward()
+    assert output.terms["inter_mixing"] > 0
+    network.eval().save_pretrained(tmp_path)
+    loaded = CLCRForSegmentPrediction.from_pretrained(tmp_path)
+    assert torch.equal(loaded(inputs()).logits, network(inputs()).logits)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"labels must have shape \(2, 4\), samples and segments, got \(2, 3\)"):
+        model(4)(inputs(), labels=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="num_segments must be an integer >= 1, got 0"):
+        model(0)
