@@ -8,6 +8,7 @@ from multifuse.version import __version__
 if TYPE_CHECKING:
     from multifuse.layers import InterCAD as InterCAD
     from multifuse.layers import IntraCED as IntraCED
+    from multifuse.layers import ModalityDropout as ModalityDropout
     from multifuse.layers import SemanticHierarchyEncoder as SemanticHierarchyEncoder
     from multifuse.layers import StiefelProjector as StiefelProjector
     from multifuse.layers import TemporalConvLevels as TemporalConvLevels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "InterCAD": "multifuse.layers",
     "IntraCED": "multifuse.layers",
+    "ModalityDropout": "multifuse.layers",
     "SemanticHierarchyEncoder": "multifuse.layers",
     "StiefelProjector": "multifuse.layers",
     "TemporalConvLevels": "multifuse.layers",

@@ -54,6 +54,15 @@ def known_modalities(argument: str, given: Iterable[str], modalities: tuple[str,
         raise ValueError(f"{argument} has modalities {unknown}; this module knows {list(modalities)}")
 
 
+def rates(argument: str, rate: float | Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:
+    """A rate for every modality: one for all of them, or by name, 0 for one that is not named."""
+    if isinstance(rate, Mapping):
+        known_modalities(argument, rate, modalities)
+        named = {name: in_range(f"{argument}[{name!r}]", value, 0.0, 1.0) for name, value in rate.items()}
+        return {**dict.fromkeys(modalities, 0.0), **named}
+    return dict.fromkeys(modalities, in_range(argument, rate, 0.0, 1.0))
+
+
 def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
     if mask.dtype != torch.bool:
         raise ValueError(f"{argument} must be a bool tensor (True = real token), got {mask.dtype}")

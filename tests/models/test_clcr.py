@@ -172,6 +172,17 @@ def test_full_mix_shuffles_the_levels_between_modalities() -> None:
             torch.testing.assert_close(levels[level].shared_code[name], expected)
 
 
+def test_modality_dropout_leaves_out_modalities_in_training_alone() -> None:
+    features, mask = inputs()
+    network = model(modality_dropout={"audio": 1.0}, dropout=0.0)
+    whole, without = network(features, mask), network({**features, "audio": None}, mask)
+    assert not torch.allclose(whole.logits, without.logits)
+    network.clcr.modality_dropout.train()  # alone: the text encoder has a dropout of its own
+    torch.testing.assert_close(network(features, mask).logits, without.logits)
+    with pytest.raises(ValueError, match=r"modality_dropout\['audio'\] must lie in \[0.0, 1.0\], got 2"):
+        config(modality_dropout={"audio": 2})
+
+
 @pytest.mark.parametrize("lambdas", [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
 def test_a_regulariser_without_weight_is_not_computed(lambdas: tuple[float, float]) -> None:
     features, mask = inputs()

@@ -3,6 +3,7 @@
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.stiefel import Bases, SharedPrivate, StiefelProjector
 from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
@@ -14,6 +15,7 @@ __all__ = [
     "InterCADOutput",
     "IntraCED",
     "IntraCEDOutput",
+    "ModalityDropout",
     "SemanticHierarchyEncoder",
     "SharedPrivate",
     "StiefelProjector",

@@ -40,6 +40,7 @@ class CLCRConfig(PreTrainedConfig):
         use_inter_cad: False = uniform level and modality weights, gates of 1.
         shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
         num_segments: S, of `CLCRForSegmentPrediction`.
+        modality_dropout: the rate at which a sample loses a modality in training, one or a dict by modality.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
         problem_type, num_labels: as everywhere in transformers; default a regression with one label.
 
@@ -76,6 +77,7 @@ class CLCRConfig(PreTrainedConfig):
     use_inter_cad: bool = True
     shuffle_levels: bool = False
     num_segments: int = 10
+    modality_dropout: float | int | dict[str, float | int] = 0.0
     regression_loss: str = "l1"
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -128,6 +130,7 @@ class CLCRConfig(PreTrainedConfig):
             checks.in_range(name, getattr(self, name), 0.0, sys.float_info.max)
         for name in ("whitening_epsilon", "level_temperature", "modality_temperature"):
             checks.in_range(name, getattr(self, name), sys.float_info.min, sys.float_info.max)
+        checks.rates("modality_dropout", self.modality_dropout, tuple(self.modalities))
         checks.in_range("initial_participation", self.initial_participation, 1e-6, 1 - 1e-6)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

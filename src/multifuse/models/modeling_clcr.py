@@ -13,6 +13,7 @@ from multifuse import checks
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.stiefel import bases_of_levels
 from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
@@ -112,6 +113,7 @@ class CLCRModel(CLCRPreTrainedModel):
             config.positions,  # type: ignore[arg-type]
             config.max_positions,
         )
+        self.modality_dropout = ModalityDropout(names, config.modality_dropout)
         self.exchanges = nn.ModuleList(
             IntraCED(
                 config.hidden_size,
@@ -156,6 +158,7 @@ class CLCRModel(CLCRPreTrainedModel):
         checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
         checks.known_modalities("mask", masks, self.hierarchy.modalities)
         levels = self._arranged(self.hierarchy(inputs, masks))
+        masks = self.modality_dropout(levels[0], masks)
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
         exchanged = tuple(
             exchange(tokens, masks, own, codes_only=True)
