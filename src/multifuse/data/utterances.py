@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from multifuse.data.mmsa import MMSASplit
+from multifuse.data.mmsa import SPLITS, MMSAData, MMSASplit
+from multifuse.data.text import token_ids
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,22 @@ class Collator:
         longest = max(int(lengths.max()), 1)
         ids = torch.tensor([row + [self.pad_token_id] * (longest - len(row)) for row in rows])
         return ids, torch.arange(longest) < lengths[:, None]
+
+
+def datasets(
+    data: MMSAData, modalities: Sequence[str], tokenizer: Any | None = None
+) -> tuple[dict[str, UtteranceDataset], Collator]:
+    """The splits by name, and the collator of their batches; with a tokenizer the text is token ids.
+
+    Raises:
+        MMSAFileError: a tokenizer, but no text that it can read.
+    """
+    ids: dict[str, list[list[int]] | None] = dict.fromkeys(SPLITS)
+    if tokenizer is not None:
+        ids = {name: token_ids(getattr(data, name), tokenizer) for name in SPLITS}
+    splits = {name: UtteranceDataset(getattr(data, name), modalities, ids[name]) for name in SPLITS}
+    # A tokenizer without a padding token: padding is masked anyway.
+    return splits, Collator(0 if tokenizer is None else tokenizer.pad_token_id or 0)
 
 
 def _padded_features(rows: list[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, EvalPrediction, PreTrainedMo
 import multifuse
 from multifuse.data.mmsa import SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
 from multifuse.data.planted import write_planted
-from multifuse.data.text import token_ids
-from multifuse.data.utterances import Collator, UtteranceDataset
+from multifuse.data.utterances import Collator, UtteranceDataset, datasets
 from multifuse.files import whole
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
@@ -102,13 +101,13 @@ def run(job: SentimentJob) -> SentimentResult:
     if main:
         progress.announce(job.data, data, PLANTED_NOTE)
     set_seed(job.seed)
-    model, datasets, collator = _model_and_data(job, chosen, data)
+    model, splits, collator = _model_and_data(job, chosen, data)
     trainer = RecipeTrainer(
         model=model,
         args=arguments,
         recipe=chosen,
-        train_dataset=datasets["train"],
-        eval_dataset=datasets["valid"],
+        train_dataset=splits["train"],
+        eval_dataset=splits["valid"],
         data_collator=collator,
         compute_metrics=_Metrics(tuple(model.config.modalities)),
     )
@@ -117,7 +116,7 @@ def run(job: SentimentJob) -> SentimentResult:
         resumption.record(job.output, record)
     checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    valid, test = (trainer.predict(datasets[name], metric_key_prefix=name) for name in ("valid", "test"))
+    valid, test = (trainer.predict(splits[name], metric_key_prefix=name) for name in ("valid", "test"))
     result = SentimentResult(
         sentiment_measures(_logits(valid.predictions), valid.label_ids),
         sentiment_measures(_logits(test.predictions), test.label_ids),
@@ -184,12 +183,12 @@ def _record(job: SentimentJob, chosen: Recipe) -> dict[str, Any]:
 
 
 def _encoder_width(name_or_folder: str) -> int:
-    with _naming(name_or_folder):
+    with naming_text_encoder(name_or_folder):
         return int(AutoConfig.from_pretrained(name_or_folder).hidden_size)
 
 
 @contextmanager
-def _naming(text_encoder: str) -> Iterator[None]:
+def naming_text_encoder(text_encoder: str) -> Iterator[None]:
     """What cannot be loaded of a text encoder ends in one line that names it."""
     try:
         yield
@@ -245,19 +244,17 @@ def _model_and_data(
         for name, width in data.widths.items()
         if job.model == "clcr" and (name != "text" or job.text_encoder is None)
     }
-    ids: dict[str, list[list[int]] | None] = dict.fromkeys(SPLITS)
-    collator = Collator()
+    tokenizer = None
     if job.text_encoder is not None:
-        with _naming(job.text_encoder):
+        with naming_text_encoder(job.text_encoder):
             tokenizer = AutoTokenizer.from_pretrained(job.text_encoder)
             modalities = {"text": CLCRConfig.text_modality(job.text_encoder), **modalities}
-        try:
-            ids = {name: token_ids(getattr(data, name), tokenizer) for name in SPLITS}
-        except MMSAFileError as error:
-            raise MMSAFileError(f"{job.data or 'the embedded default'}: {error}") from None
-        collator = Collator(tokenizer.pad_token_id or 0)  # a tokenizer without one: padding is masked anyway
     if not modalities:
         raise JobError("--text-encoder none, but the data file stores no features of any modality")
+    try:
+        splits, collator = datasets(data, tuple(modalities), tokenizer)
+    except MMSAFileError as error:
+        raise MMSAFileError(f"{job.data or 'the embedded default'}: {error}") from None
     config = CLCRConfig(modalities=modalities, regression_loss=chosen.regression_loss, **(job.config or {}))
     model: PreTrainedModel
     if job.model == "text":
@@ -269,8 +266,7 @@ def _model_and_data(
     if job.text_encoder is not None:
         assert isinstance(levels, TextLevels)
         load_pretrained(levels, job.text_encoder)
-    names = tuple(modalities)
-    return model, {name: UtteranceDataset(getattr(data, name), names, ids[name]) for name in SPLITS}, collator
+    return model, splits, collator
 
 
 @dataclass(frozen=True)
