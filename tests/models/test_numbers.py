@@ -1,0 +1,81 @@
+"""Training steps stay finite on inputs of every scale, type and shape, and what is not finite stays in its sample."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multifuse import CLCRConfig, CLCRForPrediction
+
+WIDTHS = {"text": 6, "audio": 3, "vision": 2}
+
+
+def network(**options: Any) -> CLCRForPrediction:
+    torch.manual_seed(0)
+    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
+    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**sizes, **options}))
+    return model
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One sample or more, one token or more, samples that lack a modality or all of them, constants, and scales."""
+    size, scale = draw(st.integers(1, 4)), draw(st.sampled_from([1e-4, 1.0, 1e4]))
+    inputs, mask = {}, {}
+    for name, width in WIDTHS.items():
+        length = draw(st.integers(1, 7))
+        values = torch.randn(size, length, width, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+        inputs[name] = scale * (torch.ones_like(values) if draw(st.booleans()) else values)
+        lengths = torch.tensor(draw(st.lists(st.integers(0, length), min_size=size, max_size=size)))
+        mask[name] = torch.arange(length) < lengths[:, None]
+    return inputs, mask
+
+
+def check_finite(model: CLCRForPrediction, inputs: dict[str, Tensor], mask: dict[str, Tensor]) -> None:
+    output = model(inputs, mask, labels=torch.ones(len(mask["text"])))
+    assert output.logits.isfinite().all()
+    assert all(term.isfinite() for term in output.terms.values()), output.terms
+    output.loss.backward()
+    unsound = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    assert not unsound
+
+
+@given(batches(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_a_training_step_stays_finite(batch: tuple[dict[str, Tensor], dict[str, Tensor]], dtype: torch.dtype) -> None:
+    inputs, mask = batch
+    check_finite(network().to(dtype).train(), {name: values.to(dtype) for name, values in inputs.items()}, mask)
+
+
+@given(batches(), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_a_training_step_under_autocast_stays_finite(
+    batch: tuple[dict[str, Tensor], dict[str, Tensor]], dtype: torch.dtype
+) -> None:
+    inputs, mask = batch
+    with torch.autocast("cpu", dtype):
+        check_finite(network().train(), inputs, mask)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([float("nan"), float("inf")]), st.integers(0, 2), st.sampled_from(sorted(WIDTHS)))
+def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: int, modality: str) -> None:
+    model = network().eval()
+    inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
+    expected = model(inputs).logits
+    inputs[modality][sample, 2, 0] = value
+    others = [index for index in range(3) if index != sample]
+    torch.testing.assert_close(model(inputs).logits[others], expected[others])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_whitening_with_fewer_rows_than_features_is_finite_and_bounded(rows: int) -> None:
+    model = network(debias=False).train()
+    inputs = {name: torch.randn(rows, 1, width) for name, width in WIDTHS.items()}
+    terms = model(inputs, labels=torch.ones(rows)).terms
+    bounded = [
+        float(value.detach()) for name, value in terms.items() if name.startswith("intra") and "total" not in name
+    ]
+    assert all(0 <= value <= 1 + 1e-5 for value in bounded), terms
