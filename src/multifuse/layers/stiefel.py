@@ -79,11 +79,13 @@ class StiefelProjector(nn.Module):
         else:
             import geotorch
 
-            # The first r_s columns of the rotation are U_sh, the others C, an orthonormal basis of its complement.
-            self.rotation = nn.Parameter(torch.empty(dim, dim))
-            self.private_in_complement = nn.Parameter(torch.empty(count, dim - shared_rank, private_rank))
-            geotorch.orthogonal(self, "rotation")
-            geotorch.orthogonal(self, "private_in_complement")
+            # geotorch draws its frames here and now, which a meta tensor, as from_pretrained builds it, does not allow.
+            with torch.device("cpu" if torch.get_default_device().type == "meta" else torch.get_default_device()):
+                # The first r_s columns of the rotation are U_sh, the others C, an orthonormal basis of its complement.
+                self.rotation = nn.Parameter(torch.empty(dim, dim))
+                self.private_in_complement = nn.Parameter(torch.empty(count, dim - shared_rank, private_rank))
+                geotorch.orthogonal(self, "rotation")
+                geotorch.orthogonal(self, "private_in_complement")
 
     def reset_parameters(self) -> None:
         """Draws the subspaces uniformly (geotorch draws its own when it is registered)."""

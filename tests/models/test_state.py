@@ -1,0 +1,100 @@
+"""A model's state survives copying, saving, other types, other heads, compilation and export."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multifuse import CLCRConfig, CLCRForPrediction
+
+WIDTHS = {"text": 6, "audio": 3}
+
+
+def network(**options: Any) -> CLCRForPrediction:
+    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
+    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**sizes, **options}))
+    model.eval()
+    return model
+
+
+def inputs() -> dict[str, Tensor]:
+    return {
+        name: torch.randn(3, 5, width, generator=torch.Generator().manual_seed(1)) for name, width in WIDTHS.items()
+    }
+
+
+def trained(**options: Any) -> CLCRForPrediction:
+    """A model after a step, so that no weight is an initial one."""
+    model = network(**options)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(inputs(), labels=torch.ones(3)).loss.backward()
+    optimizer.step()
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
+def test_a_saved_state_gives_the_same_model(tmp_path: Path, parametrization: str) -> None:
+    model, fresh = (trained(stiefel_parametrization=parametrization) for _ in range(2))
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin")), "weights are saved as safetensors alone"
+    # geotorch's bases are laid out anew, which moves the last bits.
+    torch.testing.assert_close(CLCRForPrediction.from_pretrained(tmp_path)(inputs()).logits, model(inputs()).logits)
+
+
+@pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
+def test_a_copy_is_the_same_and_independent(parametrization: str) -> None:
+    model = trained(stiefel_parametrization=parametrization)
+    before = model(inputs()).logits
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(model(inputs()).logits, before)
+    assert not torch.allclose(other(inputs()).logits, before)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02), (torch.float64, 1e-4)])
+def test_it_loads_in_another_type(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+    model = trained()
+    model.save_pretrained(tmp_path)
+    loaded = CLCRForPrediction.from_pretrained(tmp_path, dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+    logits = loaded({name: values.to(dtype) for name, values in inputs().items()}).logits
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), model(inputs()).logits, atol=tolerance, rtol=tolerance)
+
+
+def test_a_compiled_models_state_loads_into_a_plain_one() -> None:
+    model, fresh = trained(), network()
+    compiled: Any = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(inputs()).logits, model(inputs()).logits)
+    fresh.load_state_dict(compiled._orig_mod.state_dict())
+    assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
+
+
+def test_an_exported_model_gives_the_same_for_any_batch_size() -> None:
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = trained()
+
+        def forward(self, text: Tensor, audio: Tensor) -> Tensor:
+            logits: Tensor = self.model({"text": text, "audio": audio}).logits
+            return logits
+
+    module, given = Logits().eval(), inputs()
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(
+        module, (given["text"], given["audio"]), dynamic_shapes={"text": {0: batch}, "audio": {0: batch}}
+    )
+    more = [torch.cat([values, values]) for values in given.values()]
+    torch.testing.assert_close(exported.module()(*more), module(*more))
