@@ -71,6 +71,23 @@ def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
     return mask
 
 
+def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str, Tensor | None]) -> None:
+    """Checks that no real token of a feature sequence (B, T, D) holds NaN or infinity."""
+    for name, values in inputs.items():
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 3:
+            continue
+        wrong = ~values.isfinite().all(dim=-1)
+        real = mask.get(name)
+        wrong = wrong if real is None else wrong & real
+        if wrong.any():
+            sample, token = wrong.nonzero()[0].tolist()
+            worst = values[sample, token][~values[sample, token].isfinite()][0]
+            raise ValueError(
+                f"{argument}[{name!r}] must be finite at real tokens, holds {float(worst.detach())} at sample {sample}, "
+                f"token {token}; {int(wrong.sum())} tokens in all"
+            )
+
+
 def token_shapes(
     argument: str,
     tokens: Mapping[str, Tensor | None],

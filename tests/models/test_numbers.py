@@ -70,6 +70,17 @@ def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: in
     torch.testing.assert_close(model(inputs).logits[others], expected[others])
 
 
+def test_under_debug_a_value_that_is_not_finite_is_named() -> None:
+    inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
+    inputs["audio"][1, 4, 2] = float("-inf")
+    model = network(debug=True)
+    message = r"inputs\['audio'\] must be finite at real tokens, holds -inf at sample 1, token 4; 1 tokens in all"
+    with pytest.raises(ValueError, match=message):
+        model(inputs)
+    padded = {"audio": torch.arange(5).expand(3, -1) < 4}
+    assert model(inputs, padded).logits.isfinite().all(), "what lies at padding does not matter"
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_whitening_with_fewer_rows_than_features_is_finite_and_bounded(rows: int) -> None:
     model = network(debias=False).train()

@@ -41,6 +41,7 @@ class CLCRConfig(PreTrainedConfig):
         shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
         num_segments: S, of `CLCRForSegmentPrediction`.
         modality_dropout: the rate at which a sample loses a modality in training, one or a dict by modality.
+        debug: True = features that are not finite raise an error that names them, at the cost of looking at each.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
         problem_type, num_labels: as everywhere in transformers; default a regression with one label.
 
@@ -78,6 +79,7 @@ class CLCRConfig(PreTrainedConfig):
     shuffle_levels: bool = False
     num_segments: int = 10
     modality_dropout: float | int | dict[str, float | int] = 0.0
+    debug: bool = False
     regression_loss: str = "l1"
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -157,6 +157,8 @@ class CLCRModel(CLCRPreTrainedModel):
         masks = token_masks(inputs, mask)
         checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
         checks.known_modalities("mask", masks, self.hierarchy.modalities)
+        if self.config.debug:
+            checks.finite_tokens("inputs", inputs, masks)
         levels = self._arranged(self.hierarchy(inputs, masks))
         masks = self.modality_dropout(levels[0], masks)
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
