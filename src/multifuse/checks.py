@@ -83,8 +83,8 @@ def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str
             sample, token = wrong.nonzero()[0].tolist()
             worst = values[sample, token][~values[sample, token].isfinite()][0]
             raise ValueError(
-                f"{argument}[{name!r}] must be finite at real tokens, holds {float(worst.detach())} at sample {sample}, "
-                f"token {token}; {int(wrong.sum())} tokens in all"
+                f"{argument}[{name!r}] must be finite at real tokens, holds {float(worst.detach())} "
+                f"at sample {sample}, token {token}; {int(wrong.sum())} tokens in all"
             )
 
 

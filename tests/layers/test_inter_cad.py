@@ -101,6 +101,15 @@ def test_private_content_moves_the_shared_values_through_the_level_weights_alone
     assert not torch.equal(uniform(moved, mask).private, uniform(levels, mask).private)
 
 
+def test_weights_begin_as_they_are_said_to() -> None:
+    """The first level's are no more by chance: one that takes all the weight at once is never corrected."""
+    tokens, mask = batch(SIZES)
+    alike = aggregation(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
+    torch.testing.assert_close(alike, torch.full_like(alike, 1 / 3))
+    last = aggregation(SIZES, 3, initial_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
+    torch.testing.assert_close(last, torch.tensor([0.05, 0.05, 0.9]).expand_as(last))
+
+
 def test_without_the_aggregation_weights_are_uniform_and_gates_one() -> None:
     tokens, mask = batch(SIZES)
     mask["vision"][0] = False

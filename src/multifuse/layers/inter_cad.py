@@ -65,7 +65,7 @@ class InterCAD(nn.Module):
     descriptor ``g_l``, the mean over the present modalities of ``s_l^m + p_l^m``:
 
     .. math::
-        \omega = \mathrm{softmax}_l(\mathrm{MLP}(g_l + \mathrm{anchor}_l)), \quad
+        \omega = \mathrm{softmax}_l(\mathrm{MLP}(g_l + \mathrm{anchor}_l) + b_l), \quad
         s^m = \sum_l \omega_l s_l^m, \quad p^m = \sum_l \omega_l p_l^m
 
     Shared path: a query from the mean of the present s^m, keys and values from each, scaled dot-product attention over
@@ -80,6 +80,8 @@ class InterCAD(nn.Module):
         level_temperature, modality_temperature: divide the logits of omega and beta (ours; 1 = off).
         level_floor, modality_floor: a uniform share mixed into omega and beta, in [0, 1] (ours; 0 = off). The floor of
             beta spreads over the modalities that a sample has.
+        initial_last_level: the last level's weight before training, held by the learned bias ``b_l``; ``None``: as
+            every other's (ours: one level, whichever chance preferred, took all the weight in the first steps).
 
     ``forward(levels, mask=None, bases=None, segments=None)``: the `IntraCEDOutput` of every level, one mask dict for
     all of them. With the `Bases` of every level the streams are not read: their means are the codes', mapped to the
@@ -101,6 +103,7 @@ class InterCAD(nn.Module):
         level_floor: float = 0.0,
         modality_temperature: float = 1.0,
         modality_floor: float = 0.0,
+        initial_last_level: float | None = None,
     ) -> None:
         super().__init__()
         self.dim = checks.positive_integer("dim", dim)
@@ -113,6 +116,10 @@ class InterCAD(nn.Module):
         self.modality_floor = checks.in_range("modality_floor", modality_floor, 0.0, 1.0)
         self.shared_norm = nn.LayerNorm(dim)
         self.private_norm = nn.LayerNorm(dim)
+        self.initial_last_level = initial_last_level
+        if initial_last_level is not None:
+            checks.in_range("initial_last_level", initial_last_level, 1e-6, 1 - 1e-6)
+        self.level_bias = nn.Parameter(torch.empty(num_levels))
         self.anchors = nn.Parameter(torch.empty(num_levels, dim))
         self.level_scorer = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
         self.query = nn.Linear(dim, dim)
@@ -133,6 +140,12 @@ class InterCAD(nn.Module):
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
+        # The scorer starts at 0: a level that chance prefers would win before it has been weighed.
+        nn.init.zeros_(self.level_scorer[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.level_bias)
+        if self.initial_last_level is not None and self.num_levels > 1:
+            odds = self.initial_last_level / (1 - self.initial_last_level)
+            nn.init.constant_(self.level_bias[-1:], math.log(odds * (self.num_levels - 1)))
 
     def forward(
         self,
@@ -226,7 +239,8 @@ class InterCAD(nn.Module):
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:
             return torch.full_like(descriptors[..., 0], 1.0 / self.num_levels)
-        logits = self.level_scorer(descriptors + self.anchors).squeeze(-1).float() / self.level_temperature
+        logits = self.level_scorer(descriptors + self.anchors).squeeze(-1).float()
+        logits = (logits + self.level_bias.float()) / self.level_temperature
         weights: Tensor = (1 - self.level_floor) * logits.softmax(dim=-1) + self.level_floor / self.num_levels
         return weights
 

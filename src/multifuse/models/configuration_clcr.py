@@ -33,6 +33,7 @@ class CLCRConfig(PreTrainedConfig):
         lambda_intra, lambda_inter: weights of the regularisers; 0 turns one off.
         whitening_epsilon, debias: of the regularisers.
         level_temperature, level_floor, modality_temperature, modality_floor: of InterCAD, off by default.
+        initial_last_level: the weight of the last level before training; ``None``: all levels alike.
         positions, max_positions: of the semantic-hierarchy encoder.
         stiefel_parametrization: ``"cholesky"`` or ``"geotorch"``.
         use_hierarchy: False = the last level alone.
@@ -70,6 +71,7 @@ class CLCRConfig(PreTrainedConfig):
     level_floor: float | int = 0.0
     modality_temperature: float | int = 1.0
     modality_floor: float | int = 0.0
+    initial_last_level: float | None = None
     positions: str = "learned"
     max_positions: int = 1024
     stiefel_parametrization: str = "cholesky"
@@ -133,6 +135,8 @@ class CLCRConfig(PreTrainedConfig):
         for name in ("whitening_epsilon", "level_temperature", "modality_temperature"):
             checks.in_range(name, getattr(self, name), sys.float_info.min, sys.float_info.max)
         checks.rates("modality_dropout", self.modality_dropout, tuple(self.modalities))
+        if self.initial_last_level is not None:
+            checks.in_range("initial_last_level", self.initial_last_level, 1e-6, 1 - 1e-6)
         checks.in_range("initial_participation", self.initial_participation, 1e-6, 1 - 1e-6)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

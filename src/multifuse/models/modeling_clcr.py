@@ -137,6 +137,7 @@ class CLCRModel(CLCRPreTrainedModel):
             level_floor=config.level_floor,
             modality_temperature=config.modality_temperature,
             modality_floor=config.modality_floor,
+            initial_last_level=config.initial_last_level,
         )
         self.post_init()
 

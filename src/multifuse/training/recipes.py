@@ -26,6 +26,8 @@ class Recipe:
     """0: gradients are not clipped."""
     weight_average: float | None
     """The decay of a running mean of the weights, which is evaluated and kept; ``None``: the weights themselves."""
+    initial_last_level: float | None
+    """The last level's weight before training; ``None``: all levels alike."""
 
 
 # The paper's training: SGD, momentum 0.9, learning rate 1e-3, weight decay 1e-4, batch 64, 100 epochs.
@@ -43,6 +45,7 @@ PAPER = Recipe(
     regression_loss="l1",
     max_grad_norm=0.0,
     weight_average=None,
+    initial_last_level=None,
 )
 
 # Fine-tuning a pretrained text encoder, by its size: each chosen on the validation split of MOSI (docs/results.md).
@@ -60,6 +63,7 @@ FINE_TUNING = Recipe(
     regression_loss="mse",
     max_grad_norm=1.0,
     weight_average=None,
+    initial_last_level=0.99,  # where a pretrained encoder holds what it was trained for
 )
 FINE_TUNING_SMALL = replace(
     FINE_TUNING,
@@ -89,6 +93,7 @@ FEATURES = Recipe(
     regression_loss="l1",
     max_grad_norm=1.0,
     weight_average=None,
+    initial_last_level=None,
 )
 
 

@@ -255,7 +255,8 @@ def _model_and_data(
         splits, collator = datasets(data, tuple(modalities), tokenizer)
     except MMSAFileError as error:
         raise MMSAFileError(f"{job.data or 'the embedded default'}: {error}") from None
-    config = CLCRConfig(modalities=modalities, regression_loss=chosen.regression_loss, **(job.config or {}))
+    fields = {"regression_loss": chosen.regression_loss, "initial_last_level": chosen.initial_last_level}
+    config = CLCRConfig(modalities=modalities, **{**fields, **(job.config or {})})
     model: PreTrainedModel
     if job.model == "text":
         model = TextBaselineForPrediction(config)
