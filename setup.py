@@ -62,7 +62,8 @@ def _kernels() -> list[Extension]:
     if os.environ.get("MULTIFUSE_SKIP_BUILD", "") not in ("", "0"):
         return []
     headers = [str(path) for path in sorted(CSRC.glob("*.h"))]
-    found = [Extension("multifuse.libmultifuse_cpu", [str(CSRC / "cpu.cpp")], depends=headers)]
+    sources = [str(path) for path in sorted(CSRC.glob("cpu_*.cpp"))]
+    found = [Extension("multifuse.libmultifuse_cpu", sources, depends=headers)]
     if shutil.which("nvcc"):
         found.append(Extension("multifuse.libmultifuse_cuda", [str(CSRC / "cuda.cu")], depends=headers))
     else:

@@ -55,14 +55,15 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
   return x > T(0) && x < T(1);
 }
 
-// Solves for the row's threshold, by Newton steps from 0: 0 where the budget is slack, +inf where it is not
+// Solves for the row's threshold, by Newton steps from a guess: 0 where the budget is slack, +inf where it is not
 // positive, NaN where the row or the budget has one. Once a step leaves the bracket of `low`, whose sum is above the budget,
 // and `high`, whose sum is within it, or every second step where convergence is slow, the bracket is halved instead, so that
 // it always ends.
 //
-// `Row::at(threshold, budget)` sums the row, and may write its projection: a positive finite result, or a 0, is where it was
-// called last. `Row::make_finite()` replaces +inf by one above the other tokens, and tells whether there was one;
-// `Row::maximum()` is the row's. On a GPU all threads of a row's group call them together and get the same results.
+// `Row::guess(budget)` is a threshold to begin with, 0 or more. `Row::at(threshold, budget)` sums the row, and may write its
+// projection: a positive finite result, or a 0, is where it was called last. `Row::make_finite()` replaces +inf by one above
+// the other tokens, and tells whether there was one; `Row::maximum()` is the row's. On a GPU all threads of a row's group
+// call them together and get the same results.
 template <typename T, typename Row>
 MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
   constexpr int kPatience = 12;
@@ -71,10 +72,10 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
     const T excess = row.at(T(0), budget).excess;
     return excess != excess ? kNaN<T> : kInfinity<T>;
   }
-  T low = 0;
+  T low = -1;  // until the sum is known to be above the budget at 0 or beyond
   T high = kInfinity<T>;
   bool bounded = false;
-  T threshold = 0;
+  T threshold = row.guess(budget);
   for (int step = 0;; ++step) {
     const Piece<T> piece = row.at(threshold, budget);
     if (piece.excess > T(0)) {
@@ -93,13 +94,15 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
       return threshold;
     }
     T next = threshold + correction;
-    if (!(next > low && next < high) || (step > kPatience && step % 2)) {
+    if (low < T(0) && !(next > T(0) && next < high)) {
+      next = 0;  // the budget may be slack
+    } else if (!(next > low && next < high) || (step > kPatience && step % 2)) {
       if (!bounded) {
         bounded = true;
         const bool changed = row.make_finite();
         const T maximum = row.maximum();
         high = changed || maximum < high ? maximum : high;
-        low = changed ? T(0) : low;  // what was seen beyond the finite tokens does not hold any more
+        low = changed || low < T(0) ? T(0) : low;  // what was seen beyond the finite tokens does not hold any more
       }
       next = low + (high - low) / 2;
       if (!(next > low && next < high)) {

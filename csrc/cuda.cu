@@ -138,6 +138,10 @@ struct FiniteRow {
   __device__ __forceinline__ T maximum() const {
     return top;
   }
+
+  __device__ __forceinline__ T guess(T) const {
+    return T(0);
+  }
 };
 
 // A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
@@ -375,17 +379,17 @@ bool is_empty(const Rows& rows) {
 std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {
   const Rows rows = make_rows(z, budget, mask);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  Tensor alpha = torch::stable::empty_like(rows.z);
-  Tensor threshold = torch::stable::empty_like(rows.per_row);
+  Tensor alpha = uninitialised_like(rows.z);
+  Tensor threshold = uninitialised_like(rows.per_row);
   if (is_empty(rows)) {
     torch::stable::zero_(threshold);
     return {alpha, threshold};
   }
-  with_element_type(z, [&](auto element) {
+  with_element_type("z", z, [&](auto element) {
     using Element = typename DeviceType<decltype(element)>::Type;
     using T = Compute<Element>;
     launch(Projection<Element>{static_cast<const Element*>(rows.z.data_ptr()),
-                               static_cast<const T*>(rows.per_row.data_ptr()), rows.mask_data(),
+                               static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
                                static_cast<Element*>(alpha.data_ptr()), static_cast<T*>(threshold.data_ptr()), rows.rows,
                                rows.length},
            current_stream(z));
@@ -394,7 +398,7 @@ std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const 
 }
 
 void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor& out, Tensor* mean) {
-  const Tensor g_rows = torch::stable::contiguous(g);
+  const Tensor g_rows = in_order(g);
   STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
                   "grad must have z's shape and type");
   check_device("grad", g, rows.z);
@@ -404,13 +408,13 @@ void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor
     }
     return;
   }
-  with_element_type(rows.z, [&](auto element) {
+  with_element_type("z", rows.z, [&](auto element) {
     using Element = typename DeviceType<decltype(element)>::Type;
     using T = Compute<Element>;
     launch(Derivative<Element>{static_cast<const Element*>(g_rows.data_ptr()),
                                push ? static_cast<const T*>(push->data_ptr()) : nullptr,
                                static_cast<const Element*>(rows.z.data_ptr()),
-                               static_cast<const T*>(rows.per_row.data_ptr()), rows.mask_data(),
+                               static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
                                static_cast<Element*>(out.data_ptr()), mean ? static_cast<T*>(mean->data_ptr()) : nullptr,
                                rows.rows, rows.length},
            current_stream(rows.z));
@@ -421,8 +425,8 @@ std::tuple<Tensor, Tensor> project_vjp(const Tensor& grad, const Tensor& z, cons
                                        const OptionalTensor& mask) {
   const Rows rows = make_rows(z, threshold, mask);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  Tensor grad_z = torch::stable::empty_like(rows.z);
-  Tensor mean = torch::stable::empty_like(rows.per_row);
+  Tensor grad_z = uninitialised_like(rows.z);
+  Tensor mean = uninitialised_like(rows.per_row);
   differentiate(grad, nullptr, rows, grad_z, &mean);
   return {grad_z, mean};
 }
@@ -431,11 +435,11 @@ Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const 
                    const OptionalTensor& mask) {
   const Rows rows = make_rows(z, threshold, mask);
   const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  const Tensor push = torch::stable::contiguous(tangent_budget);
+  const Tensor push = in_order(tangent_budget);
   STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
                   "tangent_budget must have the budget's shape and type");
   check_device("tangent_budget", tangent_budget, z);
-  Tensor out = torch::stable::empty_like(rows.z);
+  Tensor out = uninitialised_like(rows.z);
   differentiate(tangent_z, &push, rows, out, nullptr);
   return out;
 }

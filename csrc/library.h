@@ -1,4 +1,4 @@
-// What both libraries check of their tensors: the schema is registered from Python (multifuse/ops/registration.py).
+// What the libraries check of their tensors: the schema is registered from Python (multifuse/ops/registration.py).
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -17,6 +17,55 @@ namespace multifuse {
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// The tensor, or a copy that lies in order: without a call where none is needed.
+inline Tensor in_order(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A tensor like one that lies in order, by a direct call: torch::stable::empty_like looks its operator up by name each time.
+inline Tensor uninitialised_like(const Tensor& tensor) {
+  int64_t* sizes = nullptr;
+  int64_t* strides = nullptr;
+  int32_t dtype = 0;
+  int32_t device_type = 0;
+  int32_t device_index = 0;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &strides));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &device_index));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(tensor.dim(), sizes, strides, dtype, device_type, device_index, &made));
+  return Tensor(made);
+}
+
+// The type of what there is one of a row.
+inline torch::headeronly::ScalarType row_type(const Tensor& tensor) {
+  using torch::headeronly::ScalarType;
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_device(const char* name, const Tensor& tensor, const Tensor& like) {
+  STD_TORCH_CHECK(tensor.device() == like.device(), name, " must be on the device of the other arguments");
+}
+
+// A mask (batch, tokens) of tokens (batch, tokens, ...), or none.
+inline OptionalTensor token_mask(const char* name, const OptionalTensor& mask, const Tensor& tokens) {
+  if (!mask) {
+    return mask;
+  }
+  STD_TORCH_CHECK(mask->scalar_type() == torch::headeronly::ScalarType::Bool && mask->dim() == 2 &&
+                      mask->size(0) == tokens.size(0) && mask->size(1) == tokens.size(1),
+                  name, " must be bool of shape (batch, tokens)");
+  check_device(name, *mask, tokens);
+  return in_order(*mask);
+}
+
+inline const bool* mask_data(const OptionalTensor& mask) {
+  return mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr;
+}
+
 // The rows of z (rows, length), each with one number of the compute type, and a mask of z's shape or none.
 struct Rows {
   Tensor z;
@@ -24,15 +73,7 @@ struct Rows {
   OptionalTensor mask;
   int64_t rows;
   int64_t length;
-
-  const bool* mask_data() const {
-    return mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr;
-  }
 };
-
-inline void check_device(const char* name, const Tensor& tensor, const Tensor& z) {
-  STD_TORCH_CHECK(tensor.device() == z.device(), name, " must be on z's device");
-}
 
 inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTensor& mask) {
   using torch::headeronly::ScalarType;
@@ -47,8 +88,7 @@ inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTens
                     per_row.size(i), ", z has ", z.size(i));
     rows *= z.size(i);
   }
-  const auto expected = z.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  STD_TORCH_CHECK(per_row.scalar_type() == expected, "budget must be float64 for float64 z, else float32");
+  STD_TORCH_CHECK(per_row.scalar_type() == row_type(z), "budget must be float64 for float64 z, else float32");
   if (mask) {
     check_device("mask", *mask, z);
     STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool, "mask must be bool");
@@ -58,15 +98,15 @@ inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTens
                       ", z has ", z.size(i));
     }
   }
-  return {torch::stable::contiguous(z), torch::stable::contiguous(per_row),
-          mask ? OptionalTensor(torch::stable::contiguous(*mask)) : OptionalTensor(), rows, length};
+  return {in_order(z), in_order(per_row),
+          mask ? OptionalTensor(in_order(*mask)) : OptionalTensor(), rows, length};
 }
 
-// Calls f with a value of z's element type.
+// Calls f with a value of the tensor's element type.
 template <typename F>
-void with_element_type(const Tensor& z, F&& f) {
+void with_element_type(const char* name, const Tensor& tensor, F&& f) {
   using torch::headeronly::ScalarType;
-  switch (z.scalar_type()) {
+  switch (tensor.scalar_type()) {
     case ScalarType::Float:
       return f(float());
     case ScalarType::Double:
@@ -76,7 +116,7 @@ void with_element_type(const Tensor& z, F&& f) {
     case ScalarType::BFloat16:
       return f(torch::headeronly::BFloat16());
     default:
-      STD_TORCH_CHECK(false, "z must be float16, bfloat16, float32 or float64");
+      STD_TORCH_CHECK(false, name, " must be float16, bfloat16, float32 or float64");
   }
 }
 

@@ -1,4 +1,4 @@
-"""Registers the op with torch: schemas, fake kernels, derivatives, batching rules, and the portable kernels.
+"""Registers the projection with torch: fake kernels, derivatives, batching rules, and the portable kernels.
 
 Three ops, each linear map beside its transpose, so that derivatives of every order close:
 
@@ -14,22 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import Library
 
-from multifuse.ops import native, portable
+from multifuse.ops import portable
+from multifuse.ops.batching import over_rows
+from multifuse.ops.library import LIBRARY
 
-_LIBRARY = Library("multifuse", "DEF")
-_PT2 = (torch.Tag.pt2_compliant_tag,)
-_LIBRARY.define("project(Tensor z, Tensor budget, Tensor? mask) -> (Tensor, Tensor)", tags=_PT2)
-_LIBRARY.define("project_vjp(Tensor grad, Tensor z, Tensor threshold, Tensor? mask) -> (Tensor, Tensor)", tags=_PT2)
-_LIBRARY.define(
-    "project_jvp(Tensor tangent_z, Tensor tangent_budget, Tensor z, Tensor threshold, Tensor? mask) -> Tensor",
-    tags=_PT2,
-)
-_LIBRARY.impl("project", portable.project, "CompositeExplicitAutograd")
-_LIBRARY.impl("project_vjp", portable.project_vjp, "CompositeExplicitAutograd")
-_LIBRARY.impl("project_jvp", portable.project_jvp, "CompositeExplicitAutograd")
-native.load_all()
+LIBRARY.impl("project", portable.project, "CompositeExplicitAutograd")
+LIBRARY.impl("project_vjp", portable.project_vjp, "CompositeExplicitAutograd")
+LIBRARY.impl("project_jvp", portable.project_jvp, "CompositeExplicitAutograd")
 
 project = torch.ops.multifuse.project.default
 project_vjp = torch.ops.multifuse.project_vjp.default
@@ -50,19 +42,19 @@ def _check_row(z: Tensor, per_row: Tensor, mask: Tensor | None) -> None:
         torch._check(mask.shape == z.shape, lambda: f"mask must have shape {tuple(z.shape)}, got {tuple(mask.shape)}")
 
 
-@torch.library.register_fake("multifuse::project", lib=_LIBRARY)
+@torch.library.register_fake("multifuse::project", lib=LIBRARY)
 def _project_fake(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     _check_row(z, budget, mask)
     return z.new_empty(z.shape), budget.new_empty(budget.shape)
 
 
-@torch.library.register_fake("multifuse::project_vjp", lib=_LIBRARY)
+@torch.library.register_fake("multifuse::project_vjp", lib=LIBRARY)
 def _project_vjp_fake(grad: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     _check_row(z, threshold, mask)
     return z.new_empty(z.shape), threshold.new_empty(threshold.shape)
 
 
-@torch.library.register_fake("multifuse::project_jvp", lib=_LIBRARY)
+@torch.library.register_fake("multifuse::project_jvp", lib=LIBRARY)
 def _project_jvp_fake(
     tangent_z: Tensor, tangent_budget: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None
 ) -> Tensor:
@@ -103,27 +95,11 @@ def _jvp_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, N
     return grad_tangent, grad_budget, None, None, None
 
 
-torch.library.register_autograd("multifuse::project", _project_backward, setup_context=_save_projection, lib=_LIBRARY)
-torch.library.register_autograd("multifuse::project_vjp", _vjp_backward, setup_context=_save_vjp, lib=_LIBRARY)
-torch.library.register_autograd("multifuse::project_jvp", _jvp_backward, setup_context=_save_jvp, lib=_LIBRARY)
+torch.library.register_autograd("multifuse::project", _project_backward, setup_context=_save_projection, lib=LIBRARY)
+torch.library.register_autograd("multifuse::project_vjp", _vjp_backward, setup_context=_save_vjp, lib=LIBRARY)
+torch.library.register_autograd("multifuse::project_jvp", _jvp_backward, setup_context=_save_jvp, lib=LIBRARY)
 
 
-def _batch_rows(op: Any, outputs: int) -> Any:
-    """A batching rule: rows are independent, so a batch dimension is one more leading dimension."""
-
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Any, Any]:
-        moved = [_leading(arg, dim, info.batch_size) for arg, dim in zip(args, in_dims, strict=True)]
-        return op(*moved), (0,) * outputs if outputs > 1 else 0
-
-    return rule
-
-
-def _leading(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    if tensor is None:
-        return None
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-
-
-torch.library.register_vmap("multifuse::project", _batch_rows(project, 2), lib=_LIBRARY)
-torch.library.register_vmap("multifuse::project_vjp", _batch_rows(project_vjp, 2), lib=_LIBRARY)
-torch.library.register_vmap("multifuse::project_jvp", _batch_rows(project_jvp, 1), lib=_LIBRARY)
+torch.library.register_vmap("multifuse::project", over_rows(project, 2), lib=LIBRARY)
+torch.library.register_vmap("multifuse::project_vjp", over_rows(project_vjp, 2), lib=LIBRARY)
+torch.library.register_vmap("multifuse::project_jvp", over_rows(project_jvp, 1), lib=LIBRARY)

@@ -1,21 +1,12 @@
 // CPU kernels of the projection onto the capped simplex and of its derivatives, parallel over rows.
-#include "library.h"
+#include "cpu.h"
 
-#include <type_traits>
-
-#define MULTIFUSE_INLINE inline __attribute__((always_inline))
+#include <algorithm>
+#include <vector>
 
 namespace multifuse {
 
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-
-template <typename Element>
-using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
-
 constexpr int64_t kElementsPerTask = 16384;
-// Sums run in the compute type over chunks of this length, and in double over the chunks.
-constexpr int64_t kChunk = 1024;
 
 template <typename Element>
 struct Projection {
@@ -44,64 +35,27 @@ struct Derivative {
 
 }  // namespace multifuse
 
-// One binary for every x86-64 processor: each version of the rows is compiled for its instructions, and run where they are.
-#define MULTIFUSE_VERSION baseline
-#define MULTIFUSE_VECTOR_BYTES 16
-#include "cpu_rows.h"
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define MULTIFUSE_HAS_VERSIONS
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
-#define MULTIFUSE_VERSION avx2
-#define MULTIFUSE_VECTOR_BYTES 32
-#include "cpu_rows.h"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4")
-#define MULTIFUSE_VERSION avx512
-#define MULTIFUSE_VECTOR_BYTES 64
-#include "cpu_rows.h"
-#pragma GCC pop_options
-#endif
+#define MULTIFUSE_ROWS "cpu_projection_rows.h"
+#include "cpu_versions.h"
 
 namespace multifuse {
 namespace {
 
 template <typename Task>
-void run(const Task& task, int64_t begin, int64_t end) {
-#ifdef MULTIFUSE_HAS_VERSIONS
-  static const bool has_avx512 = __builtin_cpu_supports("x86-64-v4");
-  static const bool has_avx2 = __builtin_cpu_supports("x86-64-v3");
-  if (has_avx512) {
-    return avx512::run(task, begin, end);
-  }
-  if (has_avx2) {
-    return avx2::run(task, begin, end);
-  }
-#endif
-  baseline::run(task, begin, end);
-}
-
-template <typename Task>
-void run_parallel(const Task& task, int64_t rows) {
-  const int64_t grain = task.length > 0 ? (kElementsPerTask + task.length - 1) / task.length : rows + 1;
-  if (rows <= grain) {
-    run(task, 0, rows);
-    return;
-  }
-  torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) { run(task, begin, end); });
+void run(const Task& task, int64_t rows) {
+  run_parallel(task, rows, task.length > 0 ? (kElementsPerTask + task.length - 1) / task.length : rows + 1);
 }
 
 std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {
   const Rows rows = make_rows(z, budget, mask);
-  Tensor alpha = torch::stable::empty_like(rows.z);
-  Tensor threshold = torch::stable::empty_like(rows.per_row);
-  with_element_type(z, [&](auto element) {
+  Tensor alpha = uninitialised_like(rows.z);
+  Tensor threshold = uninitialised_like(rows.per_row);
+  with_element_type("z", z, [&](auto element) {
     using Element = decltype(element);
     using T = Compute<Element>;
-    run_parallel(
+    run(
         Projection<Element>{static_cast<const Element*>(rows.z.data_ptr()), static_cast<const T*>(rows.per_row.data_ptr()),
-                            rows.mask_data(), static_cast<Element*>(alpha.data_ptr()),
+                            mask_data(rows.mask), static_cast<Element*>(alpha.data_ptr()),
                             static_cast<T*>(threshold.data_ptr()), rows.length},
         rows.rows);
   });
@@ -109,18 +63,18 @@ std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const 
 }
 
 void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor& out, Tensor* mean) {
-  const Tensor g_rows = torch::stable::contiguous(g);
+  const Tensor g_rows = in_order(g);
   STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
                   "grad must have z's shape and type");
   check_device("grad", g, rows.z);
-  with_element_type(rows.z, [&](auto element) {
+  with_element_type("z", rows.z, [&](auto element) {
     using Element = decltype(element);
     using T = Compute<Element>;
-    run_parallel(
+    run(
         Derivative<Element>{static_cast<const Element*>(g_rows.data_ptr()),
                             push ? static_cast<const T*>(push->data_ptr()) : nullptr,
                             static_cast<const Element*>(rows.z.data_ptr()),
-                            static_cast<const T*>(rows.per_row.data_ptr()), rows.mask_data(),
+                            static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
                             static_cast<Element*>(out.data_ptr()), mean ? static_cast<T*>(mean->data_ptr()) : nullptr,
                             rows.length},
         rows.rows);
@@ -130,8 +84,8 @@ void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor
 std::tuple<Tensor, Tensor> project_vjp(const Tensor& grad, const Tensor& z, const Tensor& threshold,
                                        const OptionalTensor& mask) {
   const Rows rows = make_rows(z, threshold, mask);
-  Tensor grad_z = torch::stable::empty_like(rows.z);
-  Tensor mean = torch::stable::empty_like(rows.per_row);
+  Tensor grad_z = uninitialised_like(rows.z);
+  Tensor mean = uninitialised_like(rows.per_row);
   differentiate(grad, nullptr, rows, grad_z, &mean);
   return {grad_z, mean};
 }
@@ -139,11 +93,11 @@ std::tuple<Tensor, Tensor> project_vjp(const Tensor& grad, const Tensor& z, cons
 Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const Tensor& z, const Tensor& threshold,
                    const OptionalTensor& mask) {
   const Rows rows = make_rows(z, threshold, mask);
-  const Tensor push = torch::stable::contiguous(tangent_budget);
+  const Tensor push = in_order(tangent_budget);
   STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
                   "tangent_budget must have the budget's shape and type");
   check_device("tangent_budget", tangent_budget, z);
-  Tensor out = torch::stable::empty_like(rows.z);
+  Tensor out = uninitialised_like(rows.z);
   differentiate(tangent_z, &push, rows, out, nullptr);
   return out;
 }

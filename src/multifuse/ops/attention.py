@@ -1,0 +1,131 @@
+"""Attention of every modality's queries to the keys of all the other modalities, as a function.
+
+On a CPU it is one compiled op, which keeps no T x T tensor, copies no keys, and passes over masked keys and over
+queries that nobody asks for. Elsewhere torch's fused attention runs, once a modality.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from multifuse.ops import native
+from multifuse.ops.batching import over_samples
+from multifuse.ops.library import LIBRARY
+from multifuse.ops.portable import compute_dtype
+
+_IS_COMPILED = native.load("cpu")
+
+
+def attend_others(
+    query_key_value: Tensor,
+    lengths: Sequence[int],
+    num_heads: int,
+    mask: Tensor | None = None,
+    asking: Tensor | None = None,
+) -> Tensor:
+    r"""Computes ``softmax(Q^m K^{-m T} / sqrt(width)) V^{-m}``, head by head, for every modality m.
+
+    Args:
+        query_key_value: (B, T, 3 r), the modalities' tokens one after the other; of each token its query, key and
+            value, of ``num_heads`` heads of width r / num_heads each. float16, bfloat16 (both computed in float32),
+            float32 or float64.
+        lengths: every modality's number of tokens, T in all.
+        num_heads: divides r.
+        mask: (B, T) bool, True = real token: the keys that are attended to; ``None``: all.
+        asking: (B, T) bool: the queries that are answered; ``None``: all.
+
+    Returns:
+        (B, T, r): 0 for a query that does not ask, or of a sample whose other modalities have no real token.
+        Differentiable twice.
+
+    Source: CLCR (arXiv 2602.19605), ``Attn(Q^m, K^{-m}, V^{-m})`` in IntraCED.
+    """
+    if query_key_value.device.type == "cpu" and _IS_COMPILED:
+        attended: Tensor = _attend(query_key_value, list(lengths), num_heads, mask, asking)[0]
+        return attended
+    return by_torch(query_key_value, lengths, num_heads, mask, asking)
+
+
+def by_torch(
+    query_key_value: Tensor, lengths: Sequence[int], num_heads: int, mask: Tensor | None, asking: Tensor | None
+) -> Tensor:
+    """`attend_others` by torch's own attention, a modality at a time."""
+    heads = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, width)
+    tokens = [part.unbind() for part in heads.split(list(lengths), dim=3)]
+    real = None if mask is None else mask.split(list(lengths), dim=1)
+    attended = []
+    for own, (queries, _, _) in enumerate(tokens):
+        others = [other for other in range(len(tokens)) if other != own and lengths[other] > 0]
+        if not others:
+            attended.append(torch.zeros_like(queries))
+            continue
+        keys, values = (torch.cat([tokens[other][part] for other in others], dim=2) for part in (1, 2))
+        if real is None:
+            attended.append(scaled_dot_product_attention(queries, keys, values))
+            continue
+        reached = torch.cat([real[other] for other in others], dim=1)
+        reaches_any = reached.any(dim=1)[:, None, None, None]
+        # A sample without keys attends to all, so that nothing is 0 / 0, and is zeroed.
+        given = scaled_dot_product_attention(queries, keys, values, (reached[:, None, None, :] | ~reaches_any))
+        attended.append(torch.where(reaches_any, given, 0.0))
+    joined = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)
+    return joined if asking is None else joined.masked_fill(~asking.unsqueeze(-1), 0.0)
+
+
+_attend = torch.ops.multifuse.attend_others.default
+_attend_vjp = torch.ops.multifuse.attend_others_vjp.default
+
+
+@torch.library.register_fake("multifuse::attend_others", lib=LIBRARY)
+def _attend_fake(
+    query_key_value: Tensor, lengths: list[int], heads: int, mask: Tensor | None, asking: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    batch, tokens, width = query_key_value.shape
+    torch._check(width % (3 * heads) == 0, lambda: f"query_key_value must be 3 * {heads} * width wide, is {width}")
+    attended = query_key_value.new_empty(batch, tokens, width // 3)
+    return attended, attended.new_empty(batch, heads, tokens, dtype=compute_dtype(attended.dtype))
+
+
+@torch.library.register_fake("multifuse::attend_others_vjp", lib=LIBRARY)
+def _attend_vjp_fake(grad: Tensor, query_key_value: Tensor, *others: Any) -> Tensor:
+    return query_key_value.new_empty(query_key_value.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query_key_value, ctx.lengths, ctx.heads, mask, asking = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(query_key_value, *output, mask, asking)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+    query_key_value, attended, log_sum, mask, asking = ctx.saved_tensors
+    pulled = _attend_vjp(grad, query_key_value, attended, log_sum, ctx.lengths, ctx.heads, mask, asking)
+    return pulled, None, None, None, None
+
+
+def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, query_key_value, _, _, ctx.lengths, ctx.heads, mask, asking = inputs
+    ctx.save_for_backward(grad, query_key_value, mask, asking)
+
+
+def _vjp_backward(ctx: Any, pushed: Tensor) -> tuple[Any, ...]:
+    """The second derivative, by torch's attention in plain steps: seldom asked for, so not worth a kernel."""
+    grad, query_key_value, mask, asking = ctx.saved_tensors
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        inputs = [tensor.detach().requires_grad_() for tensor in (grad, query_key_value)]
+        attended = by_torch(inputs[1], ctx.lengths, ctx.heads, mask, asking)
+        (pulled,) = torch.autograd.grad(attended, inputs[1], inputs[0], create_graph=True)
+        grads = torch.autograd.grad(pulled, inputs, pushed)
+    return (*grads, None, None, None, None, None, None)
+
+
+torch.library.register_autograd("multifuse::attend_others", _backward, setup_context=_save, lib=LIBRARY)
+torch.library.register_autograd("multifuse::attend_others_vjp", _vjp_backward, setup_context=_save_vjp, lib=LIBRARY)
+
+
+torch.library.register_vmap("multifuse::attend_others", over_samples(_attend, 2), lib=LIBRARY)
+torch.library.register_vmap("multifuse::attend_others_vjp", over_samples(_attend_vjp, 1), lib=LIBRARY)

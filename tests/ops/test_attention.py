@@ -1,0 +1,165 @@
+"""`attend_others`, compiled and by torch: against its definition, masks, derivatives, what torch asks of an op."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from multifuse.ops.attention import attend_others, by_torch
+
+Attention = Callable[..., Tensor]
+
+
+def definition(
+    query_key_value: Tensor, lengths: tuple[int, ...], heads: int, mask: Tensor | None, asking: Tensor | None
+) -> Tensor:
+    """Sample by sample, head by head, query by query, in float64."""
+    batch, tokens, width = query_key_value.shape
+    queries, keys, values = query_key_value.double().unflatten(-1, (3, heads, -1)).unbind(2)
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    out = torch.zeros(batch, tokens, heads, width // 3 // heads, dtype=torch.float64)
+    for sample in range(batch):
+        for token in range(tokens):
+            reached = owner != owner[token]
+            reached = reached if mask is None else reached & mask[sample]
+            if not reached.any() or (asking is not None and not asking[sample, token]):
+                continue
+            for head in range(heads):
+                scores = keys[sample, reached, head] @ queries[sample, token, head] * queries.shape[-1] ** -0.5
+                out[sample, token, head] = scores.softmax(0) @ values[sample, reached, head]
+    return out.flatten(2)
+
+
+def drawn(
+    seed: int, lengths: tuple[int, ...], heads: int, width: int, masked: bool, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    generator = torch.Generator().manual_seed(seed)
+    query_key_value = 2 * torch.randn(2, sum(lengths), 3 * heads * width, generator=generator)
+    if not masked:
+        return query_key_value.to(dtype), None, None
+    mask, asking = torch.rand(2, 2, sum(lengths), generator=generator).unbind()
+    mask = mask < 0.6
+    mask[0, : lengths[0]] = False
+    return query_key_value.to(dtype), mask, asking < 0.7
+
+
+@pytest.fixture(params=["dispatched", "by torch"])
+def attend(request: pytest.FixtureRequest) -> Attention:
+    return attend_others if request.param == "dispatched" else by_torch
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 19),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_is_the_softmax_over_the_others_real_tokens(
+    lengths: list[int], heads: int, width: int, masked: bool, seed: int
+) -> None:
+    query_key_value, mask, asking = drawn(seed, tuple(lengths), heads, width, masked)
+    expected = definition(query_key_value, tuple(lengths), heads, mask, asking)
+    for attend in (attend_others, by_torch):
+        ours = attend(query_key_value, lengths, heads, mask, asking)
+        torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_those_of_torchs_attention(masked: bool, dtype: torch.dtype) -> None:
+    lengths = (17, 5, 30)
+    query_key_value, mask, asking = drawn(0, lengths, 2, 12, masked, dtype)
+    query_key_value.requires_grad_()
+    grad = torch.randn(2, 52, 24).to(dtype)
+    (ours,) = torch.autograd.grad(attend_others(query_key_value, lengths, 2, mask, asking), query_key_value, grad)
+    wide = query_key_value.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(by_torch(wide, lengths, 2, mask, asking), wide, grad.double())
+    error = (ours.double() - expected).abs().max() / expected.abs().max()
+    assert error < {torch.float64: 1e-12, torch.float32: 2e-6}.get(dtype, 8e-3)
+
+
+def test_first_and_second_derivatives_are_correct() -> None:
+    query_key_value, mask, asking = drawn(1, (3, 2), 1, 2, True, torch.float64)
+    query_key_value.requires_grad_()
+
+    def function(given: Tensor) -> Tensor:
+        return attend_others(given, (3, 2), 1, mask, asking)
+
+    assert torch.autograd.gradcheck(function, query_key_value)
+    assert torch.autograd.gradgradcheck(function, query_key_value)
+
+
+def test_masked_keys_and_silent_queries_take_no_gradient_and_give_none_not_even_from_nan(attend: Attention) -> None:
+    query_key_value, mask, asking = drawn(2, (6, 7), 2, 4, True)
+    assert mask is not None
+    assert asking is not None
+    expected = attend(query_key_value, (6, 7), 2, mask, asking)
+    if attend is attend_others:  # torch's own multiplies masked values by 0
+        query_key_value[(~mask & ~asking)] = float("nan")
+    query_key_value.requires_grad_()
+    attended = attend(query_key_value, (6, 7), 2, mask, asking)
+    torch.testing.assert_close(attended, expected)
+    (grad,) = torch.autograd.grad(attended.sum(), query_key_value)
+    queries, keys, values = grad.chunk(3, dim=-1)
+    assert not queries[~asking].any()
+    assert not keys[~mask].any()
+    assert not values[~mask].any()
+
+
+def test_large_scores_neither_overflow_nor_lose_the_others(attend: Attention) -> None:
+    query_key_value = torch.zeros(1, 3, 3)
+    query_key_value[0, :, 0] = 1e4
+    query_key_value[0, :, 1] = torch.tensor([0.0, -1e4, 1e4])
+    query_key_value[0, :, 2] = torch.tensor([0.0, 5.0, 7.0])
+    attended = attend(query_key_value, (1, 2), 1, None, None)
+    assert torch.equal(attended[0, :, 0], torch.tensor([7.0, 0.0, 0.0]))
+
+
+def test_nan_stays_in_its_sample(attend: Attention) -> None:
+    query_key_value, _, _ = drawn(3, (4, 5), 2, 3, False)
+    query_key_value[0, 2] = float("nan")
+    attended = attend(query_key_value, (4, 5), 2, None, None)
+    assert attended[0, 4:].isnan().all()
+    assert attended[1].isfinite().all()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck_passes_for_both_ops(requires_grad: bool) -> None:
+    query_key_value, mask, asking = drawn(4, (3, 4), 2, 3, True)
+    attended, log_sum = torch.ops.multifuse.attend_others.default(query_key_value, [3, 4], 2, mask, asking)
+    grad = torch.randn_like(attended).requires_grad_(requires_grad)
+    query_key_value.requires_grad_(requires_grad)
+    for keep, ask in ((None, None), (mask, asking)):
+        torch.library.opcheck(torch.ops.multifuse.attend_others.default, (query_key_value, [3, 4], 2, keep, ask))
+    arguments = (grad, query_key_value, attended, log_sum, [3, 4], 2, mask, asking)
+    torch.library.opcheck(torch.ops.multifuse.attend_others_vjp.default, arguments)
+
+
+def test_vmap_is_a_loop_over_the_batch() -> None:
+    query_key_value = torch.randn(3, 2, 7, 12)
+    batched = torch.vmap(lambda one: attend_others(one, (3, 4), 2))(query_key_value)
+    torch.testing.assert_close(batched, torch.stack([attend_others(one, (3, 4), 2) for one in query_key_value]))
+
+
+def test_compiles_as_one_graph_with_equal_gradients() -> None:
+    query_key_value, mask, asking = drawn(5, (3, 4), 2, 3, True)
+    query_key_value.requires_grad_()
+
+    def function(given: Tensor) -> Tensor:
+        return attend_others(given, (3, 4), 2, mask, asking).square().sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    (ours,) = torch.autograd.grad(compiled(query_key_value), query_key_value)
+    torch.testing.assert_close(ours, torch.autograd.grad(function(query_key_value), query_key_value)[0])
+
+
+def test_wrong_shapes_are_named() -> None:
+    attend = torch.ops.multifuse.attend_others.default
+    with pytest.raises(RuntimeError, match="lengths must add up to the tokens, 5, add up to 7"):
+        attend(torch.randn(1, 5, 6), [3, 4], 1, None, None)
+    with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(batch, tokens\)"):
+        attend(torch.randn(1, 5, 6), [3, 2], 1, torch.ones(1, 4, dtype=torch.bool), None)

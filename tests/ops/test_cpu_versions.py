@@ -1,0 +1,50 @@
+"""The kernels' versions for narrower processors: each gives what plain torch gives, in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from multifuse.ops import backend
+
+_SCRIPT = """
+import torch
+from multifuse.ops import attention, budget, convolution, portable, project_capped_simplex
+
+torch.manual_seed(0)
+for length in (1, 15, 50, 300, 1500):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        z = (torch.rand(4, length) * 1.4 - 0.2).to(dtype).requires_grad_()
+        limit = torch.rand(4, dtype=portable.compute_dtype(dtype)) * length
+        alpha, threshold = portable.project(z, limit, None)
+        ours, grad = project_capped_simplex(z, limit), torch.randn(4, length).to(dtype)
+        torch.testing.assert_close(ours, alpha, atol=2e-6, rtol=8e-3 if dtype is torch.bfloat16 else 1e-6)
+        if dtype is torch.float64:
+            (pulled,) = torch.autograd.grad(ours, z, grad)
+            torch.testing.assert_close(pulled, portable.project_vjp(grad, z, threshold, None)[0])
+for dtype in (torch.float32, torch.float64):
+    for length, width in ((3, 1), (20, 13), (70, 40)):
+        inputs = torch.randn(2, 2 * length, 6 * width, dtype=dtype, requires_grad=True)
+        mask = torch.rand(2, 2 * length) < 0.7
+        both = [own(inputs, (length, length), 2, mask, None) for own in (attention.attend_others, attention.by_torch)]
+        grads = [torch.autograd.grad(own.square().sum(), inputs)[0] for own in both]
+        torch.testing.assert_close(*both)
+        torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)
+        taps, bias = (torch.randn(6 * width, *shape, dtype=dtype, requires_grad=True) for shape in ((3,), ()))
+        both = [own(inputs, taps, bias, 2, mask) for own in (convolution.convolve_gelu, convolution.by_torch)]
+        grads = [torch.autograd.grad(own.square().sum(), (inputs, taps, bias)) for own in both]
+        torch.testing.assert_close(*both, atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(*grads):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        parameters = torch.tensor([4.0, -0.5, 0.6], dtype=dtype)
+        alpha = budget.allot(inputs, *parameters.unbind(), mask)
+        torch.testing.assert_close(alpha, budget.in_steps(inputs, parameters, mask), atol=1e-4, rtol=1e-4)
+"""
+
+
+@pytest.mark.skipif(backend("cpu") != "cpp", reason="no compiled CPU kernels in this installation")
+@pytest.mark.parametrize("version", ["baseline", "avx2", "avx512"])
+def test_every_version_gives_what_plain_torch_gives(version: str) -> None:
+    environment = {**os.environ, "MULTIFUSE_CPU": version}
+    subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, check=True)
