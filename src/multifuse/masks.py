@@ -1,5 +1,7 @@
 """Arithmetic under token masks. A mask is bool, True = real token; ``None`` stands for a mask of Trues."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,17 @@ def segment_means(values: Tensor, mask: Tensor | None, segments: int) -> tuple[T
     count = real @ overlaps.mT
     means = (overlaps @ values.to(dtype)) / count.clamp(min=1.0).unsqueeze(-1)
     return means.to(values.dtype), count > 0
+
+
+def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
+    """The mask (B, T_1 + T_2 + ...) of sequences (B, T_m, ...) laid one after the other; ``None``: all are real."""
+    if all(mask is None for _, mask in sequences):
+        return None
+    return torch.cat([_whole(values) if mask is None else mask for values, mask in sequences], dim=1)
+
+
+def _whole(values: Tensor) -> Tensor:
+    return values.new_ones(values.shape[:2], dtype=torch.bool)
 
 
 def has_tokens(values: Tensor, mask: Tensor | None) -> Tensor:

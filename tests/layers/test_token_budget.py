@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifuse import TokenBudget
-from multifuse.layers.token_budget import standardised
+from multifuse.ops.budget import standardised
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.floats(0, 2), st.floats(0.05, 0.95), st.integers(0, 99))

@@ -5,15 +5,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from multifuse import checks
 from multifuse.checks import Tokens
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
 from multifuse.layers.token_budget import TokenBudget
-from multifuse.masks import has_tokens
-from multifuse.precision import at_least_float32
+from multifuse.masks import has_tokens, joined_mask
+from multifuse.ops.attention import attend_others
 
 
 class IntraCEDOutput(NamedTuple):
@@ -34,14 +33,6 @@ class IntraCEDOutput(NamedTuple):
     """(B, T, r_p): the private stream's coordinates in ``U_pr``."""
     activation: dict[str, Tensor]
     """(B, T): alpha, the share with which a token takes part."""
-
-
-class _Projected(NamedTuple):
-    queries: Tensor  # (B, heads, T, head width)
-    keys: Tensor
-    values: Tensor
-    mask: Tensor | None  # (B, T)
-    present: Tensor  # (B,) bool: the sample has a real token of this modality
 
 
 class IntraCED(nn.Module):
@@ -130,11 +121,7 @@ class IntraCED(nn.Module):
 
     def _activation(self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens]) -> dict[str, Tensor]:
         """alpha by modality, from the evidence ``e_t = ||h_t U_sh||_2``, in float32 or better."""
-        activation = {}
-        for name, code in shared.items():
-            code = at_least_float32(code)
-            activation[name] = self.budget(torch.linalg.vector_norm(code, dim=-1), present[name].mask)
-        return activation
+        return {name: self.budget.of_codes(code, present[name].mask) for name, code in shared.items()}
 
     def _exchange(
         self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens], activation: Mapping[str, Tensor]
@@ -142,44 +129,30 @@ class IntraCED(nn.Module):
         """What every modality takes from the others, (B, T, r_s), 0 at padding and where a sample has no other."""
         if self.budget.gamma == 0 or len(present) == 1:
             return {}
-        projected = {name: self._projected(shared[name], given.mask) for name, given in present.items()}
-        brought = {}
-        for name, own in projected.items():
-            others = [source for other, source in projected.items() if other != name]
-            attended = self.output(self._attend(own.queries, others))
-            reachable = torch.stack([source.present for source in others]).any(dim=0)
-            share = activation[name].masked_fill(~reachable.unsqueeze(-1), 0.0).unsqueeze(-1).to(attended.dtype)
-            brought[name] = share * self.dropout(attended)
-        return brought
-
-    def _projected(self, code: Tensor, mask: Tensor | None) -> _Projected:
-        queries, keys, values = self.query_key_value(code).chunk(3, dim=-1)
-        return _Projected(self._heads(queries), self._heads(keys), self._heads(values), mask, has_tokens(code, mask))
-
-    def _attend(self, queries: Tensor, others: list[_Projected]) -> Tensor:
-        """Attention over the real tokens of the other modalities: (B, heads, T, width) -> (B, T, r_s)."""
-        attended = scaled_dot_product_attention(
-            queries,
-            torch.cat([source.keys for source in others], dim=2),
-            torch.cat([source.values for source in others], dim=2),
-            attn_mask=_key_mask(others),
+        share = self._share(shared, present, activation)
+        lengths = [code.shape[1] for code in shared.values()]
+        attended = attend_others(
+            self.query_key_value(torch.cat(list(shared.values()), dim=1)),
+            lengths,
+            self.num_heads,
+            joined_mask([(given.values, given.mask) for given in present.values()]),
+            torch.cat(list(share.values()), dim=1) > 0,
         )
-        return attended.transpose(1, 2).flatten(2)
+        parts = self.output(attended).split(lengths, dim=1)
+        return {
+            name: own.unsqueeze(-1).to(part.dtype) * self.dropout(part)
+            for (name, own), part in zip(share.items(), parts, strict=True)
+        }
 
-    def _heads(self, code: Tensor) -> Tensor:
-        heads: Tensor = code.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return heads
-
-
-def _key_mask(others: list[_Projected]) -> Tensor | None:
-    """The keys' mask (B, 1, 1, keys), for all queries; a sample without keys attends to all, and is zeroed later."""
-    if all(source.mask is None for source in others):
-        return None
-    real = torch.cat(
-        [
-            source.mask if source.mask is not None else source.keys.new_ones(source.keys.shape[::2], dtype=torch.bool)
-            for source in others
-        ],
-        dim=1,
-    )
-    return (real | ~real.any(dim=1, keepdim=True))[:, None, None, :]
+    def _share(
+        self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens], activation: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """alpha by modality, and 0 where the sample has no other modality."""
+        if all(given.mask is None for given in present.values()) and all(code.shape[1] for code in shared.values()):
+            return dict(activation)
+        has = {name: has_tokens(given.values, given.mask) for name, given in present.items()}
+        share = {}
+        for name, alpha in activation.items():
+            reachable = torch.stack([own for other, own in has.items() if other != name]).any(dim=0)
+            share[name] = alpha.masked_fill(~reachable.unsqueeze(-1), 0.0)
+        return share

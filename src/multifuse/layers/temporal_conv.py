@@ -1,10 +1,10 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
-import torch
 from torch import Tensor, nn
 
 from multifuse import checks
 from multifuse.layers.channel_dropout import ChannelDropout
+from multifuse.ops.convolution import convolve_gelu
 
 
 class TemporalConvLevels(nn.Module):
@@ -40,11 +40,12 @@ class TemporalConvLevels(nn.Module):
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
-        padding = None if mask is None else ~mask.unsqueeze(-1)
+        if mask is not None:
+            checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
         levels = []
         for stage in self.stages:
-            hidden = stage(hidden, padding)
+            hidden = stage(hidden, mask)
             levels.append(hidden)
         return levels
 
@@ -60,30 +61,11 @@ class _Stage(nn.Module):
         self.mixer = nn.Linear(dim, dim)
         self.dropout = ChannelDropout(dropout)
 
-    def forward(self, hidden: Tensor, padding: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         update: Tensor = self.norm(hidden)
         for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv1d)
-            if padding is not None:
-                update = update.masked_fill(padding, 0.0)
-            update = nn.functional.gelu(_convolved(update, convolution))
+            assert convolution.bias is not None
+            update = convolve_gelu(update, convolution.weight[:, 0], convolution.bias, convolution.dilation[0], mask)
         brought: Tensor = self.dropout(self.mixer(update))
         return hidden + brought
-
-
-def _convolved(tokens: Tensor, convolution: nn.Conv1d) -> Tensor:
-    """Convolves every channel of (B, T, d) along T, as an image with its channels last, read and written as it lies.
-
-    Its rows are a dilation apart, its columns are neighbours: torch's convolution is slow only with a dilation.
-    """
-    assert convolution.bias is not None
-    length = tokens.shape[1]
-    (step,) = convolution.dilation
-    if length <= step:  # the outer taps meet no token
-        return torch.addcmul(convolution.bias, tokens, convolution.weight[:, 0, 1])
-    missing = -length % step
-    padded = nn.functional.pad(tokens, (0, 0, 0, missing)) if missing else tokens
-    image = padded.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
-    weight = convolution.weight.unsqueeze(-1)
-    image = nn.functional.conv2d(image, weight, convolution.bias, padding=(1, 0), groups=convolution.groups)
-    return image.permute(0, 2, 3, 1).flatten(1, 2)[:, :length]

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse import checks
-from multifuse.masks import token_count
-from multifuse.ops import project_capped_simplex
+from multifuse.ops.budget import activated, allot
 from multifuse.precision import at_least_float32
 
 
@@ -56,25 +55,16 @@ class TokenBudget(nn.Module):
         if mask is not None:
             mask = checks.token_mask("mask", mask, *evidence.shape)
         evidence = at_least_float32(evidence)
-        count = token_count(evidence, mask)
-        score = self.log_sharpness.exp() * (standardised(evidence, mask, count) - self.threshold)
-        budget = self.gamma * torch.sigmoid(self.participation_logit) * count
-        return project_capped_simplex(torch.sigmoid(score), budget, mask)
+        return activated(evidence, torch.stack(self._parameters_of(evidence.dtype)), mask)
+
+    def of_codes(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """alpha (B, T) of shared codes (B, T, r_s), whose norms are the evidence; checked already."""
+        return allot(codes, *self._parameters_of(torch.promote_types(codes.dtype, torch.float32)), mask)
+
+    def _parameters_of(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """s, tau and gamma * rho."""
+        share = self.gamma * torch.sigmoid(self.participation_logit)
+        return self.log_sharpness.exp().to(dtype), self.threshold.to(dtype), share.to(dtype)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, init_participation={self.init_participation}"
-
-
-def standardised(evidence: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
-    """Shifts and scales (B, T) to mean 0, deviation 1 over the real tokens; equal tokens, or a single one, give 0."""
-    if mask is not None:
-        evidence = evidence.masked_fill(~mask, 0.0)
-    count = count.clamp(min=1.0).unsqueeze(-1)
-    mean = evidence.sum(-1, keepdim=True) / count
-    centred = evidence - mean
-    if mask is not None:
-        centred = centred.masked_fill(~mask, 0.0)
-    variance = centred.square().sum(-1, keepdim=True) / count
-    # The floor, far below any real spread, keeps the rounding of equal tokens from being blown up to deviation 1.
-    floor = (1e-4 * mean).square() + torch.finfo(evidence.dtype).tiny
-    return centred / (variance + floor).sqrt()
