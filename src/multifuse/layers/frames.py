@@ -1,47 +1,65 @@
 """Orthonormal frames from unconstrained matrices, by Cholesky QR: the fast parametrisation of StiefelProjector.
 
 Batched QR, LU and eigendecompositions can hang under oneMKL with two threads; a batched Cholesky factorisation and
-triangular solves do not, and cost less. The factorisation runs in float64 where the device has it, twice, which leaves
-the columns orthonormal to rounding for every matrix whose condition number is below about 1e7.
+triangular solves do not, and cost less. The factorisation runs twice: in float64 where the device has it, which leaves
+columns that are nearly orthonormal for every matrix whose condition number is below about 1e7, and in the result's own
+type, which leaves them orthonormal to its rounding.
 """
 
 import torch
 from torch import Tensor
 
+from multifuse.cholesky import inverse_factor
 from multifuse.precision import without_autocast
 
 
-def orthonormal_columns(matrix: Tensor, complement_of: Tensor | None = None) -> Tensor:
-    """Orthonormalises the columns of matrix (..., d, r), in the orthogonal complement of a frame (..., d, s) if given.
+def orthonormal_columns(matrix: Tensor) -> Tensor:
+    """Orthonormalises the columns of matrix (..., d, r), in float32 or better.
 
-    The result spans what the columns span (after their part in ``complement_of`` is taken out), column k depending on
-    the first k columns alone, as in a QR decomposition with positive diagonal.
+    Column k depends on the first k columns alone, as in a QR decomposition with positive diagonal.
     """
-    frame = matrix
-    for _ in range(2):
-        if complement_of is not None:
-            frame = frame - complement_of @ (complement_of.mT @ frame)
-        frame = _cholesky_qr(frame)
-    return frame
-
-
-def _cholesky_qr(matrix: Tensor) -> Tensor:
-    column_norm = torch.linalg.vector_norm(matrix, dim=-2, keepdim=True)
-    matrix = matrix / column_norm.clamp(min=torch.finfo(matrix.dtype).tiny)
-    gram = matrix.mT @ matrix
-    # The shift keeps the factor real when columns are dependent to rounding; the second pass takes its effect out.
-    shift = 8 * torch.finfo(gram.dtype).eps * gram.shape[-1]
-    gram = gram + shift * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    factor = torch.linalg.cholesky_ex(gram).L
-    orthonormal: Tensor = torch.linalg.solve_triangular(factor.mT, matrix, upper=True, left=False)
-    return orthonormal
+    with without_autocast(matrix.device):
+        return _refined(_nearly(matrix.to(_working(matrix))).to(_output(matrix)))
 
 
 def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
     """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
-    output = torch.promote_types(shared.dtype, torch.float32)
-    working = output if shared.device.type == "mps" else torch.float64
     with without_autocast(shared.device):
-        shared_frame = orthonormal_columns(shared.to(working))
-        private_frames = orthonormal_columns(private.to(working), shared_frame.unsqueeze(-3))
-    return shared_frame.to(output), private_frames.to(output)
+        near = _nearly(shared.to(_working(shared)))
+        privates = _nearly(_outside(near, private.to(near.dtype)))
+        frame = _refined(near.to(_output(shared)))
+        return frame, _refined(_outside(frame, privates.to(frame.dtype)))
+
+
+def _output(matrix: Tensor) -> torch.dtype:
+    return torch.promote_types(matrix.dtype, torch.float32)
+
+
+def _working(matrix: Tensor) -> torch.dtype:
+    return _output(matrix) if matrix.device.type == "mps" else torch.float64
+
+
+def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
+    """What of the columns of (..., M, d, r) lies outside a frame (..., d, s), in one product."""
+    count, _, rank = matrices.shape[-3:]
+    columns = matrices.movedim(-3, -2).flatten(-2)
+    columns = columns - frame @ (frame.mT @ columns)
+    outside: Tensor = columns.unflatten(-1, (count, rank)).movedim(-2, -3)
+    return outside
+
+
+def _nearly(matrix: Tensor) -> Tensor:
+    """The first pass; the shift keeps the factor real when columns are dependent to rounding."""
+    return _cholesky_qr(matrix, 8 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps)
+
+
+def _refined(matrix: Tensor) -> Tensor:
+    """The second pass, which takes out the first one's shift and rounding."""
+    return _cholesky_qr(matrix, torch.finfo(matrix.dtype).eps)
+
+
+def _cholesky_qr(matrix: Tensor, shift: float) -> Tensor:
+    gram = matrix.mT @ matrix
+    scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(gram.dtype).tiny).rsqrt().unsqueeze(-1)
+    gram = gram * scale * scale.mT + shift * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return matrix @ (inverse_factor(gram).mT * scale)

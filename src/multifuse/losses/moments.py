@@ -1,8 +1,8 @@
-"""Counts, means and covariances of rows, summed over the ranks of a data-parallel run.
+"""Counts and covariances of streams of features, summed over the ranks of a data-parallel run.
 
 Rows are collected on each rank; counts and sums are reduced first, centred second moments after, so that large means
 cost no precision. Both reductions are differentiable and sum in the backward too: with DistributedDataParallel's
-averaging, N ranks give one process's gradients. Several groups of rows share the two collectives.
+averaging, N ranks give one process's gradients. Several groups of streams share the two collectives.
 """
 
 from collections.abc import Sequence
@@ -16,46 +16,86 @@ from torch import Tensor
 from multifuse.precision import at_least_float32
 
 
-class Rows(NamedTuple):
-    """Rows of features ``values`` (N, D), the holder's own, of which ``mask`` (N,) bool names the real ones (all)."""
+class Streams(NamedTuple):
+    """Streams of features of the same rows, (N, d) each, of which the ``leading`` first ones are compared with all.
 
-    values: Tensor
+    ``mask`` (N,) bool names the real rows (all).
+    """
+
+    values: Sequence[Tensor]
+    leading: int
     mask: Tensor | None
 
 
 class Moments(NamedTuple):
-    """The number of rows, a scalar, and their covariance (D, D), divided by that number."""
+    """Of G groups of streams alike, D_l features in their leading streams and D in all."""
 
     rows: Tensor
-    covariance: Tensor
+    """(G,): the number of rows."""
+    cross: Tensor
+    """(G, D_l, D): covariances of the leading streams with all, divided by that number."""
+    own: tuple[Tensor, ...]
+    """(G, d, d) for every other stream: its covariance with itself."""
 
 
-class _Gram(torch.autograd.Function):
-    """``X^T X``, with one product in its backward, ``X (G + G^T)``, where autograd's own takes two."""
+class _CentredGram(torch.autograd.Function):
+    """Products of centred rows (N, D): the leading streams' with all, (D_l, D), then every other one's with itself.
+
+    Only what is compared is multiplied. Centring takes no gradient to first order: what reaches the mean is the sum of
+    ``X S`` over the rows of centred X, which is 0. The centred rows are an output, so that second derivatives, where
+    that sum matters, go autograd's way. ``real`` (N, 1) is 1 for rows that count and 0 for the others.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return values.mT @ values
+    def forward(rows: Tensor, mean: Tensor, real: Tensor | None, widths: list[int], leading: int) -> tuple[Tensor, ...]:
+        centred = rows - mean
+        if real is not None:
+            centred.mul_(real)
+        first = centred[:, : sum(widths[:leading])]
+        return (centred, first.mT @ centred, *(part.mT @ part for part in centred.split(widths, dim=-1)[leading:]))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, _, real, ctx.widths, ctx.leading = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[0], real)
+        ctx.save_for_forward(output[0], real)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        (values,) = ctx.saved_tensors
-        half = values.mT @ tangents[0]
-        product: Tensor = half + half.mT
-        return product
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
+        centred, real = ctx.saved_tensors
+        moved = tangents[0] - tangents[1]
+        moved = moved if real is None else moved * real
+        width = sum(ctx.widths[: ctx.leading])
+        first = moved[:, :width].mT @ centred + centred[:, :width].mT @ moved
+        halves = [
+            part.mT @ change
+            for part, change in zip(*(both.split(ctx.widths, dim=-1)[ctx.leading :] for both in (centred, moved)))
+        ]
+        return (moved, first, *(half + half.mT for half in halves))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (values,) = ctx.saved_tensors
-        product: Tensor = values @ (grads[0] + grads[0].mT)
-        return product
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        centred, real = ctx.saved_tensors
+        pulled = centred @ _symmetric(centred, ctx.widths, ctx.leading, grads[1], grads[2:])
+        if grads[0] is None:
+            return pulled, None, None, None, None
+        direct = grads[0] if real is None else grads[0] * real
+        return pulled + direct, -direct.sum(0), None, None, None
+
+
+def _symmetric(
+    like: Tensor, widths: list[int], leading: int, of_cross: Tensor | None, of_own: Sequence[Tensor | None]
+) -> Tensor:
+    """S (D, D), with which the gradient of the centred rows X is ``X S``: what the products' gradients add up to."""
+    width = sum(widths[:leading])
+    of_cross = like.new_zeros(width, sum(widths)) if of_cross is None else of_cross
+    square, rest = of_cross[:, :width], of_cross[:, width:]
+    blocks = [like.new_zeros(w, w) if own is None else own + own.mT for w, own in zip(widths[leading:], of_own)]
+    upper = torch.cat([square + square.mT, rest], dim=1)
+    return torch.cat([upper, torch.cat([rest.mT, torch.block_diag(*blocks)], dim=1)]) if blocks else upper
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -106,34 +146,54 @@ def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor
     return total / count.detach().clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def moments_of(groups: Sequence[Rows], synchronise: bool) -> list[Moments]:
-    """Computes the moments of every group of rows, in float32 or better. The rows are centred where they lie."""
-    groups = [Rows(at_least_float32(group.values), group.mask) for group in groups]
-    groups = [Rows(_zeroed(group.values, group.mask), group.mask) for group in groups]
-    counts = [_count(group) for group in groups]
-    first = _reduced([torch.cat([count[None], rows.values.sum(0)]) for count, rows in zip(counts, groups)], synchronise)
-    totals = [vector[0].detach() for vector in first]
-    centred = [
-        _zeroed(rows.values.sub_(vector[1:] / total.clamp(min=1.0)), rows.mask)
-        for rows, vector, total in zip(groups, first, totals, strict=True)
-    ]
-    second = _reduced([_gram(values) for values in centred], synchronise)
+def moments_of(families: Sequence[Sequence[Streams]], synchronise: bool) -> list[Moments]:
+    """Computes the moments of every family of groups of like widths, in float32 or better."""
+    rows = [[_rows(group) for group in family] for family in families]
+    sums = [torch.stack([_count_and_sum(*own) for own in zip(*both)]) for both in zip(families, rows)]
+    sums = _reduced(sums, synchronise)
+    totals = [own[:, 0].detach().clamp(min=1.0) for own in sums]
+    means = [own[:, 1:] / total.unsqueeze(-1) for own, total in zip(sums, totals)]
+    grams = [_grams(*both) for both in zip(families, rows, means)]
+    reduced = iter(_reduced([gram for family in grams for gram in family], synchronise))
     return [
-        Moments(total, _without_rounding(gram / total.clamp(min=1.0), vector[1:] / total.clamp(min=1.0)))
-        for total, gram, vector in zip(totals, second, first, strict=True)
+        _moments(own[:, 0].detach(), total, mean, [next(reduced) for _ in family])
+        for own, total, mean, family in zip(sums, totals, means, grams)
     ]
 
 
-def _gram(values: Tensor) -> Tensor:
-    product: Tensor = _Gram.apply(values)  # type: ignore[no-untyped-call]
-    return product
+def _rows(group: Streams) -> Tensor:
+    """The streams side by side, in float32 or better, 0 in rows that are not real: not even NaN there can spread."""
+    rows = at_least_float32(torch.cat(list(group.values), dim=-1))
+    return rows if group.mask is None else rows.masked_fill(~group.mask.unsqueeze(-1), 0.0)
 
 
-def _without_rounding(covariance: Tensor, mean: Tensor) -> Tensor:
-    """Takes out features that vary by no more than the rounding of their mean: a constant has no variance."""
-    rounding = 32 * torch.finfo(covariance.dtype).eps * mean.detach()
-    varies = covariance.detach().diagonal() > rounding.square()
-    return torch.where(varies.unsqueeze(-1) & varies, covariance, 0.0)
+def _count_and_sum(group: Streams, rows: Tensor) -> Tensor:
+    if group.mask is None:
+        count = rows.new_full((1,), float(rows.shape[0]))
+    else:
+        count = group.mask.sum(dim=0, keepdim=True).to(rows.dtype)
+    return torch.cat([count, rows.sum(0)])
+
+
+def _grams(family: Sequence[Streams], rows: Sequence[Tensor], means: Tensor) -> list[Tensor]:
+    """The products of every group, stacked: of the leading streams with all, then of each other one with itself."""
+    products = []
+    for group, own, mean in zip(family, rows, means.unbind()):
+        real = None if group.mask is None else group.mask.unsqueeze(-1).to(own.dtype)
+        widths = [stream.shape[-1] for stream in group.values]
+        products.append(_CentredGram.apply(own, mean, real, widths, group.leading)[1:])  # type: ignore[no-untyped-call]
+    return [torch.stack(own) for own in zip(*products)]
+
+
+def _moments(rows: Tensor, total: Tensor, mean: Tensor, grams: list[Tensor]) -> Moments:
+    """Covariances without features that vary by no more than the rounding of their mean: a constant has no variance."""
+    covariances = [gram / total[:, None, None] for gram in grams]
+    variances = torch.cat([own.detach().diagonal(dim1=1, dim2=2) for own in covariances], dim=-1)
+    varies = variances > (32 * torch.finfo(mean.dtype).eps * mean.detach()).square()
+    leading, *others = varies.split([own.shape[1] for own in covariances], dim=-1)
+    cross = torch.where(leading.unsqueeze(-1) & varies.unsqueeze(-2), covariances[0], 0.0)
+    own = (torch.where(v.unsqueeze(-1) & v.unsqueeze(-2), c, 0.0) for v, c in zip(others, covariances[1:]))
+    return Moments(rows, cross, tuple(own))
 
 
 def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:
@@ -141,13 +201,3 @@ def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:
     flat = sum_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]), synchronise)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _count(rows: Rows) -> Tensor:
-    if rows.mask is None:
-        return rows.values.new_full((), float(rows.values.shape[0]))
-    return rows.mask.sum().to(rows.values.dtype)
-
-
-def _zeroed(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -1,9 +1,10 @@
 """The whitened cross-correlations between the streams of a batch, as tables that both regularisers read.
 
-Streams of one modality are compared token by token: rows are the batch's real tokens, so one covariance a modality
-holds all its levels. Streams of different modalities are compared by their masked means over each sample, since their
-token counts differ: rows are the samples that have both. All collectives of a data-parallel run happen in `measure`,
-over the constructor's modalities in their order, whatever a rank's batch lacks.
+Streams of one modality are compared token by token: rows are the batch's real tokens, so one table of covariances a
+modality holds all its levels, those of shared with shared codes of other levels left out, which nothing reads. Streams
+of different modalities are compared by their masked means over each sample, since their token counts differ: rows are
+the samples that have both. All collectives of a data-parallel run happen in `measure`, over the constructor's
+modalities in their order, whatever a rank's batch lacks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from multifuse import checks
 from multifuse.layers.intra_ced import IntraCEDOutput
-from multifuse.losses.moments import Moments, Rows, moments_of
+from multifuse.losses.moments import Moments, Streams, moments_of
 from multifuse.losses.whitening import debiased, precise, squared_correlation, whitening
 from multifuse.masks import has_tokens, masked_mean
 from multifuse.precision import at_least_float32, without_autocast
@@ -71,82 +72,95 @@ def measure(
 ) -> Correlations:
     """Measures all the correlations of a batch, in float32 or better."""
     first = next(iter(levels[0].shared_code))
-    shared_rank = levels[0].shared_code[first].shape[-1]
-    private_rank = levels[0].private_code[first].shape[-1]
     with without_autocast(levels[0].shared_code[first].device):
+        means = {name: _private_means(levels, mask, name) for name in levels[0].private_code}
         token_rows = [_token_rows(levels, mask, name, first) for name in modalities]
-        pair_rows = [_pair_rows(levels, mask, pair, first) for pair in combinations(modalities, 2)]
-        moments = moments_of([*token_rows, *pair_rows], synchronise)
-        tokens, pairs = moments[: len(modalities)], moments[len(modalities) :]
-        within = _within_modality(tokens, len(levels), shared_rank, private_rank, eps, debias)
-        across = _across_modalities(pairs, len(levels), private_rank, eps, debias, within[2])
-        return Correlations(*(table.to(moments[0].covariance.dtype) for table in (*within, *across)))
+        pair_rows = [_pair_rows(levels, mask, pair, means) for pair in combinations(modalities, 2)]
+        families = [token_rows, pair_rows] if pair_rows else [token_rows]
+        tokens, *pairs = moments_of(families, synchronise)
+        within = _within_modality(tokens, eps, debias)
+        across = _across_modalities(pairs[0] if pairs else None, len(levels), eps, debias, within[2])
+        return Correlations(*(table.to(tokens.cross.dtype) for table in (*within, *across)))
+
+
+def _mask_of(mask: Mapping[str, Tensor | None] | None, name: str) -> Tensor | None:
+    return None if mask is None else mask.get(name)
 
 
 def _token_rows(
     levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, name: str, first: str
-) -> Rows:
-    """One modality's tokens as rows of [shared | private] codes, level after level; no row where it is absent."""
+) -> Streams:
+    """One modality's tokens as rows of private and shared codes, level after level; no row where it is absent."""
     present = name in levels[0].shared_code
     source = name if present else first
-    codes = [code for level in levels for code in (level.shared_code[source], level.private_code[source])]
-    # Flattened first: what is concatenated is then no view, and is centred where it lies at no further cost.
-    rows = torch.cat([at_least_float32(code).flatten(0, 1) for code in codes], dim=-1)
+    private = [level.private_code[source].flatten(0, 1) for level in levels]
+    shared = [level.shared_code[source].flatten(0, 1) for level in levels]
     if not present:
-        return Rows(rows[:0], None)
-    real = None if mask is None else mask.get(name)
-    return Rows(rows, None if real is None else real.flatten())
+        return Streams([code[:0] for code in (*private, *shared)], len(levels), None)
+    real = _mask_of(mask, name)
+    return Streams([*private, *shared], len(levels), None if real is None else real.flatten())
+
+
+def _private_means(
+    levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, name: str
+) -> list[Tensor]:
+    real = _mask_of(mask, name)
+    return [masked_mean(at_least_float32(level.private_code[name]), real) for level in levels]
 
 
 def _pair_rows(
-    levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, pair: tuple[str, str], first: str
-) -> Rows:
-    """Two modalities' sample means as rows of private codes, [one | other] level after level."""
-    present = all(name in levels[0].private_code for name in pair)
-    names = pair if present else (first, first)
-    real = {name: None if mask is None else mask.get(name) for name in names}
-    codes = [(level.private_code[name], real[name]) for level in levels for name in names]
-    rows = torch.cat([masked_mean(at_least_float32(code), keep) for code, keep in codes], dim=-1)
-    if not present:
-        return Rows(rows[:0], None)
-    both = [has_tokens(levels[0].private_code[name], real[name]) for name in names]
-    return Rows(rows, both[0] & both[1])
+    levels: Sequence[IntraCEDOutput],
+    mask: Mapping[str, Tensor | None] | None,
+    pair: tuple[str, str],
+    means: Mapping[str, list[Tensor]],
+) -> Streams:
+    """Two modalities' sample means as rows of private codes, those of one at every level, then the other's."""
+    if any(name not in means for name in pair):
+        nothing = [mean[:0] for mean in next(iter(means.values()))]
+        return Streams([*nothing, *nothing], 2 * len(levels), None)
+    both = [has_tokens(levels[0].private_code[name], _mask_of(mask, name)) for name in pair]
+    return Streams([*means[pair[0]], *means[pair[1]]], 2 * len(levels), both[0] & both[1])
 
 
-def _within_modality(
-    moments: list[Moments], num_levels: int, shared_rank: int, private_rank: int, eps: float, debias: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    count = precise(torch.stack([moment.rows for moment in moments]))
-    rank = shared_rank + private_rank
-    blocks = precise(torch.stack([moment.covariance for moment in moments]))
-    blocks = blocks.unflatten(-1, (num_levels, rank)).unflatten(-3, (num_levels, rank)).transpose(-3, -2)
-    own = blocks.diagonal(dim1=1, dim2=2).movedim(-1, 1)  # (M, L, rank, rank)
-    whiten_shared = whitening(own[..., :shared_rank, :shared_rank], eps)
-    whiten_private = whitening(own[..., shared_rank:, shared_rank:], eps)
-    columns = whiten_private.unsqueeze(1)
-    shared_private = squared_correlation(whiten_shared.unsqueeze(2), blocks[..., :shared_rank, shared_rank:], columns)
-    private_private = squared_correlation(whiten_private.unsqueeze(2), blocks[..., shared_rank:, shared_rank:], columns)
+def _within_modality(moments: Moments, eps: float, debias: bool) -> tuple[Tensor, Tensor, Tensor]:
+    count = precise(moments.rows)
+    whiten_shared = whitening(precise(torch.stack(moments.own, dim=1)), eps)  # (M, L, r_s, r_s)
+    num_levels, shared_rank = whiten_shared.shape[1], whiten_shared.shape[-1]
+    rows = precise(moments.cross).unflatten(1, (num_levels, -1))  # (M, L, r_p, L r_p + L r_s)
+    private_rank = rows.shape[2]
+    private, shared = rows.split([num_levels * private_rank, num_levels * shared_rank], dim=-1)
+    own = private.unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    whiten_private = whitening(own, eps)
+    private_private = _table(whiten_private, private, whiten_private)
+    shared_private = _table(whiten_private, shared, whiten_shared)
     if debias:
         shared_private = debiased(shared_private, count[:, None, None], max(shared_rank, private_rank))
         private_private = debiased(private_private, count[:, None, None], private_rank)
     return shared_private, private_private, (count > 1).to(count.dtype)
 
 
+def _table(whiten_rows: Tensor, cross: Tensor, whiten_columns: Tensor) -> Tensor:
+    """The correlations of every level's columns with every level's rows, (M, L, L), of (M, L, r, L c) covariances."""
+    num_levels, rows, columns = whiten_rows.shape[1], whiten_rows.shape[-1], whiten_columns.shape[-1]
+    whitened = (whiten_rows @ cross).unflatten(-1, (num_levels, columns)).movedim(-2, 1)  # (M, L, L, r, c)
+    correlation: Tensor = whitened.flatten(2, 3) @ whiten_columns.mT
+    table: Tensor = correlation.square().unflatten(2, (num_levels, rows)).sum(dim=(-2, -1)) / min(rows, columns)
+    return table
+
+
 def _across_modalities(
-    moments: list[Moments], num_levels: int, private_rank: int, eps: float, debias: bool, like: Tensor
+    moments: Moments | None, num_levels: int, eps: float, debias: bool, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    if not moments:
+    if moments is None:
         return like.new_zeros(0, num_levels), like.new_zeros(0)
-    count = precise(torch.stack([moment.rows for moment in moments]))
-    blocks = precise(torch.stack([moment.covariance for moment in moments]))
-    width = 2 * private_rank
-    blocks = blocks.unflatten(-1, (num_levels, width)).unflatten(-3, (num_levels, width))
-    blocks = blocks.diagonal(dim1=1, dim2=3).movedim(-1, 1)  # (P, L, 2 r_p, 2 r_p)
-    correlation = squared_correlation(
-        whitening(blocks[..., :private_rank, :private_rank], eps),
-        blocks[..., :private_rank, private_rank:],
-        whitening(blocks[..., private_rank:, private_rank:], eps),
-    )
+    count = precise(moments.rows)
+    blocks = precise(moments.cross).unflatten(-1, (2, num_levels, -1)).unflatten(1, (2, num_levels, -1))
+    one, cross, other = (blocks[:, a, ..., b, :, :].diagonal(dim1=1, dim2=3).movedim(-1, 1) for a, b in _BLOCKS)
+    correlation = squared_correlation(whitening(one, eps), cross, whitening(other, eps))
     if debias:
-        correlation = debiased(correlation, count[:, None], private_rank)
+        correlation = debiased(correlation, count[:, None], cross.shape[-1])
     return correlation, (count > 1).to(count.dtype)
+
+
+_BLOCKS = ((0, 0), (0, 1), (1, 1))
+"""Of two modalities' covariances: the one's own, theirs, the other's own."""

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from multifuse.losses.moments import Rows, moments_of
+from multifuse.cholesky import inverse_factor
+from multifuse.losses.moments import Streams, moments_of
 from multifuse.precision import without_autocast
 
 
@@ -48,10 +49,10 @@ class WhiteningXCorrLoss(nn.Module):
             raise ValueError(f"mask must be bool of shape {tuple(x.shape[:-1])}, got {mask.dtype} {tuple(mask.shape)}")
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-            rows = precise(torch.cat([x.to(dtype), y.to(dtype)], dim=-1)).flatten(0, -2)
-            moments = moments_of([Rows(rows, None if mask is None else mask.flatten())], self.training)[0]
+            rows = [precise(values.to(dtype)).flatten(0, -2) for values in (x, y)]
+            (moments,) = moments_of([[Streams(rows, 2, None if mask is None else mask.flatten())]], self.training)
             d = x.shape[-1]
-            covariance = moments.covariance
+            covariance = moments.cross[0]
             return squared_correlation(
                 whitening(covariance[:d, :d], self.eps),
                 covariance[:d, d:],
@@ -82,9 +83,7 @@ def whitening(covariance: Tensor, eps: float) -> Tensor:
     variance = torch.where(varies, variance, 1.0)
     identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
     relative = covariance / variance + max(eps, 8 * d * torch.finfo(covariance.dtype).eps) * identity
-    factor = torch.linalg.cholesky_ex(relative).L
-    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-    return torch.where(varies, inverse * variance.rsqrt(), 0.0)
+    return torch.where(varies, inverse_factor(relative) * variance.rsqrt(), 0.0)
 
 
 def squared_correlation(whiten_x: Tensor, cross: Tensor, whiten_y: Tensor) -> Tensor:
