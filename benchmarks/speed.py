@@ -20,7 +20,16 @@ import torch
 import transformers
 
 import multifuse
-from benchmarks import frames_speed, import_speed, length_speed, op_speed, queries_speed, step_profile, step_speed
+from benchmarks import (
+    frames_speed,
+    import_speed,
+    kernels_speed,
+    length_speed,
+    op_speed,
+    queries_speed,
+    step_profile,
+    step_speed,
+)
 from benchmarks.length_speed import Length
 from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
@@ -40,6 +49,7 @@ class Report:
     comparisons: list[Comparison]
     lengths: list[Length]
     operators: list[Operator]
+    operators_of_losses: list[Operator]
     taking_part: dict[str, float]
     """By gamma: the share of tokens with alpha > 0."""
     import_seconds: float
@@ -69,17 +79,24 @@ class Report:
             "",
             "Where the time of CLCR's training step goes, by operator:",
             "",
-            "| operator | share | calls a step |",
-            "|---|---|---|",
-            *(f"| `{own.name}` | {100 * own.share:.1f} % | {own.calls:.0f} |" for own in self.operators),
+            *_profile(self.operators),
+            "",
+            "Where that of StiefelProjector and the whitening losses goes:",
+            "",
+            *_profile(self.operators_of_losses),
             "",
             "Tokens with alpha > 0 in a budget before training: "
             + ", ".join(f"{100 * share:.0f} % at gamma {gamma}" for gamma, share in self.taking_part.items())
             + ".",
             "",
-            f"`import multifuse` adds {self.import_seconds:.2f} s to `import torch` (limit {IMPORT_LIMIT} s).",
+            f"Importing IntraCED adds {self.import_seconds:.2f} s to `import torch` (limit {IMPORT_LIMIT} s).",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _profile(operators: Sequence[Operator]) -> list[str]:
+    rows = (f"| `{own.name}` | {100 * own.share:.1f} % | {own.calls:.0f} |" for own in operators)
+    return ["| operator | share | calls |", "|---|---|---|", *rows]
 
 
 def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
@@ -99,7 +116,7 @@ def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
 def measured(seconds: float) -> Report:
     """Runs everything, and prints each figure as it comes."""
     comparisons = []
-    groups = (op_speed, frames_speed, step_speed, queries_speed)
+    groups = (op_speed, kernels_speed, frames_speed, step_speed, queries_speed)
     for comparison in chain.from_iterable(group.compare(seconds) for group in groups):
         print(_row(comparison), flush=True)
         comparisons.append(comparison)
@@ -107,7 +124,8 @@ def measured(seconds: float) -> Report:
         _machine(),
         comparisons,
         list(_printed(length_speed.measure(torch.get_num_threads()))),
-        step_profile.measure(),
+        step_profile.measure(step_speed.training_step()),
+        step_profile.measure(step_speed.projector_and_losses()),
         {str(gamma): queries_speed.taking_part(gamma) for gamma in GAMMAS},
         import_speed.added_seconds(),
     )

@@ -54,6 +54,11 @@ def training_step() -> Callable[[], object]:
     return _step(model, lambda: _loss(model, inputs, labels))
 
 
+def projector_and_losses() -> Callable[[], object]:
+    """What `StiefelProjector` and the whitening losses take part of in that step."""
+    return _projector_and_losses(_clcr(), _batch()[0])
+
+
 def _batch() -> tuple[dict[str, Tensor], Tensor]:
     torch.manual_seed(0)
     return {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}, torch.randn(BATCH)
@@ -103,24 +108,29 @@ def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -
         for level in encoded.levels
     ]
     names = model.clcr.hierarchy.modalities
+    inputs_of_losses = [
+        code for level in levels for code in (*level.shared_code.values(), *level.private_code.values())
+    ]
+    weights = [weight for projector in projectors for weight in projector.parameters()]
 
     def call() -> None:
         bases = bases_of_levels(projectors)
         correlations = measure(levels, None, names, model.config.whitening_epsilon, True, False)
         losses = model.intra_loss.terms(correlations).total
         losses = losses + model.inter_loss.terms(correlations, encoded.aggregate, False).total
-        (losses + sum(basis.shared.sum() + basis.private.sum() for basis in bases)).backward()
+        total = losses + sum(basis.shared.sum() + basis.private.sum() for basis in bases)
+        torch.autograd.grad(total, [*inputs_of_losses, *weights])
 
     return call
 
 
 def _budgets(model: CLCRForPrediction) -> Callable[[], object]:
-    """From shared codes to alpha, every level and modality, forward and backward: the most a fused op could save."""
+    """From shared codes to alpha, every level and modality, forward and backward."""
     budgets = [exchange.budget for exchange in model.clcr.exchanges if isinstance(exchange, IntraCED)]
     codes = [torch.randn(BATCH, LENGTH, model.config.shared_rank, requires_grad=True) for _ in WIDTHS]
 
     def call() -> None:
-        activations = [budget(torch.linalg.vector_norm(code, dim=-1)) for budget in budgets for code in codes]
+        activations = [budget.of_codes(code) for budget in budgets for code in codes]
         torch.stack(activations).square().sum().backward()
 
     return call

@@ -33,6 +33,7 @@ def report(ours: float) -> Report:
         [comparison(ours, 2.0, 1.5)],
         [Length(64, 0.5, 3.0)],
         operators,
+        operators,
         {"0.5": 0.8},
         0.1,
     )
