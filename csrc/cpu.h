@@ -1,20 +1,29 @@
 // What the CPU's kernels share.
 #pragma once
 
-#include "library.h"
-
-#include <type_traits>
+#include "projection.h"
 
 #define MULTIFUSE_INLINE inline __attribute__((always_inline))
+
+// The entries of a version: `run(task, begin, end)` for tasks of every element type.
+#define MULTIFUSE_RUN(Task, rows)                                                \
+  inline void run(const Task<float>& task, int64_t begin, int64_t end) {         \
+    rows(task, begin, end);                                                      \
+  }                                                                              \
+  inline void run(const Task<double>& task, int64_t begin, int64_t end) {        \
+    rows(task, begin, end);                                                      \
+  }                                                                              \
+  inline void run(const Task<Half>& task, int64_t begin, int64_t end) {          \
+    rows(task, begin, end);                                                      \
+  }                                                                              \
+  inline void run(const Task<BFloat16>& task, int64_t begin, int64_t end) {      \
+    rows(task, begin, end);                                                      \
+  }
 
 namespace multifuse {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-
-// The type that rows are computed in.
-template <typename Element>
-using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
 
 // Sums of a row run in the compute type over chunks of this length, and in double over the chunks.
 constexpr int64_t kChunk = 1024;

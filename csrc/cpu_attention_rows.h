@@ -402,15 +402,7 @@ MULTIFUSE_INLINE void attention_rows(const Attention<Element>& a, int64_t begin,
   }
 }
 
-#define MULTIFUSE_INSTANTIATE(Element)                                          \
-  inline void run(const Attention<Element>& a, int64_t begin, int64_t end) {    \
-    attention_rows(a, begin, end);                                              \
-  }
-MULTIFUSE_INSTANTIATE(float)
-MULTIFUSE_INSTANTIATE(double)
-MULTIFUSE_INSTANTIATE(Half)
-MULTIFUSE_INSTANTIATE(BFloat16)
-#undef MULTIFUSE_INSTANTIATE
+MULTIFUSE_RUN(Attention, attention_rows)
 
 }  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

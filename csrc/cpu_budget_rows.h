@@ -166,15 +166,7 @@ MULTIFUSE_INLINE void budget_rows(const Budget<Element>& b, int64_t begin, int64
   }
 }
 
-#define MULTIFUSE_INSTANTIATE(Element)                                       \
-  inline void run(const Budget<Element>& b, int64_t begin, int64_t end) {    \
-    budget_rows(b, begin, end);                                              \
-  }
-MULTIFUSE_INSTANTIATE(float)
-MULTIFUSE_INSTANTIATE(double)
-MULTIFUSE_INSTANTIATE(Half)
-MULTIFUSE_INSTANTIATE(BFloat16)
-#undef MULTIFUSE_INSTANTIATE
+MULTIFUSE_RUN(Budget, budget_rows)
 
 }  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

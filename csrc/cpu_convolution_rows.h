@@ -161,15 +161,7 @@ MULTIFUSE_INLINE void convolution_rows(const Convolution<Element>& c, int64_t be
   }
 }
 
-#define MULTIFUSE_INSTANTIATE(Element)                                            \
-  inline void run(const Convolution<Element>& c, int64_t begin, int64_t end) {    \
-    convolution_rows(c, begin, end);                                              \
-  }
-MULTIFUSE_INSTANTIATE(float)
-MULTIFUSE_INSTANTIATE(double)
-MULTIFUSE_INSTANTIATE(Half)
-MULTIFUSE_INSTANTIATE(BFloat16)
-#undef MULTIFUSE_INSTANTIATE
+MULTIFUSE_RUN(Convolution, convolution_rows)
 
 }  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

@@ -67,18 +67,8 @@ MULTIFUSE_INLINE void derivative_rows(const Derivative<Element>& d, int64_t begi
   }
 }
 
-#define MULTIFUSE_INSTANTIATE(Element)                                               \
-  inline void run(const Projection<Element>& p, int64_t begin, int64_t end) {        \
-    project_rows(p, begin, end);                                                     \
-  }                                                                                  \
-  inline void run(const Derivative<Element>& d, int64_t begin, int64_t end) {        \
-    derivative_rows(d, begin, end);                                                  \
-  }
-MULTIFUSE_INSTANTIATE(float)
-MULTIFUSE_INSTANTIATE(double)
-MULTIFUSE_INSTANTIATE(Half)
-MULTIFUSE_INSTANTIATE(BFloat16)
-#undef MULTIFUSE_INSTANTIATE
+MULTIFUSE_RUN(Projection, project_rows)
+MULTIFUSE_RUN(Derivative, derivative_rows)
 
 }  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

@@ -4,7 +4,7 @@
 // read again from global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
 #define MULTIFUSE_VERSION gpu
 #include "capped_simplex.h"
-#include "library.h"
+#include "projection.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -44,9 +44,6 @@ template <>
 struct DeviceType<BFloat16> {
   using Type = __nv_bfloat16;
 };
-
-template <typename Element>
-using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
 
 template <typename Element>
 __device__ __forceinline__ Compute<Element> load(const Element* from) {
@@ -191,18 +188,6 @@ __device__ __forceinline__ T finite_maximum(const Row& row) {
   return Group<kThreads>::reduce(top, Max(), T(1));
 }
 
-template <typename Element>
-struct Projection {
-  using T = Compute<Element>;
-  const Element* z;
-  const T* budget;
-  const bool* mask;
-  Element* alpha;
-  T* threshold;
-  int64_t rows;
-  int64_t length;
-};
-
 template <typename T>
 __device__ __forceinline__ T share_of(T z, T threshold) {
   return threshold == kInfinity<T> ? T(0) : clip(z - threshold);
@@ -261,20 +246,6 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
     p.threshold[blockIdx.x] = threshold;
   }
 }
-
-template <typename Element>
-struct Derivative {
-  using T = Compute<Element>;
-  const Element* g;
-  const T* push;  // null for the vjp
-  const Element* z;
-  const T* threshold;
-  const bool* mask;
-  Element* out;
-  T* mean;  // null for the jvp
-  int64_t rows;
-  int64_t length;
-};
 
 // `out = 1_A (g - [binds] (mean_A g - push / |A|))` and `mean = [binds] mean_A g`. The second sweep finds the row in cache.
 template <typename Element, int kThreads>
@@ -372,83 +343,24 @@ void launch(const Derivative<Element>& d, cudaStream_t stream) {
   check_launch();
 }
 
-bool is_empty(const Rows& rows) {
-  return rows.rows == 0 || rows.length == 0;
-}
+struct Cuda {
+  template <typename Element>
+  using Type = typename DeviceType<Element>::Type;
 
-std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {
-  const Rows rows = make_rows(z, budget, mask);
-  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  Tensor alpha = uninitialised_like(rows.z);
-  Tensor threshold = uninitialised_like(rows.per_row);
-  if (is_empty(rows)) {
-    torch::stable::zero_(threshold);
-    return {alpha, threshold};
+  struct Scope {
+    explicit Scope(const Tensor& z) : guard(z.get_device_index()) {}
+    torch::stable::accelerator::DeviceGuard guard;
+  };
+
+  template <typename Task>
+  static void run(const Task& task, const Tensor& z) {
+    launch(task, current_stream(z));
   }
-  with_element_type("z", z, [&](auto element) {
-    using Element = typename DeviceType<decltype(element)>::Type;
-    using T = Compute<Element>;
-    launch(Projection<Element>{static_cast<const Element*>(rows.z.data_ptr()),
-                               static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
-                               static_cast<Element*>(alpha.data_ptr()), static_cast<T*>(threshold.data_ptr()), rows.rows,
-                               rows.length},
-           current_stream(z));
-  });
-  return {alpha, threshold};
-}
-
-void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor& out, Tensor* mean) {
-  const Tensor g_rows = in_order(g);
-  STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
-                  "grad must have z's shape and type");
-  check_device("grad", g, rows.z);
-  if (is_empty(rows)) {
-    if (mean) {
-      torch::stable::zero_(*mean);
-    }
-    return;
-  }
-  with_element_type("z", rows.z, [&](auto element) {
-    using Element = typename DeviceType<decltype(element)>::Type;
-    using T = Compute<Element>;
-    launch(Derivative<Element>{static_cast<const Element*>(g_rows.data_ptr()),
-                               push ? static_cast<const T*>(push->data_ptr()) : nullptr,
-                               static_cast<const Element*>(rows.z.data_ptr()),
-                               static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
-                               static_cast<Element*>(out.data_ptr()), mean ? static_cast<T*>(mean->data_ptr()) : nullptr,
-                               rows.rows, rows.length},
-           current_stream(rows.z));
-  });
-}
-
-std::tuple<Tensor, Tensor> project_vjp(const Tensor& grad, const Tensor& z, const Tensor& threshold,
-                                       const OptionalTensor& mask) {
-  const Rows rows = make_rows(z, threshold, mask);
-  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  Tensor grad_z = uninitialised_like(rows.z);
-  Tensor mean = uninitialised_like(rows.per_row);
-  differentiate(grad, nullptr, rows, grad_z, &mean);
-  return {grad_z, mean};
-}
-
-Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const Tensor& z, const Tensor& threshold,
-                   const OptionalTensor& mask) {
-  const Rows rows = make_rows(z, threshold, mask);
-  const torch::stable::accelerator::DeviceGuard guard(z.get_device_index());
-  const Tensor push = in_order(tangent_budget);
-  STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
-                  "tangent_budget must have the budget's shape and type");
-  check_device("tangent_budget", tangent_budget, z);
-  Tensor out = uninitialised_like(rows.z);
-  differentiate(tangent_z, &push, rows, out, nullptr);
-  return out;
-}
+};
 
 }  // namespace
 }  // namespace multifuse
 
 STABLE_TORCH_LIBRARY_IMPL(multifuse, CUDA, m) {
-  m.impl("project", TORCH_BOX(&multifuse::project));
-  m.impl("project_vjp", TORCH_BOX(&multifuse::project_vjp));
-  m.impl("project_jvp", TORCH_BOX(&multifuse::project_jvp));
+  MULTIFUSE_PROJECTION_OPS(m, multifuse::Cuda);
 }
