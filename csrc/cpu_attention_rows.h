@@ -7,7 +7,7 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-constexpr int64_t kQueries = 4;  // a block of queries, whose sums stay in registers
+constexpr int64_t kQueries = MULTIFUSE_VECTOR_BYTES / 8;  // a block of queries, whose sums stay in registers
 
 // One sample's and head's keys and values, those of the modalities 0, 1, ..., M - 1, 0, ..., M - 2 one after the other, real
 // tokens only: the others of every modality then lie side by side. `columns` has a row a feature and a column a token.
@@ -219,24 +219,34 @@ struct HeadAttention {
     return modality == 0 ? 0 : a.ends[modality - 1];
   }
 
-  // Calls f(token, column) for every real token of the modalities 0, ..., M - 1, 0, ..., M - 2, and notes where each begins.
+  // Calls f(token, column) for every real token.
   template <typename F>
   MULTIFUSE_INLINE void each_key(F&& f) const {
     int64_t column = 0;
-    for (int64_t place = 0; place < 2 * a.modalities - 1; ++place) {
-      const int64_t modality = place % a.modalities;
-      scratch.starts[place] = column;
-      for (int64_t token = begin(modality); token < a.ends[modality]; ++token) {
-        if (is_real(token)) {
-          f(token, column++);
-        }
+    for (int64_t token = 0; token < a.tokens; ++token) {
+      if (is_real(token)) {
+        f(token, column++);
       }
     }
-    scratch.starts[2 * a.modalities - 1] = column;
+  }
+
+  // Notes where each modality's keys begin, in both places where it lies.
+  MULTIFUSE_INLINE void place() const {
+    int64_t column = 0;
+    for (int64_t modality = 0; modality < a.modalities; ++modality) {
+      scratch.starts[modality] = column;
+      for (int64_t token = begin(modality); token < a.ends[modality]; ++token) {
+        column += is_real(token);
+      }
+    }
+    for (int64_t modality = 0; modality < a.modalities; ++modality) {
+      scratch.starts[a.modalities + modality] = column + scratch.starts[modality];
+    }
   }
 
   MULTIFUSE_INLINE void load_keys() {
     const bool backward = a.grad != nullptr;
+    place();
     each_key([&](int64_t token, int64_t column) {
       const Element* key = a.query_key_value + at(token, 1);
       const Element* value = a.query_key_value + at(token, 2);
@@ -251,6 +261,18 @@ struct HeadAttention {
         }
       }
     });
+    const int64_t ring = scratch.starts[a.modalities];
+    const int64_t again = scratch.starts[2 * a.modalities - 1] - ring;
+    for (int64_t d = 0; d < a.width; ++d) {
+      T* keys = scratch.keys.data() + d * others.stride;
+      std::copy(keys, keys + again, keys + ring);
+      if (backward) {
+        T* values = scratch.values.data() + d * others.stride;
+        std::copy(values, values + again, values + ring);
+      }
+    }
+    T* rows = scratch.key_rows.data();
+    std::copy(rows, rows + again * others.padded_width, rows + ring * others.padded_width);
   }
 
   MULTIFUSE_INLINE Span span_of(int64_t modality) const {
@@ -352,9 +374,6 @@ struct HeadAttention {
     constexpr double kLogOfTwo = 0.6931471805599453;
     const int64_t ring = scratch.starts[a.modalities];
     each_key([&](int64_t token, int64_t column) {
-      if (column >= ring) {
-        return;
-      }
       const bool twice = ring + column < scratch.starts[2 * a.modalities - 1];
       for (int64_t d = 0; d < a.width; ++d) {
         const T* of_key = scratch.grad_keys.data() + d * others.stride + column;
