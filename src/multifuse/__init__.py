@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from multifuse.version import __version__
 
 if TYPE_CHECKING:
+    from multifuse.layers import BackboneLevels as BackboneLevels
     from multifuse.layers import InterCAD as InterCAD
     from multifuse.layers import IntraCED as IntraCED
     from multifuse.layers import ModalityDropout as ModalityDropout
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
 _HOMES = {
+    "BackboneLevels": "multifuse.layers",
     "InterCAD": "multifuse.layers",
     "IntraCED": "multifuse.layers",
     "ModalityDropout": "multifuse.layers",

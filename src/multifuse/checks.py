@@ -1,6 +1,6 @@
 """Argument checks of the public border: every message names the argument and shows the offending value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,14 @@ def in_range(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}")
     return float(value)
+
+
+def grid(name: str, value: Sequence[int | None]) -> tuple[int | None, int | None]:
+    """Checks rows and columns, either of them ``None``."""
+    if len(value) != 2 or not all(size is None or (type(size) is int and size >= 1) for size in value):
+        raise ValueError(f"{name} must be (rows, columns), each an integer >= 1 or None, got {value!r}")
+    rows, columns = value
+    return rows, columns
 
 
 def modality_names(modalities: Iterable[str]) -> tuple[str, ...]:

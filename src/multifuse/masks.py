@@ -53,6 +53,18 @@ def _whole(values: Tensor) -> Tensor:
     return values.new_ones(values.shape[:2], dtype=torch.bool)
 
 
+def spread(mask: Tensor, tokens: int) -> Tensor:
+    """The mask of tokens that were computed so many a step: (B, F) -> (B, T), T a multiple of F.
+
+    Raises:
+        ValueError: T is no multiple.
+    """
+    steps = mask.shape[1]
+    if steps == 0 or tokens % steps:
+        raise ValueError(f"mask must have a number of steps that divides the {tokens} tokens, got {steps}")
+    return mask.repeat_interleave(tokens // steps, dim=1)
+
+
 def has_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
     """Tells which samples have a real token: (B, T, ...) -> (B,) bool."""
     if mask is None:

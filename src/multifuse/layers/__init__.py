@@ -1,5 +1,6 @@
 """The method's layers, one a file, under the paper's names."""
 
+from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
@@ -10,6 +11,7 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.layers.token_budget import TokenBudget
 
 __all__ = [
+    "BackboneLevels",
     "Bases",
     "InterCAD",
     "InterCADOutput",

@@ -1,13 +1,13 @@
 """SemanticHierarchyEncoder: L feature sequences of one width for every modality."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse import checks, masks
 
 
 class SemanticHierarchyEncoder(nn.Module):
@@ -19,7 +19,8 @@ class SemanticHierarchyEncoder(nn.Module):
     Args:
         dim: d, the common width.
         encoders: by modality, a module that maps ``(input, mask)`` to L sequences (B, T_m, width) and tells the width
-            as ``output_dim``, such as `TextLevels` or `TemporalConvLevels`.
+            as ``output_dim``, such as `TextLevels`, `TemporalConvLevels` or `BackboneLevels`. With an attribute
+            ``spreads_mask`` its mask is (B, F), and each of F frames gives the same number of tokens.
         num_levels: L.
         positions: ``"learned"``, for up to ``max_positions`` tokens, or ``"sinusoidal"``, for any number.
         max_positions: tokens a modality at most, with learned positions.
@@ -66,6 +67,20 @@ class SemanticHierarchyEncoder(nn.Module):
         checks.known_modalities("encoder", [modality], self.modalities)
         return self.encoders[_key(modality)]
 
+    def token_masks(
+        self, levels: Sequence[Mapping[str, Tensor]], mask: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        """The masks of the levels' tokens: of an encoder that gives several tokens a frame, the frames' spread."""
+        tokens = levels[0]
+        return {
+            name: self._token_mask(name, real, tokens[name]) if name in tokens else real for name, real in mask.items()
+        }
+
+    def _token_mask(self, modality: str, mask: Tensor | None, tokens: Tensor) -> Tensor | None:
+        if mask is None or not getattr(self.encoders[_key(modality)], "spreads_mask", False):
+            return mask
+        return masks.spread(mask, tokens.shape[1])
+
     def _level(self, modality: str, index: int) -> nn.Module:
         stack = self.levels[_key(modality)]
         assert isinstance(stack, nn.ModuleList)
@@ -85,6 +100,7 @@ class SemanticHierarchyEncoder(nn.Module):
             sequences = self.encoders[_key(name)](_without_padding(inputs[name], real), real)
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
+            real = self._token_mask(name, real, sequences[0])
             for index, sequence in enumerate(sequences):
                 levels[index][name] = self._level(name, index)(sequence, real)
         return levels

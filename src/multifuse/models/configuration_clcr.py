@@ -1,14 +1,25 @@
 """CLCRConfig: everything that makes a CLCR model, with the reference configuration as defaults."""
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from multifuse import checks
 
-ENCODERS = ("temporal_conv", "text")
+ENCODERS = ("temporal_conv", "text", "image", "audio")
+# ResNet-18 as transformers' ResNetConfig has it: two basic blocks in each of four stages.
+RESNET_18 = {
+    "num_channels": 3,
+    "embedding_size": 64,
+    "hidden_sizes": [64, 128, 256, 512],
+    "depths": [2, 2, 2, 2],
+    "layer_type": "basic",
+}
+RESNET_SMALL = {**RESNET_18, "embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
+SCRATCH = {"resnet-18": RESNET_18, "resnet-small": RESNET_SMALL}
+"""Networks that are known by name, and begin with fresh weights. The small one is ours, for small inputs."""
 _COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
@@ -25,7 +36,9 @@ class CLCRConfig(PreTrainedConfig):
     Args:
         modalities: by name, in the order of the outputs' columns, a dict with ``encoder`` and what it needs:
             ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences (``"dropout"`` overrides), or
-            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`).
+            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`), or
+            ``"image"`` (frames, optical flow) or ``"audio"`` with such a dict (see `backbone_modality`) and, if wanted,
+            ``"grid"``, ``"mean"``, ``"std"`` (see `BackboneLevels`) and ``"dropout"``.
         modality_order: the order of ``modalities``, which JSON does not keep; read from the dict unless it is given.
         hidden_size: d. shared_rank: r_s. private_rank: r_p. num_heads: divides r_s. num_levels: L.
         dropout: of encoders, attention and head.
@@ -123,6 +136,8 @@ class CLCRConfig(PreTrainedConfig):
                 raise ValueError(
                     f"modalities[{name!r}]['config'] must be a transformers config's dict with 'model_type'"
                 )
+            if spec["encoder"] in ("image", "audio"):
+                _check_backbone(name, spec)
         for name in _COUNTS:
             checks.positive_integer(name, getattr(self, name))
         checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank)
@@ -146,3 +161,29 @@ class CLCRConfig(PreTrainedConfig):
     def text_modality(name_or_folder: str) -> dict[str, Any]:
         """The ``modalities`` entry of a pretrained text encoder, from the Hugging Face hub or a local folder."""
         return {"encoder": "text", "config": AutoConfig.from_pretrained(name_or_folder).to_dict()}
+
+    @staticmethod
+    def backbone_modality(
+        encoder: Literal["image", "audio"], channels: int = 3, name_or_folder: str = "resnet-18", **options: Any
+    ) -> dict[str, Any]:
+        """The ``modalities`` entry of a vision or audio backbone, by its name on the Hugging Face hub or its folder.
+
+        ``"resnet-18"``, the default, is the method's network from scratch, and needs no files, nor does
+        ``"resnet-small"``. ``channels``: 3 of frames, 2 of optical flow, 1 of a spectrogram. Options: ``grid``,
+        ``mean``, ``std``, ``dropout``.
+        """
+        if name_or_folder in SCRATCH:
+            config = {"model_type": "resnet", **SCRATCH[name_or_folder]}
+        else:
+            config = AutoConfig.from_pretrained(name_or_folder).to_dict()
+        if "num_channels" in config:
+            config["num_channels"] = channels
+        return {"encoder": encoder, "config": config, **options}
+
+
+def _check_backbone(name: str, spec: dict[str, Any]) -> None:
+    if "grid" in spec:
+        checks.grid(f"modalities[{name!r}]['grid']", spec["grid"])
+    for option, low in (("mean", -sys.float_info.max), ("std", sys.float_info.min)):
+        for value in spec.get(option, ()):
+            checks.in_range(f"modalities[{name!r}][{option!r}]", value, low, sys.float_info.max)

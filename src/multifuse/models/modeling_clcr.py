@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from multifuse import checks
+from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
@@ -22,7 +23,7 @@ from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.streams import measure
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.pretrained_text import load_pretrained, text_encoder
+from multifuse.models.pretrained import backbone, load_pretrained
 from multifuse.models.task_loss import loss_per_sample
 
 
@@ -93,10 +94,11 @@ class CLCRModel(CLCRPreTrainedModel):
     """Computes the fused representation ``z_sh (+) u_pr`` of a batch.
 
     ``forward(inputs, mask=None)``: inputs by modality, features (B, T, input_size), token ids (B, T), or a mapping with
-    ``input_ids`` and more for a text encoder; mask by modality (B, T) bool, True = real token. A text mapping's
-    ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``. ``labels`` are taken
-    for the contract's sake and ignored: the model without a head has no loss. ``segments`` as in `InterCAD`: ``fused``
-    is (B, S, 2d) then.
+    ``input_ids`` and more for a text encoder, frames (B, F, C, H, W) or sounds (B, 1, frequency, time) for a backbone
+    (see `BackboneLevels`); mask by modality (B, T) bool, True = real token, (B, F) of frames and (B, 1) of sounds. A
+    text mapping's ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``.
+    ``labels`` are taken for the contract's sake and ignored: the model without a head has no loss. ``segments`` as in
+    `InterCAD`: ``fused`` is (B, S, 2d) then.
 
     Source: CLCR (arXiv 2602.19605), section 3.
     """
@@ -141,6 +143,13 @@ class CLCRModel(CLCRPreTrainedModel):
         )
         self.post_init()
 
+    def load_backbone(self, modality: str, name_or_folder: str) -> None:
+        """Loads a pretrained vision or audio model's weights, from the Hugging Face hub or a local folder."""
+        levels = self.hierarchy.encoder(modality)
+        if not isinstance(levels, BackboneLevels):
+            raise ValueError(f"modality {modality!r} has no backbone, but a {type(levels).__name__}")
+        load_pretrained(levels, name_or_folder)
+
     def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
         """Loads a pretrained encoder's weights, from the Hugging Face hub or a local folder, into a text modality."""
         levels = self.hierarchy.encoder(modality)
@@ -161,6 +170,7 @@ class CLCRModel(CLCRPreTrainedModel):
         if self.config.debug:
             checks.finite_tokens("inputs", inputs, masks)
         levels = self._arranged(self.hierarchy(inputs, masks))
+        masks = self.hierarchy.token_masks(levels, masks)
         masks = self.modality_dropout(levels[0], masks)
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
         exchanged = tuple(
@@ -293,11 +303,14 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
 
 
 def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
+    dropout = spec.get("dropout", config.dropout)
     if spec["encoder"] == "temporal_conv":
-        return TemporalConvLevels(
-            spec["input_size"], config.hidden_size, config.num_levels, spec.get("dropout", config.dropout)
-        )
-    return TextLevels(text_encoder(spec["config"]), config.num_levels)
+        return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout)
+    model = backbone(spec["config"])
+    if spec["encoder"] == "text":
+        return TextLevels(model, config.num_levels)
+    options = {name: spec[name] for name in ("grid", "mean", "std") if name in spec}
+    return BackboneLevels(model, config.hidden_size, spec["encoder"], config.num_levels, dropout, **options)
 
 
 def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:

@@ -9,7 +9,7 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.masks import masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, token_masks
-from multifuse.models.pretrained_text import text_encoder
+from multifuse.models.pretrained import backbone
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):
@@ -21,7 +21,7 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         super().__init__(config)
         if not config.modalities or config.modalities.get("text", {}).get("encoder") != "text":
             raise ValueError(f"config.modalities must have 'text' with a text encoder, got {config.modalities}")
-        self.encoder = TextLevels(text_encoder(config.modalities["text"]["config"]), config.num_levels)
+        self.encoder = TextLevels(backbone(config.modalities["text"]["config"]), config.num_levels)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.encoder.output_dim, config.num_labels)
         self.post_init()

@@ -22,7 +22,7 @@ from multifuse.files import whole
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.modeling_clcr import CLCRForPrediction
-from multifuse.models.pretrained_text import load_pretrained
+from multifuse.models.pretrained import load_pretrained
 from multifuse.models.text_baseline import TextBaselineForPrediction
 from multifuse.ops import backend
 from multifuse.training import figure, progress, resumption

@@ -1,0 +1,148 @@
+"""CLCR on frames, flow and spectrograms: masks of frames, absent modalities, checkpoints, and what a config refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetModel
+
+from multifuse import BackboneLevels, CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
+
+SMALL = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
+SIZES: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2}
+TASK: dict[str, Any] = {"problem_type": "single_label_classification", "num_labels": 5}
+
+
+def config(**options: Any) -> CLCRConfig:
+    modalities = {
+        name: {"encoder": encoder, "config": {"model_type": "resnet", "num_channels": channels, **SMALL}}
+        for name, encoder, channels in (("vision", "image", 3), ("audio", "audio", 1), ("flow", "image", 2))
+    }
+    return CLCRConfig(**{"modalities": modalities, **SIZES, **TASK, **options})
+
+
+def model(**options: Any) -> CLCRForPrediction:
+    torch.manual_seed(0)
+    network: CLCRForPrediction = CLCRForPrediction(config(**options)).eval()
+    return network
+
+
+def backbone(network: CLCRForPrediction, modality: str) -> nn.Module:
+    levels = network.clcr.hierarchy.encoder(modality)
+    assert isinstance(levels, BackboneLevels)
+    return levels.model
+
+
+def inputs(batch: int = 3) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    values = {
+        "vision": torch.rand(batch, 2, 3, 32, 32, generator=generator),
+        "audio": torch.randn(batch, 1, 33, 50, generator=generator),
+        "flow": torch.rand(batch, 4, 2, 32, 32, generator=generator),
+    }
+    mask = {
+        "vision": torch.tensor([[True, True], [True, False], [True, True]])[:batch],
+        "audio": torch.tensor([[True], [True], [False]])[:batch],
+        "flow": torch.arange(4) < torch.tensor([[4], [1], [2]])[:batch],
+    }
+    return values, mask
+
+
+def test_masks_of_frames_become_masks_of_tokens() -> None:
+    values, mask = inputs()
+    output = model()(values, mask, labels=torch.tensor([0, 4, 2]))
+    assert output.logits.shape == (3, 5)
+    activation = output.activations[0]
+    assert {name: tuple(own.shape) for name, own in activation.items()} == {
+        "vision": (3, 2 * 16),
+        "audio": (3, 5 * 7),
+        "flow": (3, 4 * 16),
+    }
+    assert not activation["vision"][1, 16:].any()
+    assert not activation["audio"][2].any()
+    assert output.modality_weights[2, 1] == 0
+
+
+def test_a_padding_frame_and_a_neighbour_change_nothing() -> None:
+    network = model()
+    values, mask = inputs()
+    with torch.no_grad():
+        together = network(values, mask).logits
+        longer = {**values, "vision": torch.cat([values["vision"], torch.full((3, 1, 3, 32, 32), 9.0)], 1)}
+        padded = network(
+            longer, {**mask, "vision": torch.cat([mask["vision"], torch.zeros(3, 1, dtype=torch.bool)], 1)}
+        )
+        alone = network({n: v[1:2] for n, v in values.items()}, {n: m[1:2] for n, m in mask.items()}).logits
+        without = network(
+            {n: v[2:] for n, v in values.items() if n != "audio"}, {n: m[2:] for n, m in mask.items() if n != "audio"}
+        ).logits
+    torch.testing.assert_close(padded.logits, together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, together[1:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(without, together[2:], rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_learns_and_a_saved_model_is_the_same(tmp_path: Path) -> None:
+    network = model().train()
+    values, mask = inputs()
+    network(values, mask, labels=torch.tensor([0, 4, 2])).loss.backward()
+    # The bases of a level learn through its codes, positions where there are tokens: all have a gradient.
+    assert [name for name, own in network.named_parameters() if own.grad is None] == []
+    network.eval().save_pretrained(tmp_path)
+    loaded = CLCRForPrediction.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(values, mask).logits, network(values, mask).logits)
+
+
+def test_segments_divide_the_time_of_frames_and_of_sound() -> None:
+    torch.manual_seed(0)
+    network = CLCRForSegmentPrediction(config(num_segments=2)).eval()
+    values, _ = inputs()
+    assert network(values, labels=torch.zeros(3, 2, dtype=torch.long)).logits.shape == (3, 2, 5)
+
+
+def test_a_checkpoint_is_loaded_by_name_for_any_number_of_channels(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    pretrained = ResNetModel(ResNetConfig(**SMALL))
+    pretrained.save_pretrained(tmp_path)
+    modalities = {
+        "vision": CLCRConfig.backbone_modality("image", 3, str(tmp_path)),
+        "audio": CLCRConfig.backbone_modality("audio", 1, str(tmp_path), grid=[None, 4], mean=[-8.0], std=[4.0]),
+    }
+    network = CLCRForPrediction(CLCRConfig(modalities=modalities, **SIZES, **TASK))
+    name = "embedder.embedder.convolution.weight"
+    given = pretrained.state_dict()[name]
+    for modality, expected in (("vision", given), ("audio", given.mean(1, keepdim=True) * 3)):
+        network.clcr.load_backbone(modality, str(tmp_path))
+        torch.testing.assert_close(backbone(network, modality).state_dict()[name], expected)
+    with pytest.raises(ValueError, match="modality 'vision' has no text encoder, but a BackboneLevels"):
+        network.clcr.load_text_encoder("vision", str(tmp_path))
+
+
+def test_resnet_18_from_scratch_is_the_known_network() -> None:
+    spec = CLCRConfig.backbone_modality("audio", 1)
+    network = CLCRForPrediction(CLCRConfig(modalities={"audio": spec}, **TASK))
+    weights = sum(own.numel() for own in backbone(network, "audio").parameters())
+    # torchvision's resnet18 without its last layer has 11,176,512; two of three input channels are missing.
+    assert weights == 11_176_512 - 2 * 64 * 49
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"encoder": "video"}, "must be a dict whose 'encoder' is one of"),
+        ({"encoder": "image"}, r"modalities\['m'\]\['config'\] must be a transformers config's dict"),
+        (
+            {"encoder": "image", "config": {"model_type": "resnet"}, "grid": [0, 1]},
+            r"modalities\['m'\]\['grid'\] must be",
+        ),
+        (
+            {"encoder": "audio", "config": {"model_type": "resnet"}, "std": [0.0]},
+            r"modalities\['m'\]\['std'\] must lie in",
+        ),
+    ],
+)
+def test_bad_specifications_are_named(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CLCRConfig(modalities={"m": spec})
