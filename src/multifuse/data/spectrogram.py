@@ -1,0 +1,91 @@
+"""Log spectrograms by the conventions of the audio-visual benchmarks, each of them an option."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SpectrogramOptions:
+    """The defaults are OGM-GE's for CREMA-D; where librosa is silent, librosa's."""
+
+    rate: int = 22050
+    """Samples a second."""
+    seconds: float = 3.0
+    """The length that every sound is brought to."""
+    fill: Literal["tile", "zeros"] = "tile"
+    """How a shorter sound is lengthened: repeated from its beginning, or by silence."""
+    n_fft: int = 512
+    hop: int = 353
+    mels: int = 0
+    """Mel bands (Slaney's); 0: the bins of the Fourier transform."""
+    offset: float = 1e-7
+    """``log(|S| + offset)``."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "n_fft", "hop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)}")
+        for name in ("seconds", "offset"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
+        if self.fill not in ("tile", "zeros"):
+            raise ValueError(f"fill must be 'tile' or 'zeros', got {self.fill!r}")
+        if self.mels < 0:
+            raise ValueError(f"mels must be an integer >= 0, got {self.mels}")
+
+    @property
+    def samples(self) -> int:
+        """The length of every sound."""
+        return round(self.rate * self.seconds)
+
+    def fitted(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A sound (samples,) brought to the length of all."""
+        if samples.ndim != 1 or samples.size == 0:
+            raise ValueError(f"samples must be (samples,) with at least one, got {samples.shape}")
+        if self.fill == "tile":
+            return np.resize(samples, self.samples).astype(np.float32)
+        kept = samples[: self.samples]
+        return np.pad(kept, (0, self.samples - len(kept))).astype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Frequency bins and times of every spectrogram."""
+        return self.mels or self.n_fft // 2 + 1, self.samples // self.hop + 1
+
+
+def log_spectrogram(samples: NDArray[np.float32], options: SpectrogramOptions) -> NDArray[np.float32]:
+    """``log(|S| + offset)`` of a sound (samples,), S its short-time Fourier transform: (frequency, time).
+
+    Hann windows of ``n_fft``, one every ``hop`` samples, the first centred on the first sample, silence around.
+    Magnitudes, not powers, also where they are summed to mel bands.
+
+    Raises:
+        ValueError: no samples.
+    """
+    transform = torch.stft(
+        torch.from_numpy(options.fitted(samples)),
+        options.n_fft,
+        options.hop,
+        window=torch.hann_window(options.n_fft),
+        pad_mode="constant",
+        return_complex=True,
+    )
+    magnitudes = transform.abs()
+    if options.mels:
+        magnitudes = _mel_filters(options.n_fft // 2 + 1, options.mels, options.rate) @ magnitudes
+    return np.asarray((magnitudes + options.offset).log().numpy(), np.float32)
+
+
+@lru_cache(maxsize=4)
+def _mel_filters(bins: int, mels: int, rate: int) -> Tensor:
+    """(mels, bins), of area 1 each."""
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(bins, mels, 20.0, rate / 2, rate, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(filters.T.astype(np.float32))

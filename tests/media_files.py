@@ -1,0 +1,62 @@
+"""Media files of every kind, whole and damaged, that the tests encode themselves."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from multifuse.data.planted_media import SOUND_RATE, write_sound, write_video
+
+
+def brightening(count: int, side: int = 32) -> NDArray[np.uint8]:
+    """Frames whose brightness tells their number: frame i is 8 i."""
+    levels = np.arange(count, dtype=np.uint8) * 8
+    return np.broadcast_to(levels[:, None, None, None], (count, side, side, 3)).copy()
+
+
+def tone(seconds: float, pitch: float = 440.0, rate: int = SOUND_RATE) -> NDArray[np.float32]:
+    return np.asarray(0.5 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate), np.float32)
+
+
+def video(path: Path, count: int = 20, codec: str = "libx264", sound: bool = False, rate: int = 10) -> Path:
+    write_video(path, brightening(count), tone(count / rate) if sound else None, codec=codec, rate=rate)
+    return path
+
+
+def wav(path: Path, seconds: float = 1.0, pitch: float = 440.0) -> Path:
+    write_sound(path, tone(seconds, pitch))
+    return path
+
+
+def variable_rate(path: Path, times: list[float]) -> Path:
+    """Frame i is shown from ``times[i]`` on."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=50)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for image, time in zip(brightening(len(times)), times, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def without_frames(path: Path) -> Path:
+    """A container with a video stream, and nothing in it."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream: Any = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+    return path
+
+
+def truncated(path: Path, share: float) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
