@@ -85,6 +85,16 @@ def test_the_average_worked_by_hand() -> None:
         WeightAverage(model, 1.0)
 
 
+def test_batch_statistics_are_averaged_with_the_weights_that_they_belong_to() -> None:
+    model = nn.BatchNorm1d(1)
+    average = WeightAverage(model, 0.5)
+    model.running_mean = torch.tensor([10.0])
+    average.update(1)
+    with average.in_place():
+        assert model.running_mean.item() == pytest.approx(9.0)  # the first step decays by 1/10
+    assert model.running_mean.item() == 10.0
+
+
 def test_an_error_while_the_average_is_in_place_gives_the_weights_back() -> None:
     model = Line()
     average = WeightAverage(model, 0.5)

@@ -19,7 +19,7 @@ class WeightAverage:
     ``t / (t + 9)``. A checkpoint holds the average as its model, and the weights that training goes on from beside it.
 
     Args:
-        model: whose parameters are averaged.
+        model: whose parameters are averaged, and its batch normalisation's statistics with them.
         decay: in (0, 1); the mean looks about ``1 / (1 - decay)`` steps back.
     """
 
@@ -27,13 +27,13 @@ class WeightAverage:
         if not 0 < decay < 1:
             raise ValueError(f"decay must lie in (0, 1), got {decay!r}")
         self.model, self.decay = model, decay
-        self.weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        self.weights = {name: weight.detach().clone() for name, weight in self._averaged()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after step number ``step`` (the first is 1)."""
         decay = min(self.decay, step / (step + _WARMUP_STEPS))
-        for name, weight in self.model.named_parameters():
+        for name, weight in self._averaged():
             self.weights[name].lerp_(weight, 1 - decay)
 
     @contextmanager
@@ -53,10 +53,15 @@ class WeightAverage:
         """Takes the average from the model as loaded from a checkpoint, and loads the trained weights beside it."""
         trained = load_file(folder / TRAINED_WEIGHTS)
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
+            for name, weight in self._averaged():
                 self.weights[name].copy_(weight)
                 weight.copy_(trained[name])
 
+    def _averaged(self) -> Iterator[tuple[str, Tensor]]:
+        """The parameters, and batch normalisation's statistics, which belong to them."""
+        yield from self.model.named_parameters()
+        yield from ((name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point())
+
     def _swap(self) -> None:
-        for name, weight in self.model.named_parameters():
+        for name, weight in self._averaged():
             weight.data, self.weights[name] = self.weights[name], weight.data
