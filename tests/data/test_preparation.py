@@ -161,6 +161,11 @@ def test_bad_clips_are_skipped_and_reported_up_to_a_share(own_source: Path, tmp_
     assert prepare(job(own_source, tmp_path / "out", max_bad=0.25, count_unlisted=False)).bad == 3
 
 
+def test_clips_of_classes_that_are_not_chosen_are_listed_all_the_same(source: Path, tmp_path: Path) -> None:
+    result = prepare(job(source, tmp_path / "out", list_options={"classes": ["1"]}, max_bad=0.0))
+    assert (sum(result.clips.values()), result.unlisted, result.total) == (7, [], 7)
+
+
 def test_missing_media_fail_before_anything_is_decoded(
     own_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

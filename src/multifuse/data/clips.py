@@ -41,6 +41,8 @@ class ClipList:
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
     segment_classes: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
+    """Stems of clips that the lists hold, and that were not chosen."""
 
 
 def lines(path: Path) -> list[tuple[str, str]]:

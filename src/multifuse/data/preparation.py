@@ -272,7 +272,7 @@ def _columns(listed: ClipList, options: PreparationOptions) -> tuple[str, ...]:
 
 def _unlisted(index: MediaIndex, listed: ClipList) -> list[str]:
     known = {stem for clip in listed.clips for stem in _stems(clip)}
-    return sorted(index.stems - known)
+    return sorted(index.stems - known - listed.left_out)
 
 
 def _stems(clip: Clip) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ def read_kinetics_sounds(folder: Path, classes: Sequence[str] | None = None) -> 
         for clip, label in rows
         if label in labels
     ]
-    return ClipList(held_out(without_overlap(clips, folder), lambda clip: clip.group, by_class=True), tuple(kept))
+    left_out = frozenset(stem for clip, label in rows if label not in labels for stem in (clip.id, *clip.other_stems))
+    chosen = held_out(without_overlap(clips, folder), lambda clip: clip.group, by_class=True)
+    return ClipList(chosen, tuple(kept), left_out=left_out)
 
 
 def _read(path: Path, split: str) -> list[tuple[Clip, str]]:
