@@ -5,28 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from multifuse.files import whole
+from multifuse.training.measures import Choice
 
 
-def draw(history: Sequence[dict[str, Any]], path: Path) -> None:
+def draw(history: Sequence[dict[str, Any]], path: Path, choice: Choice) -> None:
     """Draws Trainer's log history to a PNG file, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     curves, levels, modalities = figure.subplots(1, 3)
-    evaluations = [entry for entry in history if "eval_mae" in entry]
+    name = f"eval_{choice.metric}"
+    evaluations = [entry for entry in history if name in entry]
     epochs = [entry["epoch"] for entry in evaluations]
     training = [(entry["epoch"], entry["loss"]) for entry in history if "loss" in entry]
     curves.plot(*zip(*training, strict=True), marker=".", label="train loss")
-    curves.plot(epochs, [entry["eval_mae"] for entry in evaluations], marker=".", label="valid MAE")
+    curves.plot(epochs, [entry[name] for entry in evaluations], marker=".", label=f"valid {choice.label}")
     curves.set_title("training")
     for axis, prefix, title in (
         (levels, "eval_level_weight_", "level weights (valid mean)"),
         (modalities, "eval_modality_weight_", "modality weights (valid mean)"),
     ):
-        for name in sorted({key for entry in evaluations for key in entry if key.startswith(prefix)}):
-            label = name.removeprefix(prefix)
-            axis.plot(epochs, [entry[name] for entry in evaluations], marker=".", label=label)
+        for weight in sorted({key for entry in evaluations for key in entry if key.startswith(prefix)}):
+            label = weight.removeprefix(prefix)
+            axis.plot(epochs, [entry[weight] for entry in evaluations], marker=".", label=label)
         axis.set_title(title)
         axis.set_ylim(0, 1)
     for axis in (curves, levels, modalities):

@@ -12,22 +12,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from multifuse.data.mmsa import MMSAData
-from multifuse.training.sentiment import SentimentMeasures
-
-_LABELS = {
-    "mae": "MAE",
-    "corr": "Corr",
-    "acc7": "Acc-7",
-    "acc5": "Acc-5",
-    "acc2_has0": "Acc-2 has0",
-    "f1_has0": "F1 has0",
-    "acc2_non0": "Acc-2 non0",
-    "f1_non0": "F1 non0",
-}
+from multifuse.training.measures import Choice
 
 
 class EpochLines(ProgressCallback):
     """Trainer's progress bar of the steps alone, with one readable line an epoch in place of its dictionaries."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.choice = choice
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """No second bar while an epoch is evaluated."""
@@ -37,11 +30,12 @@ class EpochLines(ProgressCallback):
             return
         if "loss" in logs:
             self._train_loss = float(logs["loss"])
-        if "eval_mae" in logs:
+        if f"eval_{self.choice.metric}" in logs:
+            shown = [self.choice.of(name) for name in self.choice.each_epoch]
+            measures = "  ".join(f"{own.label} {own.text(logs[f'eval_{own.name}'], digits=1)}" for own in shown)
             tqdm.write(
                 f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  "
-                f"train loss {getattr(self, '_train_loss', float('nan')):.3f}  valid MAE {logs['eval_mae']:.3f}  "
-                f"Corr {logs['eval_corr']:.3f}  Acc-2 non0 {100 * logs['eval_acc2_non0']:.1f} %"
+                f"train loss {getattr(self, '_train_loss', float('nan')):.3f}  valid {measures}"
             )
 
 
@@ -51,14 +45,14 @@ def quieten_loading() -> None:
     logging.disable_progress_bar()
 
 
-def quieten(trainer: Trainer) -> None:
+def quieten(trainer: Trainer, choice: Choice) -> None:
     """Replaces Trainer's own printing."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(EpochLines)
+    trainer.add_callback(EpochLines(choice))
 
 
-def announce(path: Path | None, data: MMSAData, planted_note: str) -> None:
+def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> None:
     """Says what was read, what was replaced, and whether it is synthetic."""
     console = Console(soft_wrap=True)
     if path is None:
@@ -74,19 +68,24 @@ def announce(path: Path | None, data: MMSAData, planted_note: str) -> None:
             console.print(f"Replaced {count} non-finite values in {name} by 0.", highlight=False)
 
 
-def report(valid: SentimentMeasures, test: SentimentMeasures, best_epoch: float, output: Path) -> None:
+def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, ...], note: str | None) -> None:
+    """Says what was read, and whether it is synthetic."""
+    console = Console(soft_wrap=True)
+    if note is not None:
+        console.print(f"[bold]{note}[/bold]")
+    clips = ", ".join(f"{split} {count}" for split, count in counts.items())
+    console.print(f"Read {folder}: {clips}; modalities: {', '.join(modalities)}.", highlight=False)
+
+
+def report(choice: Choice, valid: Any, test: Any, best_epoch: float, output: Path) -> None:
     """Prints the table of measures."""
     console = Console()
-    table = Table(title=f"Sentiment measures, epoch {best_epoch:.0f} (chosen on valid by MAE)")
+    table = Table(title=f"{choice.title}, epoch {best_epoch:.0f} (chosen on valid by {choice.label})")
     table.add_column("measure")
     table.add_column("valid", justify="right")
     table.add_column("test", justify="right")
     values = asdict(valid), asdict(test)
-    for name, label in _LABELS.items():
-        table.add_row(label, *(_shown(name, split[name]) for split in values))
+    for shown in choice.shown:
+        table.add_row(shown.label, *(shown.text(split[shown.name]) for split in values))
     console.print(table)
     console.print(f"Wrote {output}/metrics.json, model/ and training.png.", highlight=False, soft_wrap=True)
-
-
-def _shown(name: str, value: float) -> str:
-    return f"{value:.4f}" if name in ("mae", "corr") else f"{100 * value:.2f} %"

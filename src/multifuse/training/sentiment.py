@@ -7,6 +7,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
+from multifuse.training.measures import Choice, Shown
+
+CHOICE = Choice(
+    metric="mae",
+    greater_is_better=False,
+    title="Sentiment measures",
+    shown=(
+        Shown("mae", "MAE", percent=False),
+        Shown("corr", "Corr", percent=False),
+        Shown("acc7", "Acc-7"),
+        Shown("acc5", "Acc-5"),
+        Shown("acc2_has0", "Acc-2 has0"),
+        Shown("f1_has0", "F1 has0"),
+        Shown("acc2_non0", "Acc-2 non0"),
+        Shown("f1_non0", "F1 non0"),
+    ),
+    each_epoch=("mae", "corr", "acc2_non0"),
+)
+
 
 @dataclass(frozen=True)
 class SentimentMeasures:
