@@ -1,0 +1,45 @@
+"""The audio-visual examples and MOSEI's, each on its embedded default, by its one command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("cremad", (), {"benchmark": "cremad", "classes": 6, "modalities": ["audio", "vision"]}),
+        ("ks", ("--classes", "1", "2"), {"benchmark": "ks", "classes": 2}),
+        ("ave", (), {"benchmark": "ave", "target": "label", "classes": 6}),
+        ("ucf101", ("--frame-size", "24"), {"benchmark": "ucf101", "modalities": ["vision", "flow"]}),
+        ("mosei", (), {"modalities": ["text", "vision", "audio"]}),
+    ],
+)
+def test_the_embedded_default_goes_from_encoded_files_to_metrics(
+    tmp_path: Path, name: str, flags: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    command = [sys.executable, "-W", "error:::multifuse", str(EXAMPLES / f"train_{name}.py"), "--epochs", "1"]
+    output = tmp_path / "run"
+    done = subprocess.run(
+        [*command, "--output", str(output), "--device", "cpu", *flags],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" in done.stdout
+    content = json.loads((output / "metrics.json").read_text())
+    assert content["synthetic"] is True
+    assert {field: content[field] for field in expected} == expected
+    assert ("mae" if name == "mosei" else "accuracy") in content["test"]
+    assert (output / "model/model.safetensors").exists()
+    assert not list(output.rglob(".*")), "a partial file was left behind"
