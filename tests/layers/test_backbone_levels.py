@@ -98,9 +98,13 @@ def test_samples_do_not_affect_each_other_and_an_absent_one_is_finite() -> None:
     alone = levels(given[1:2], mask[1:2])[-1]
     torch.testing.assert_close(together[1:2, :12], alone[:, :12])
     assert together.isfinite().all()
+    levels.train()
+    before = [buffer.clone() for buffer in levels.buffers()]
     nobody = levels(given, torch.zeros(3, 2, dtype=torch.bool))
     assert nobody[0].shape == together.shape
     assert nobody[0].isfinite().all()
+    assert all(torch.equal(now, then) for now, then in zip(levels.buffers(), before, strict=True))
+    assert all(module.training for module in levels.modules())
 
 
 def test_bytes_are_scaled_and_inputs_normalised_by_channel() -> None:

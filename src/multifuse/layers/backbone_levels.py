@@ -66,10 +66,7 @@ class BackboneLevels(nn.Module):
         else:
             real = checks.token_mask("mask", mask, batch, count).flatten()
             seen = frames.flatten(0, 1)[real]
-            if len(seen) == 0:  # one frame of zeros tells the shape; what comes of it is masked
-                seen, real = torch.zeros_like(frames[:1, :1].flatten(0, 1)), real.clone()
-                real[:1] = True
-            found = self._tokens(seen)
+            found = self._tokens(seen) if len(seen) else self._no_tokens(frames)
             tokens = found.new_zeros(batch * count, *found.shape[1:])
             tokens = tokens.index_put((real.nonzero()[:, 0],), found)
         sequence = tokens.unflatten(0, (batch, count)).flatten(1, 2)
@@ -102,6 +99,16 @@ class BackboneLevels(nn.Module):
         if self.kind == "audio":
             found = found.mT
         return found.flatten(2).mT
+
+    @torch.no_grad()
+    def _no_tokens(self, frames: Tensor) -> Tensor:
+        """The tokens (0, K, C) of no frames; how many a frame has is seen at one of zeros, outside training."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        found = self._tokens(torch.zeros_like(frames[0, :1]))
+        for module in training:
+            module.training = True
+        return found[:0]
 
     def _normalised(self, images: Tensor) -> Tensor:
         dtype = next(self.model.parameters()).dtype
