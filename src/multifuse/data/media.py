@@ -59,7 +59,6 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
         for packet in container.demux(stream):
             try:
                 frames = [part for frame in packet.decode() for part in resampler.resample(frame)]
-                frames += resampler.resample(None) if packet.dts is None else []
             except (av.error.FFmpegError, ValueError):
                 damaged += 1
                 continue
@@ -67,6 +66,8 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
             count += sum(frame.samples for frame in frames)
             if count >= wanted:
                 break
+        if 0 < count < wanted:
+            parts += [frame.to_ndarray()[0] for frame in resampler.resample(None)]
         if count == 0:
             raise MediaError("no sound can be decoded") if damaged else NoSoundError("has no sound")
         declared = 0.0 if not stream.duration else float(stream.duration * (stream.time_base or 0))
