@@ -144,7 +144,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             label2id={name: index for index, name in enumerate(classes)},
             **{
                 "num_segments": self._segments(splits["train"]),
-                "modality_dropout": {n: rate for n, rate in recipe.modality_dropout.items() if n in names},
+                "level_floor": recipe.level_floor,
+                "modality_floor": recipe.modality_floor,
+                "initial_last_level": recipe.initial_last_level,
                 **(self.config or {}),
             },
         )
@@ -160,23 +162,21 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return self.audio_backbone if name == "audio" else self.vision_backbone
 
     def _modality(self, name: str, data: PreparedClips, shape: tuple[int, ...], recipe: Recipe) -> dict[str, Any]:
-        """The modality's entry in the config: its backbone, fitted to the inputs' shape, and how inputs are scaled."""
+        """The modality's entry in the config: its backbone, fitted to the inputs' sizes, and how inputs are scaled."""
         backbone = self._backbone(name)
-        options: dict[str, Any] = {
-            "dropout": recipe.feature_dropout,
-            **({"flow": _FLOW, "vision": _IMAGENET}.get(name, {})),
-        }
-        if name == "audio" and len(shape) == 3:
+        kind: Literal["image", "audio"] = "audio" if name == "audio" else "image"
+        channels, scaling = {"audio": (1, {}), "vision": (3, _IMAGENET), "flow": (2, _FLOW)}[name]
+        options: dict[str, Any] = {"dropout": recipe.feature_dropout, **scaling}
+        sizes = {"image_size": data.record["frame_size"]} if kind == "image" else {}
+        if kind == "audio" and len(shape) == 3:
             mean, std = spectrogram_statistics(data.splits["train"])
             options |= {"mean": [mean], "std": [std]}
+            sizes = {"num_mel_bins": shape[1], "max_length": shape[2]}
         if self.grid and name in self.grid:
             options["grid"] = self.grid[name]
         with naming_encoder(_flag(name), backbone):
-            channels = {"audio": 1, "vision": 3, "flow": 2}[name]
-            entry = CLCRConfig.backbone_modality("audio" if name == "audio" else "image", channels, backbone, **options)
-        sizes = {"num_mel_bins": shape[-2], "max_length": shape[-1]} if len(shape) == 3 else {"image_size": shape[-1]}
-        if (len(shape) > 1 and name != "audio") or len(shape) == 3:
-            entry["config"] |= {key: value for key, value in sizes.items() if key in entry["config"]}
+            entry = CLCRConfig.backbone_modality(kind, channels, backbone, **options)
+        entry["config"] |= {key: value for key, value in sizes.items() if key in entry["config"]}
         return entry
 
     def _classes(self, data: PreparedClips) -> list[str]:

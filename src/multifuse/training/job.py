@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 
@@ -152,7 +153,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         job.announce(data)
     set_seed(job.seed)
     learning = job.learning(chosen, data)
-    arguments.dataloader_drop_last = len(learning.splits["train"]) % chosen.batch_size == 1  # type: ignore[arg-type]
+    arguments.dataloader_drop_last = _lone_sample(learning, chosen.batch_size)
     trainer = RecipeTrainer(
         model=learning.model,
         args=arguments,
@@ -179,6 +180,12 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     if trainer.is_world_process_zero():
         _write(job, chosen, data, trainer, result)
     return result
+
+
+def _lone_sample(learning: Learning, batch_size: int) -> bool:
+    """Whether an epoch would end with a batch of one sample, of which batch normalisation may have no statistics."""
+    normalises = any(isinstance(module, nn.BatchNorm2d) for module in learning.model.modules())
+    return normalises and len(learning.splits["train"]) % batch_size == 1  # type: ignore[arg-type]
 
 
 def _check(job: Job[Any, Any]) -> None:

@@ -94,7 +94,8 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         return Learning(self._model(recipe, modalities), splits, collator)
 
     def _model(self, recipe: Recipe, modalities: dict[str, Any]) -> PreTrainedModel:
-        fields = {"regression_loss": recipe.regression_loss, "initial_last_level": recipe.initial_last_level}
+        names = ("regression_loss", "initial_last_level", "level_floor", "modality_floor")
+        fields = {name: getattr(recipe, name) for name in names}
         config = CLCRConfig(modalities=modalities, **{**fields, **(self.config or {})})
         model: PreTrainedModel
         if self.model == "text":
