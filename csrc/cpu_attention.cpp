@@ -7,7 +7,7 @@
 
 namespace multifuse {
 
-// The forward where `grad` is null, else the backward, which reads `attended` and `log_sum`.
+// The forward, or the backward, which reads `attended` and `log_sum`.
 template <typename Element>
 struct Attention {
   using T = Compute<Element>;
@@ -17,6 +17,7 @@ struct Attention {
   const int64_t* ends;             // where each modality's tokens end
   Element* attended;               // (B, T, heads, width)
   T* log_sum;                      // (B, heads, T), base 2
+  bool is_backward;
   const Element* grad;
   Element* grad_query_key_value;
   int64_t modalities;
@@ -49,7 +50,9 @@ struct Inputs {
 Inputs checked(const Tensor& query_key_value, const std::vector<int64_t>& lengths, int64_t heads, const OptionalTensor& mask,
                const OptionalTensor& asking) {
   STD_TORCH_CHECK(query_key_value.dim() == 3 && heads > 0 && query_key_value.size(2) % (3 * heads) == 0,
-                  "query_key_value must have shape (batch, tokens, 3 * heads * width)");
+                  "query_key_value must have shape (batch, tokens, 3 * heads * width), has ", query_key_value.dim(),
+                  " dimensions, the last of ", query_key_value.dim() > 0 ? query_key_value.size(query_key_value.dim() - 1) : 0,
+                  ", for heads=", heads);
   std::vector<int64_t> ends;
   int64_t tokens = 0;
   for (const int64_t length : lengths) {
@@ -76,6 +79,7 @@ void run_attention(const Inputs& in, const Tensor& attended, const Tensor& log_s
                                 in.ends.data(),
                                 static_cast<Element*>(attended.data_ptr()),
                                 static_cast<Compute<Element>*>(log_sum.data_ptr()),
+                                grad != nullptr,
                                 grad ? static_cast<const Element*>(grad->data_ptr()) : nullptr,
                                 grad_out ? static_cast<Element*>(grad_out->data_ptr()) : nullptr,
                                 static_cast<int64_t>(in.ends.size()),

@@ -154,13 +154,8 @@ MULTIFUSE_INLINE void differentiate_block(const T* queries, const T* grad, const
     for (int64_t q = 0; q < kQueries; ++q) {
       weight[q] = power_of_two<T>(weight[q] - log_sum[q]);
     }
-    if (t + kLanes > span.count) {
-      const Lanes<T> real = before<T>(t, span.count);
-      for (int64_t q = 0; q < kQueries; ++q) {
-        weight[q] = kept<T>(weight[q], real);
-        pulled[q] = kept<T>(pulled[q], real);
-      }
-    }
+    const bool is_last = t + kLanes > span.count;
+    const Lanes<T> real = is_last ? before<T>(t, span.count) : ~Lanes<T>{};
     for (int64_t q = 0; q < kQueries; ++q) {
       pulled[q] = weight[q] * (pulled[q] - dot[q]);
       store(weights + q * row_length + t, pulled[q]);
@@ -168,14 +163,18 @@ MULTIFUSE_INLINE void differentiate_block(const T* queries, const T* grad, const
     for (int64_t d = 0; d < others.width; ++d) {
       T* grad_keys = others.grad_keys + d * others.stride + at;
       T* grad_values = others.grad_values + d * others.stride + at;
-      Values<T> of_key = load(grad_keys);
-      Values<T> of_value = load(grad_values);
+      Values<T> of_key = {};
+      Values<T> of_value = {};
       for (int64_t q = 0; q < kQueries; ++q) {
         of_key += queries[q * others.width + d] * pulled[q];
         of_value += grad[q * others.width + d] * weight[q];
       }
-      store(grad_keys, of_key);
-      store(grad_values, of_value);
+      if (is_last) {  // the lanes beyond are other tokens'
+        of_key = kept<T>(of_key, real);
+        of_value = kept<T>(of_value, real);
+      }
+      store<T>(grad_keys, load(grad_keys) + of_key);
+      store<T>(grad_values, load(grad_values) + of_value);
     }
   }
   weighted_rows(weights, row_length, others, span, sums);
@@ -245,7 +244,7 @@ struct HeadAttention {
   }
 
   MULTIFUSE_INLINE void load_keys() {
-    const bool backward = a.grad != nullptr;
+    const bool backward = a.is_backward;
     place();
     each_key([&](int64_t token, int64_t column) {
       const Element* key = a.query_key_value + at(token, 1);
@@ -394,7 +393,7 @@ MULTIFUSE_INLINE void attention_rows(const Attention<Element>& a, int64_t begin,
   const int64_t stride = (2 * a.tokens + 2 * kLanes - 1) / kLanes * kLanes;
   const int64_t padded_width = (a.width + kLanes - 1) / kLanes * kLanes;
   const int64_t row_length = (a.tokens + kLanes - 1) / kLanes * kLanes;
-  const bool backward = a.grad != nullptr;
+  const bool backward = a.is_backward;
   AttentionScratch<T> scratch;
   scratch.keys.resize(stride * a.width);
   scratch.key_rows.resize(2 * a.tokens * padded_width);

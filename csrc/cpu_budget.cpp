@@ -6,7 +6,7 @@
 
 namespace multifuse {
 
-// The forward where `grad` is null, else the backward, which reads `kept`.
+// The forward, or the backward, which reads `kept`.
 template <typename Element>
 struct Budget {
   using T = Compute<Element>;
@@ -19,6 +19,7 @@ struct Budget {
   const bool* mask;  // (B, T), the real tokens; null: all
   T* alpha;          // (B, T)
   T* kept;           // (B, 4): the evidence's mean and scale, the real tokens, the projection's threshold
+  bool is_backward;
   const T* grad;
   Element* grad_codes;  // (B, T, rank)
   T* grad_parameters;   // (B, 3): of sharpness, threshold and share, by sample
@@ -99,16 +100,23 @@ std::tuple<Tensor, Tensor> allot_vjp(const Tensor& grad, const Tensor& codes, co
   check_device("kept", kept, codes);
   const Tensor grad_rows = in_order(grad);
   Tensor grad_codes = torch::stable::new_empty(codes, {codes.size(0), codes.size(1), codes.size(2)});
-  Tensor grad_parameters = torch::stable::new_empty(parameters, {codes.size(0), 3});
+  Tensor by_sample = torch::stable::new_empty(parameters, {codes.size(0), 3});
+  Tensor grad_parameters = uninitialised_like(parameters);
   with_element_type("codes", codes, [&](auto element) {
     using Element = decltype(element);
     using T = Compute<Element>;
     Budget<Element> task = task_of<Element>(in, parameters);
     task.kept = static_cast<T*>(kept.data_ptr());
+    task.is_backward = true;
     task.grad = static_cast<const T*>(grad_rows.data_ptr());
     task.grad_codes = static_cast<Element*>(grad_codes.data_ptr());
-    task.grad_parameters = static_cast<T*>(grad_parameters.data_ptr());
+    task.grad_parameters = static_cast<T*>(by_sample.data_ptr());
     run(task, codes.size(0));
+    T* sums = static_cast<T*>(grad_parameters.data_ptr());
+    std::fill_n(sums, 3, T(0));
+    for (int64_t index = 0; index < 3 * codes.size(0); ++index) {
+      sums[index % 3] += task.grad_parameters[index];
+    }
   });
   return {grad_codes, grad_parameters};
 }

@@ -158,7 +158,7 @@ MULTIFUSE_INLINE void budget_rows(const Budget<Element>& b, int64_t begin, int64
   }
   for (int64_t sample = begin; sample < end; ++sample) {
     const BudgetRow<Element> row{b, sample};
-    if (b.grad) {
+    if (b.is_backward) {
       differentiate(row, scratch);
     } else {
       allot(row, scratch);

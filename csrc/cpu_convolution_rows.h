@@ -148,11 +148,11 @@ struct ChannelConvolution {
 template <typename Element>
 MULTIFUSE_INLINE void convolution_rows(const Convolution<Element>& c, int64_t begin, int64_t end) {
   using T = Compute<Element>;
-  std::vector<T> pulled(c.grad ? c.length * Vector<T>::kLanes : 0);
+  std::vector<T> pulled(c.is_backward ? c.length * Vector<T>::kLanes : 0);
   for (int64_t sample = begin; sample < end; ++sample) {
     for (int64_t channel = 0; channel < c.channels; channel += Vector<T>::kLanes) {
       const ChannelConvolution<Element> own(c, sample, channel);
-      if (c.grad) {
+      if (c.is_backward) {
         own.differentiate(pulled.data());
       } else {
         own.convolve();

@@ -56,7 +56,9 @@ struct HostRow {
   MULTIFUSE_INLINE void load_tail() {
     const int64_t full = length / kLanes * kLanes;
     store<T>(tail, Values<T>{} - kInfinity<T>);
-    std::memcpy(tail, z + full, (length - full) * sizeof(T));
+    if (length > full) {
+      std::memcpy(tail, z + full, (length - full) * sizeof(T));
+    }
   }
 
   // A threshold that is near: one of Newton's steps on every eighth vector of a long row, as if the others were alike, then

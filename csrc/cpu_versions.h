@@ -2,11 +2,9 @@
 // `run_rows` takes the widest version that the processor has.
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <initializer_list>
+#include <string>
 
 #define MULTIFUSE_VERSION baseline
 #define MULTIFUSE_VECTOR_BYTES 16
@@ -41,16 +39,14 @@ enum class CpuVersion { kBaseline, kAvx2, kAvx512 };
 
 inline CpuVersion cpu_version() {
 #ifdef MULTIFUSE_HAS_VERSIONS
-  const char* wanted = std::getenv("MULTIFUSE_CPU");
-  const auto allows = [&](std::initializer_list<const char*> versions) {
-    return !wanted || !*wanted || std::any_of(versions.begin(), versions.end(), [&](const char* version) {
-      return std::strcmp(wanted, version) == 0;
-    });
-  };
-  if (__builtin_cpu_supports("x86-64-v4") && allows({"avx512"})) {
+  const char* named = std::getenv("MULTIFUSE_CPU");
+  const std::string wanted = named && *named ? named : "avx512";
+  STD_TORCH_CHECK(wanted == "avx512" || wanted == "avx2" || wanted == "baseline",
+                  "MULTIFUSE_CPU must be avx512, avx2 or baseline, is ", wanted);
+  if (__builtin_cpu_supports("x86-64-v4") && wanted == "avx512") {
     return CpuVersion::kAvx512;
   }
-  if (__builtin_cpu_supports("x86-64-v3") && allows({"avx512", "avx2"})) {
+  if (__builtin_cpu_supports("x86-64-v3") && wanted != "baseline") {
     return CpuVersion::kAvx2;
   }
 #endif

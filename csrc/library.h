@@ -57,7 +57,8 @@ inline OptionalTensor token_mask(const char* name, const OptionalTensor& mask, c
   }
   STD_TORCH_CHECK(mask->scalar_type() == torch::headeronly::ScalarType::Bool && mask->dim() == 2 &&
                       mask->size(0) == tokens.size(0) && mask->size(1) == tokens.size(1),
-                  name, " must be bool of shape (batch, tokens)");
+                  name, " must be bool of shape (", tokens.size(0), ", ", tokens.size(1), "), has ", mask->dim(),
+                  " dimensions and ", mask->numel(), " elements");
   check_device(name, *mask, tokens);
   return in_order(*mask);
 }

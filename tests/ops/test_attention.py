@@ -119,6 +119,23 @@ def test_large_scores_neither_overflow_nor_lose_the_others(attend: Attention) ->
     assert torch.equal(attended[0, :, 0], torch.tensor([7.0, 0.0, 0.0]))
 
 
+def test_a_gradient_that_is_not_finite_reaches_the_others_alone(attend: Attention) -> None:
+    query_key_value = torch.randn(1, 5, 6, requires_grad=True)
+    grad = torch.zeros(1, 5, 2)
+    grad[0, 0, 0] = float("inf")
+    (pulled,) = torch.autograd.grad(attend(query_key_value, [2, 3], 1, None, None), query_key_value, grad)
+    assert pulled[0, :2, 2:].isfinite().all()
+    assert not pulled[0, 2:, 4:].isfinite().all()
+
+
+def test_one_modality_alone_has_a_gradient_of_zero(attend: Attention) -> None:
+    query_key_value = torch.randn(1, 5, 6, requires_grad=True)
+    attended = attend(query_key_value, [5], 1, None, None)
+    (grad,) = torch.autograd.grad(attended.sum(), query_key_value, create_graph=True)
+    assert not attended.any()
+    assert not grad.any()
+
+
 def test_nan_stays_in_its_sample(attend: Attention) -> None:
     query_key_value, _, _ = drawn(3, (4, 5), 2, 3, False)
     query_key_value[0, 2] = float("nan")
@@ -161,5 +178,5 @@ def test_wrong_shapes_are_named() -> None:
     attend = torch.ops.multifuse.attend_others.default
     with pytest.raises(RuntimeError, match="lengths must add up to the tokens, 5, add up to 7"):
         attend(torch.randn(1, 5, 6), [3, 4], 1, None, None)
-    with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(batch, tokens\)"):
+    with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(1, 5\), has 2 dimensions and 4 elements"):
         attend(torch.randn(1, 5, 6), [3, 2], 1, torch.ones(1, 4, dtype=torch.bool), None)

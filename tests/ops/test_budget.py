@@ -99,5 +99,5 @@ def test_vmap_is_a_loop_over_the_batch() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(RuntimeError, match="parameters must be sharpness, threshold and share"):
         torch.ops.multifuse.allot.default(torch.randn(1, 5, 4), torch.randn(2), None)
-    with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(batch, tokens\)"):
+    with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(1, 5\), has 2 dimensions and 4 elements"):
         torch.ops.multifuse.allot.default(torch.randn(1, 5, 4), torch.randn(3), torch.ones(1, 4, dtype=torch.bool))

@@ -111,7 +111,7 @@ def test_vmap_is_a_loop_over_the_batch() -> None:
 
 def test_wrong_shapes_are_named() -> None:
     convolve = torch.ops.multifuse.convolve_gelu.default
-    with pytest.raises(RuntimeError, match=r"weight must have shape \(4, 3\)"):
+    with pytest.raises(RuntimeError, match=r"weight must have shape \(4, 3\), has 2 dimensions and 20 elements"):
         convolve(torch.randn(1, 5, 4), torch.randn(4, 5), torch.randn(4), 1, None)
     with pytest.raises(RuntimeError, match="dilation must be >= 1, got 0"):
         convolve(torch.randn(1, 5, 4), torch.randn(4, 3), torch.randn(4), 0, None)

@@ -48,3 +48,12 @@ for dtype in (torch.float32, torch.float64):
 def test_every_version_gives_what_plain_torch_gives(version: str) -> None:
     environment = {**os.environ, "MULTIFUSE_CPU": version}
     subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, check=True)
+
+
+@pytest.mark.skipif(backend("cpu") != "cpp", reason="no compiled CPU kernels in this installation")
+def test_an_unknown_version_is_refused_by_name() -> None:
+    script = "import torch; from multifuse.ops import project_capped_simplex as p; p(torch.rand(2, 3), 1.0)"
+    environment = {**os.environ, "MULTIFUSE_CPU": "avx3"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "MULTIFUSE_CPU must be avx512, avx2 or baseline, is avx3" in done.stderr

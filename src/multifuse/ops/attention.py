@@ -5,6 +5,8 @@ queries that nobody asks for. Elsewhere torch's fused attention runs, once a mod
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +14,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from multifuse.ops import native
-from multifuse.ops.batching import over_samples
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
-
-_IS_COMPILED = native.load("cpu")
+from multifuse.ops.transforms import is_transformed, runs_compiled, second_derivative
 
 
 def attend_others(
@@ -44,10 +43,12 @@ def attend_others(
 
     Source: CLCR (arXiv 2602.19605), ``Attn(Q^m, K^{-m}, V^{-m})`` in IntraCED.
     """
-    if query_key_value.device.type == "cpu" and _IS_COMPILED:
+    if runs_compiled(query_key_value):
         attended: Tensor = _attend(query_key_value, list(lengths), num_heads, mask, asking)[0]
         return attended
-    return by_torch(query_key_value, lengths, num_heads, mask, asking)
+    # Fused kernels have neither forward derivatives nor batching rules.
+    with sdpa_kernel(SDPBackend.MATH) if is_transformed() else nullcontext():
+        return by_torch(query_key_value, lengths, num_heads, mask, asking)
 
 
 def by_torch(
@@ -61,7 +62,7 @@ def by_torch(
     for own, (queries, _, _) in enumerate(tokens):
         others = [other for other in range(len(tokens)) if other != own and lengths[other] > 0]
         if not others:
-            attended.append(torch.zeros_like(queries))
+            attended.append(queries.masked_fill(queries.new_ones((), dtype=torch.bool), 0.0))
             continue
         keys, values = (torch.cat([tokens[other][part] for other in others], dim=2) for part in (1, 2))
         if real is None:
@@ -113,19 +114,12 @@ def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _vjp_backward(ctx: Any, pushed: Tensor) -> tuple[Any, ...]:
-    """The second derivative, by torch's attention in plain steps: seldom asked for, so not worth a kernel."""
     grad, query_key_value, mask, asking = ctx.saved_tensors
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        inputs = [tensor.detach().requires_grad_() for tensor in (grad, query_key_value)]
-        attended = by_torch(inputs[1], ctx.lengths, ctx.heads, mask, asking)
-        (pulled,) = torch.autograd.grad(attended, inputs[1], inputs[0], create_graph=True)
-        grads = torch.autograd.grad(pulled, inputs, pushed)
+    function = partial(by_torch, lengths=ctx.lengths, num_heads=ctx.heads, mask=mask, asking=asking)
+    with sdpa_kernel(SDPBackend.MATH):
+        grads = second_derivative(function, grad, [query_key_value], [pushed])
     return (*grads, None, None, None, None, None, None)
 
 
 torch.library.register_autograd("multifuse::attend_others", _backward, setup_context=_save, lib=LIBRARY)
 torch.library.register_autograd("multifuse::attend_others_vjp", _vjp_backward, setup_context=_save_vjp, lib=LIBRARY)
-
-
-torch.library.register_vmap("multifuse::attend_others", over_samples(_attend, 2), lib=LIBRARY)
-torch.library.register_vmap("multifuse::attend_others_vjp", over_samples(_attend_vjp, 1), lib=LIBRARY)

@@ -1,17 +1,15 @@
 """The token budget, from codes to alpha, as a function: on a CPU one compiled op, elsewhere its steps in torch."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multifuse.ops import native
-from multifuse.ops.batching import one_by_one
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.projection import project_capped_simplex
-
-_IS_COMPILED = native.load("cpu")
+from multifuse.ops.transforms import runs_compiled, second_derivative
 
 
 def allot(codes: Tensor, sharpness: Tensor, threshold: Tensor, share: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -32,10 +30,11 @@ def allot(codes: Tensor, sharpness: Tensor, threshold: Tensor, share: Tensor, ma
 
     Source: CLCR (arXiv 2602.19605), the token budget of IntraCED.
     """
-    if codes.device.type == "cpu" and _IS_COMPILED:
-        alpha: Tensor = _allot(codes, torch.stack([sharpness, threshold, share]), mask)[0]
-        return alpha
-    return in_steps(codes, torch.stack([sharpness, threshold, share]), mask)
+    parameters = torch.stack([sharpness, threshold, share])
+    if not runs_compiled(codes):
+        return in_steps(codes, parameters, mask)
+    alpha: Tensor = _allot(codes, parameters, mask)[0]
+    return alpha
 
 
 def in_steps(codes: Tensor, parameters: Tensor, mask: Tensor | None) -> Tensor:
@@ -85,7 +84,7 @@ def _allot_fake(codes: Tensor, parameters: Tensor, mask: Tensor | None) -> tuple
 
 @torch.library.register_fake("multifuse::allot_vjp", lib=LIBRARY)
 def _allot_vjp_fake(grad: Tensor, codes: Tensor, parameters: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    return codes.new_empty(codes.shape), parameters.new_empty(codes.shape[0], 3)
+    return codes.new_empty(codes.shape), parameters.new_empty(3)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -96,8 +95,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
     codes, parameters, kept, mask = ctx.saved_tensors
-    of_codes, by_sample = _allot_vjp(grad, codes, parameters, kept, mask)
-    return of_codes, by_sample.sum(0), None
+    return (*_allot_vjp(grad, codes, parameters, kept, mask), None)
 
 
 def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -106,23 +104,10 @@ def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 
 def _vjp_backward(ctx: Any, *pushed: Tensor) -> tuple[Any, ...]:
-    """The second derivative, in steps: seldom asked for, so not worth a kernel."""
-    *saved, mask = ctx.saved_tensors
-    with torch.enable_grad():
-        grad, codes, parameters = (tensor.detach().requires_grad_() for tensor in saved)
-        own = parameters.expand(len(codes), 3)  # every sample's own, whose gradients the vjp gives sample by sample
-        alpha = torch.cat(
-            [
-                in_steps(code, mine, None if mask is None else mask[index : index + 1])
-                for index, (code, mine) in enumerate(zip(codes.split(1), own.unbind()))
-            ]
-        )
-        pulled = torch.autograd.grad(alpha, (codes, own), grad, create_graph=True)
-        grads = torch.autograd.grad(pulled, (grad, codes, parameters), pushed)
-    return (*grads, None, None)
+    grad, codes, parameters, mask = ctx.saved_tensors
+
+    return (*second_derivative(partial(in_steps, mask=mask), grad, [codes, parameters], pushed), None, None)
 
 
 torch.library.register_autograd("multifuse::allot", _backward, setup_context=_save, lib=LIBRARY)
 torch.library.register_autograd("multifuse::allot_vjp", _vjp_backward, setup_context=_save_vjp, lib=LIBRARY)
-torch.library.register_vmap("multifuse::allot", one_by_one(_allot, 2), lib=LIBRARY)
-torch.library.register_vmap("multifuse::allot_vjp", one_by_one(_allot_vjp, 2), lib=LIBRARY)

@@ -3,18 +3,15 @@
 On a CPU it is one compiled op, which keeps nothing but its input; elsewhere torch's convolution runs.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu, pad
 
-from multifuse.ops import native
-from multifuse.ops.batching import one_by_one
 from multifuse.ops.library import LIBRARY
-from multifuse.ops.portable import compute_dtype
-
-_IS_COMPILED = native.load("cpu")
+from multifuse.ops.transforms import runs_compiled, second_derivative
 
 
 def convolve_gelu(tokens: Tensor, weight: Tensor, bias: Tensor, dilation: int, mask: Tensor | None = None) -> Tensor:
@@ -33,7 +30,7 @@ def convolve_gelu(tokens: Tensor, weight: Tensor, bias: Tensor, dilation: int, m
     Source: CLCR (arXiv 2602.19605), the temporal convolutions of the semantic-hierarchy encoder; GELU is ours.
     """
     weight, bias = weight.to(tokens.dtype), bias.to(tokens.dtype)
-    if tokens.device.type == "cpu" and _IS_COMPILED:
+    if runs_compiled(tokens):
         convolved: Tensor = _convolve(tokens, weight, bias, dilation, mask)
         return convolved
     return by_torch(tokens, weight, bias, dilation, mask)
@@ -69,10 +66,10 @@ def _convolve_fake(tokens: Tensor, weight: Tensor, bias: Tensor, dilation: int, 
 
 
 @torch.library.register_fake("multifuse::convolve_gelu_vjp", lib=LIBRARY)
-def _convolve_vjp_fake(grad: Tensor, tokens: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    batch, _, channels = tokens.shape
-    parameters = tokens.new_empty(batch, 4, channels, dtype=compute_dtype(tokens.dtype))
-    return tokens.new_empty(tokens.shape), parameters
+def _convolve_vjp_fake(
+    grad: Tensor, tokens: Tensor, weight: Tensor, bias: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tokens.new_empty(tokens.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -82,41 +79,20 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tokens, weight, bias, mask = ctx.saved_tensors
-    pulled, by_sample = _convolve_vjp(grad, tokens, weight, bias, ctx.dilation, mask)
-    *taps, of_bias = by_sample.sum(0).to(tokens.dtype).unbind()
-    return pulled, torch.stack(taps, dim=-1), of_bias, None, None
+    return (*_convolve_vjp(grad, tokens, weight, bias, ctx.dilation, mask), None, None)
 
 
-def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     grad, tokens, weight, bias, ctx.dilation, mask = inputs
     ctx.save_for_backward(grad, tokens, weight, bias, mask)
 
 
 def _vjp_backward(ctx: Any, *pushed: Tensor) -> tuple[Any, ...]:
-    """The second derivative, by torch's convolution: seldom asked for, so not worth a kernel."""
-    *saved, mask = ctx.saved_tensors
-    with torch.enable_grad():
-        grad, *inputs = (tensor.detach().requires_grad_() for tensor in saved)
-        tokens, weight, bias = inputs
-        # Parameters of every sample's own, whose gradients the vjp gives sample by sample.
-        weights, biases = (own.expand(len(tokens), *own.shape) for own in (weight, bias))
-        convolved = torch.cat(
-            [
-                by_torch(own, w, b, ctx.dilation, None if mask is None else mask[index : index + 1])
-                for index, (own, w, b) in enumerate(zip(tokens.split(1), weights.unbind(), biases.unbind()))
-            ]
-        )
-        pulled, of_weights, of_biases = torch.autograd.grad(
-            convolved, (tokens, weights, biases), grad, create_graph=True
-        )
-        by_sample = torch.cat([of_weights.mT, of_biases.unsqueeze(1)], dim=1)
-        grads = torch.autograd.grad((pulled, by_sample), (grad, *inputs), pushed)
-    return (*grads, None, None)
+    grad, tokens, weight, bias, mask = ctx.saved_tensors
+
+    function = partial(by_torch, dilation=ctx.dilation, mask=mask)
+    return (*second_derivative(function, grad, [tokens, weight, bias], pushed), None, None)
 
 
 torch.library.register_autograd("multifuse::convolve_gelu", _backward, setup_context=_save, lib=LIBRARY)
 torch.library.register_autograd("multifuse::convolve_gelu_vjp", _vjp_backward, setup_context=_save_vjp, lib=LIBRARY)
-
-
-torch.library.register_vmap("multifuse::convolve_gelu", one_by_one(_convolve, 1), lib=LIBRARY)
-torch.library.register_vmap("multifuse::convolve_gelu_vjp", one_by_one(_convolve_vjp, 2), lib=LIBRARY)

@@ -10,15 +10,18 @@ for _schema in (
     "project(Tensor z, Tensor budget, Tensor? mask) -> (Tensor, Tensor)",
     "project_vjp(Tensor grad, Tensor z, Tensor threshold, Tensor? mask) -> (Tensor, Tensor)",
     "project_jvp(Tensor tangent_z, Tensor tangent_budget, Tensor z, Tensor threshold, Tensor? mask) -> Tensor",
-    "attend_others(Tensor query_key_value, int[] lengths, int heads, Tensor? mask, Tensor? asking) -> (Tensor, Tensor)",
     (
-        "attend_others_vjp(Tensor grad, Tensor query_key_value, Tensor attended, Tensor log_sum, int[] lengths, "
+        "attend_others(Tensor query_key_value, SymInt[] lengths, int heads, Tensor? mask, Tensor? asking) "
+        "-> (Tensor, Tensor)"
+    ),
+    (
+        "attend_others_vjp(Tensor grad, Tensor query_key_value, Tensor attended, Tensor log_sum, SymInt[] lengths, "
         "int heads, Tensor? mask, Tensor? asking) -> Tensor"
     ),
     "convolve_gelu(Tensor tokens, Tensor weight, Tensor bias, int dilation, Tensor? mask) -> Tensor",
     (
         "convolve_gelu_vjp(Tensor grad, Tensor tokens, Tensor weight, Tensor bias, int dilation, Tensor? mask) "
-        "-> (Tensor, Tensor)"
+        "-> (Tensor, Tensor, Tensor)"
     ),
     "allot(Tensor codes, Tensor parameters, Tensor? mask) -> (Tensor, Tensor)",
     "allot_vjp(Tensor grad, Tensor codes, Tensor parameters, Tensor kept, Tensor? mask) -> (Tensor, Tensor)",

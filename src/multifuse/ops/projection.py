@@ -5,6 +5,7 @@ from torch import Tensor
 
 from multifuse.ops import registration
 from multifuse.ops.portable import compute_dtype
+from multifuse.ops.transforms import is_transformed
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -54,7 +55,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
             raise ValueError(f"mask must be on z's device {z.device}, is on {mask.device}")
         if mask.shape != z.shape:
             mask = _broadcast("mask", mask, z.shape)
-    alpha: Tensor = registration.project(z, budget, mask)[0]
+    project = registration.Projection.apply if is_transformed() else registration.project
+    alpha: Tensor = project(z, budget, mask)[0]  # type: ignore[no-untyped-call]
     return alpha
 
 

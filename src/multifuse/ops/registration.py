@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from multifuse.ops import portable
-from multifuse.ops.batching import over_rows
 from multifuse.ops.library import LIBRARY
 
 LIBRARY.impl("project", portable.project, "CompositeExplicitAutograd")
@@ -100,6 +99,112 @@ torch.library.register_autograd("multifuse::project_vjp", _vjp_backward, setup_c
 torch.library.register_autograd("multifuse::project_jvp", _jvp_backward, setup_context=_save_jvp, lib=LIBRARY)
 
 
-torch.library.register_vmap("multifuse::project", over_rows(project, 2), lib=LIBRARY)
-torch.library.register_vmap("multifuse::project_vjp", over_rows(project_vjp, 2), lib=LIBRARY)
-torch.library.register_vmap("multifuse::project_jvp", over_rows(project_jvp, 1), lib=LIBRARY)
+def _over_rows(op: Any, outputs: int) -> Any:
+    """A batching rule: rows are independent, so a batch dimension is one more leading dimension."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Any, Any]:
+        moved = [_leading(arg, dim, info.batch_size) for arg, dim in zip(args, in_dims, strict=True)]
+        return op(*moved), (0,) * outputs if outputs > 1 else 0
+
+    return rule
+
+
+def _leading(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    if tensor is None:
+        return None
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+torch.library.register_vmap("multifuse::project", _over_rows(project, 2), lib=LIBRARY)
+torch.library.register_vmap("multifuse::project_vjp", _over_rows(project_vjp, 2), lib=LIBRARY)
+torch.library.register_vmap("multifuse::project_jvp", _over_rows(project_jvp, 1), lib=LIBRARY)
+
+
+class Projection(torch.autograd.Function):
+    """`project` with all its derivatives, also where `torch.library` passes none: forward mode and `torch.func`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        alpha, threshold = project(z, budget, mask)
+        return alpha, threshold
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        z, _, mask = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(z, output[1], mask)
+        ctx.save_for_forward(z, output[1], mask)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, threshold, mask = ctx.saved_tensors
+        grad_z, grad_budget = _Vjp.apply(grads[0], z, threshold, mask)  # type: ignore[no-untyped-call]
+        return grad_z, grad_budget, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+        z, threshold, mask = ctx.saved_tensors
+        of_z, of_budget = (
+            torch.zeros_like(like) if own is None else own for own, like in zip(tangents, (z, threshold))
+        )
+        return _Jvp.apply(of_z, of_budget, z, threshold, mask), None  # type: ignore[no-untyped-call]
+
+
+class _Vjp(torch.autograd.Function):
+    """`project_vjp`, linear in its first argument, whose transpose is `project_jvp`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        grad_z, grad_budget = project_vjp(grad, z, threshold, mask)
+        return grad_z, grad_budget
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        pushed: Tensor = _Jvp.apply(*grads, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return pushed, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, threshold, mask = ctx.saved_tensors
+        tangent = torch.zeros_like(z) if tangents[0] is None else tangents[0]
+        pulled: tuple[Tensor, Tensor] = _Vjp.apply(tangent, z, threshold, mask)  # type: ignore[no-untyped-call]
+        return pulled
+
+
+class _Jvp(torch.autograd.Function):
+    """`project_jvp`, linear in its first two arguments, whose transpose is `project_vjp`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(of_z: Tensor, of_budget: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
+        pushed: Tensor = project_jvp(of_z, of_budget, z, threshold, mask)
+        return pushed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:])
+        ctx.save_for_forward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        of_z, of_budget = _Vjp.apply(grads[0], *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return of_z, of_budget, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        z, threshold, mask = ctx.saved_tensors
+        of_z, of_budget = (
+            torch.zeros_like(like) if own is None else own for own, like in zip(tangents, (z, threshold))
+        )
+        pushed: Tensor = _Jvp.apply(of_z, of_budget, z, threshold, mask)  # type: ignore[no-untyped-call]
+        return pushed

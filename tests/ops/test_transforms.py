@@ -1,0 +1,91 @@
+"""What holds of all compiled ops: forward mode, `torch.func`, third derivatives, and sequences of no tokens."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from multifuse import IntraCED, TemporalConvLevels
+from multifuse.ops import project_capped_simplex
+from multifuse.ops.attention import attend_others
+from multifuse.ops.budget import allot
+from multifuse.ops.convolution import convolve_gelu
+
+TAPS, BIAS = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, 3), torch.zeros(3, dtype=torch.float64)
+SCALARS = tuple(torch.tensor(value, dtype=torch.float64) for value in (2.0, -0.3, 0.6))
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "project": lambda given: project_capped_simplex(given, 0.8),
+    "attend_others": lambda given: attend_others(given, (2, 3), 1),
+    "convolve_gelu": lambda given: convolve_gelu(given, TAPS, BIAS, 1),
+    "allot": lambda given: allot(given, *SCALARS),
+}
+
+
+@pytest.fixture(params=list(FUNCTIONS))
+def loss(request: pytest.FixtureRequest) -> Callable[[Tensor], Tensor]:
+    function = FUNCTIONS[request.param]
+    return lambda given: (function(given) * torch.arange(1.0, 1.0 + function(given).shape[-1])).sin().sum()
+
+
+@pytest.fixture
+def given() -> Tensor:
+    return torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_forward_mode_and_func_give_the_gradients_slope(loss: Callable[[Tensor], Tensor], given: Tensor) -> None:
+    direction = torch.randn(given.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    leaf = given.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+    slope = (gradient * direction).sum()
+    torch.testing.assert_close(torch.func.grad(loss)(given), gradient)
+    torch.testing.assert_close(torch.func.jvp(loss, (given,), (direction,))[1], slope)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(loss(forward_ad.make_dual(given, direction))).tangent
+    torch.testing.assert_close(tangent, slope)
+    several = torch.vmap(torch.func.grad(loss))(torch.stack([given, 2 * given]))
+    torch.testing.assert_close(several[0], gradient)
+
+
+def test_hessians_of_func_are_those_of_autograd(loss: Callable[[Tensor], Tensor], given: Tensor) -> None:
+    hessian = torch.func.hessian(loss)(given[:1])
+    expected = torch.autograd.functional.hessian(loss, given[:1])  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(hessian, expected)
+
+
+@pytest.mark.parametrize("name", ["attend_others", "convolve_gelu", "allot"])
+def test_third_derivatives_are_not_dropped(name: str, given: Tensor) -> None:
+    def second(own: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(FUNCTIONS[name](own).sin().sum(), own, create_graph=True)
+        (again,) = torch.autograd.grad(first.sin().sum(), own, create_graph=True)
+        return again.sin().sum()
+
+    leaf = given[:1].clone().requires_grad_()
+    (third,) = torch.autograd.grad(second(leaf), leaf)
+    step = torch.zeros_like(leaf)
+    step[0, 1, 2] = 1e-6
+    difference = (second(leaf + step) - second(leaf - step)) / 2e-6
+    torch.testing.assert_close(third[0, 1, 2], difference.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_no_tokens_give_parameters_no_gradient_whatever_memory_held() -> None:
+    held = [torch.full((7, 4, 64), 1e3) for _ in range(20)]
+    del held
+    levels = TemporalConvLevels(5, 8, 1)
+    sum(level.sum() for level in levels(torch.randn(7, 0, 5))).backward()  # type: ignore[union-attr]
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in levels.stages.parameters())
+    layer = IntraCED(8, ("one", "none"), 4, 2, num_heads=2)
+    output = layer({"one": torch.randn(7, 3, 8), "none": torch.randn(7, 0, 8)})
+    sum(stream.square().sum() for stream in output.tokens.values()).backward()  # type: ignore[union-attr]
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in layer.budget.parameters())
+
+
+def test_token_counts_stay_free_in_an_exported_layer() -> None:
+    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2).eval()
+    tokens = {"one": torch.randn(3, 5, 8), "other": torch.randn(3, 6, 8)}
+    batch = torch.export.Dim("batch")
+    shapes = {name: {0: batch, 1: torch.export.Dim(name)} for name in tokens}
+    exported = torch.export.export(layer, (tokens,), dynamic_shapes=(shapes,))
+    others = {"one": torch.randn(2, 9, 8), "other": torch.randn(2, 4, 8)}
+    torch.testing.assert_close(exported.module()(others).tokens, layer(others).tokens)
