@@ -43,8 +43,8 @@ _TURN = 0.01
 def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, Timing]:
     """Gives all functions their turns for about ``seconds`` and at least ``least`` rounds.
 
-    A turn lasts a hundredth of a second or one call: a short call is repeated, as it would be in use, with warm caches
-    and with memory that the call before has freed, for which one call that is not counted comes first.
+    A turn lasts a hundredth of a second or one call, after one that is not counted: calls are measured as they are in
+    use, one after another, with warm caches and with memory that the call before has freed.
     """
     repeats = {name: _calls_a_turn(function) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -54,8 +54,7 @@ def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, leas
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(next(iter(times.values()))) < least:
             for name, function in functions.items():
-                if repeats[name] > 1:
-                    function()
+                function()
                 times[name].append(_seconds(function, repeats[name]))
     finally:
         if collects:
