@@ -10,11 +10,12 @@ namespace MULTIFUSE_VERSION {
 constexpr int64_t kQueries = MULTIFUSE_VECTOR_BYTES / 8;  // a block of queries, whose sums stay in registers
 
 // One sample's and head's keys and values, those of the modalities 0, 1, ..., M - 1, 0, ..., M - 2 one after the other, real
-// tokens only: the others of every modality then lie side by side. `columns` has a row a feature and a column a token.
+// tokens only: the others of every modality then lie side by side. A row is a feature, a column
+// a token.
 template <typename T>
 struct OthersOf {
-  const T* keys;  // (width, stride)
-  const T* values;
+  const T* keys;    // (width, stride)
+  const T* values;  // likewise, as their gradients
   T* grad_keys;
   T* grad_values;
   const T* key_rows;  // (tokens, padded width), what sums over tokens read: the values forward, the keys backward

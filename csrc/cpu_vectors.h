@@ -50,7 +50,8 @@ MULTIFUSE_INLINE T sum_of_lanes(const V& values) {
   }
 }
 
-// Powers of two of what is not above 0 (much), to float's rounding; NaN stays. Below 2^-126 they stop falling.
+// Powers of two of x <= 0, or a rounding above it, to float's rounding (Cephes' polynomial); NaN stays. Below 2^-126 they
+// stop falling.
 template <typename T>
 MULTIFUSE_INLINE Values<T> power_of_two(Values<T> x) {
   if constexpr (sizeof(T) == sizeof(float)) {
