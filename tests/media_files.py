@@ -60,3 +60,16 @@ def truncated(path: Path, share: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
+
+
+def kinetics_sounds(folder: Path, clips: int, train: int) -> Path:
+    """Kinetics-Sounds with two classes, as published; the first clips are the training list's."""
+    rows: dict[str, list[str]] = {"train": [], "test": []}
+    for number in range(clips):
+        own, split = f"video{number:02d}_{number:06d}_{number + 2:06d}", "train" if number < train else "test"
+        video(folder / "media" / f"{own}.mp4", 10, sound=True)
+        rows[split].append(f"{own},2,{number % 2}")
+    (folder / "splits").mkdir()
+    for split, listed in rows.items():
+        (folder / "splits" / f"my_{split}.txt").write_text("\n".join(listed))
+    return folder

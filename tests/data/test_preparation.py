@@ -29,16 +29,7 @@ OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kinetics-Sounds with two classes and fourteen clips."""
-    folder = tmp_path_factory.mktemp("ks")
-    rows: dict[str, list[str]] = {"train": [], "test": []}
-    for number in range(14):
-        own, split = f"video{number:02d}_{number:06d}_{number + 2:06d}", "train" if number < 11 else "test"
-        media_files.video(folder / "media" / f"{own}.mp4", 10, sound=True)
-        rows[split].append(f"{own},2,{number % 2}")
-    (folder / "splits").mkdir()
-    for split, listed in rows.items():
-        (folder / "splits" / f"my_{split}.txt").write_text("\n".join(listed))
-    return folder
+    return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=14, train=11)
 
 
 @pytest.fixture

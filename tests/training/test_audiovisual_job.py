@@ -29,16 +29,7 @@ Command = Callable[..., int]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kinetics-Sounds with two classes and 34 clips."""
-    folder = tmp_path_factory.mktemp("ks")
-    rows: dict[str, list[str]] = {"train": [], "test": []}
-    for number in range(34):
-        own, split = f"video{number:02d}_{number:06d}_{number + 2:06d}", "train" if number < 28 else "test"
-        media_files.video(folder / "media" / f"{own}.mp4", 10, sound=True)
-        rows[split].append(f"{own},2,{number % 2}")
-    (folder / "splits").mkdir()
-    for split, listed in rows.items():
-        (folder / "splits" / f"my_{split}.txt").write_text("\n".join(listed))
-    return folder
+    return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=34, train=28)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multifuse.masks import token_count
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.projection import project_capped_simplex
@@ -47,10 +48,7 @@ def in_steps(codes: Tensor, parameters: Tensor, mask: Tensor | None) -> Tensor:
 def activated(evidence: Tensor, parameters: Tensor, mask: Tensor | None) -> Tensor:
     """alpha (B, T) of evidence (B, T), see `allot`."""
     sharpness, threshold, share = parameters.unbind()
-    if mask is None:
-        count = torch.full_like(evidence[:, 0] if evidence.shape[1] else evidence.sum(-1), float(evidence.shape[1]))
-    else:
-        count = mask.sum(dim=1).to(evidence.dtype)
+    count = token_count(evidence, mask)
     score = sharpness * (standardised(evidence, mask, count) - threshold)
     return project_capped_simplex(torch.sigmoid(score), share * count, mask)
 
