@@ -60,12 +60,12 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
 // and `high`, whose sum is within it, or every second step where convergence is slow, the bracket is halved instead, so that
 // it always ends.
 //
-// `Row::guess(budget)` is a threshold to begin with, 0 or more. `Row::at(threshold, budget)` sums the row, and may write its
-// projection: a positive finite result, or a 0, is where it was called last. `Row::make_finite()` replaces +inf by one above
-// the other tokens, and tells whether there was one; `Row::maximum()` is the row's. On a GPU all threads of a row's group
-// call them together and get the same results.
+// The guess is 0 or more and finite. `Row::at(threshold, budget)` sums the row, and may write its projection: a positive
+// finite result, or a 0, is where it was called last. `Row::make_finite()` replaces +inf by one above the other tokens, and
+// tells whether there was one; `Row::maximum()` is the row's. On a GPU all threads of a row's group call them together and
+// get the same results.
 template <typename T, typename Row>
-MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
+MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
   constexpr int kPatience = 12;
   constexpr T epsilon = 2 * kEpsilon<T>;
   if (!(budget > T(0))) {
@@ -75,7 +75,7 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget) {
   T low = -1;  // until the sum is known to be above the budget at 0 or beyond
   T high = kInfinity<T>;
   bool bounded = false;
-  T threshold = row.guess(budget);
+  T threshold = guess;
   for (int step = 0;; ++step) {
     const Piece<T> piece = row.at(threshold, budget);
     if (piece.excess > T(0)) {

@@ -97,7 +97,11 @@ MULTIFUSE_INLINE void allot(const BudgetRow<Element>& row, std::vector<Compute<E
   kept[0] = s.mean;
   kept[1] = s.scale;
   kept[2] = s.count;
-  kept[3] = project_row(scratch[1].data(), row.mask(), b.share * s.count, b.length, alpha, scratch[3]);
+  HostRow<T> activations(scratch[1].data(), alpha, b.length, &scratch[3]);
+  const T limit = b.share * s.count;
+  T guess;
+  guess_together<1>(&activations, &limit, &guess);
+  kept[3] = project_from(activations, row.mask(), limit, guess);
 }
 
 // The gradient of the codes, and of sharpness, threshold and share by sample.

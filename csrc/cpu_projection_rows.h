@@ -1,6 +1,9 @@
 // The CPU's rows of the projection, included once for every version of the code.
 #include "cpu_row.h"
 
+#include <array>
+#include <utility>
+
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
@@ -27,21 +30,54 @@ MULTIFUSE_INLINE const T* row_values(const Element* from, const bool* mask, T fi
   return to;
 }
 
+// Buffers of a row that is not projected where it lies.
+template <typename T>
+struct RowScratch {
+  std::vector<T> values;
+  std::vector<T> projected;
+};
+
+template <int kRows, typename Element>
+MULTIFUSE_INLINE void project_together(const Projection<Element>& p, int64_t first, RowScratch<Compute<Element>>* scratch) {
+  using T = Compute<Element>;
+  constexpr bool kInPlace = std::is_same_v<Element, T>;
+  const auto row_of = [&](int index) {
+    const int64_t offset = (first + index) * p.length;
+    RowScratch<T>& own = scratch[index];
+    const T* z = row_values(p.z + offset, p.mask ? p.mask + offset : nullptr, -kInfinity<T>, p.length, own.values);
+    if constexpr (kInPlace) {
+      return HostRow<T>(z, p.alpha + offset, p.length, &own.values);
+    } else {
+      own.projected.resize(p.length);
+      return HostRow<T>(z, own.projected.data(), p.length, &own.values);
+    }
+  };
+  auto rows = [&]<size_t... index>(std::index_sequence<index...>) {
+    return std::array{row_of(index)...};
+  }(std::make_index_sequence<kRows>());
+  T guesses[kRows];
+  guess_together<kRows>(rows.data(), p.budget + first, guesses);
+  for (int index = 0; index < kRows; ++index) {
+    const int64_t r = first + index;
+    const bool* mask = p.mask ? p.mask + r * p.length : nullptr;
+    p.threshold[r] = project_from(rows[index], mask, p.budget[r], guesses[index]);
+    if constexpr (!kInPlace) {
+      const std::vector<T>& projected = scratch[index].projected;
+      std::transform(projected.begin(), projected.end(), p.alpha + r * p.length,
+                     [](T value) { return static_cast<Element>(value); });
+    }
+  }
+}
+
 template <typename Element>
 MULTIFUSE_INLINE void project_rows(const Projection<Element>& p, int64_t begin, int64_t end) {
-  using T = Compute<Element>;
-  std::vector<T> scratch;
-  std::vector<T> projected(std::is_same_v<Element, T> ? 0 : p.length);
-  for (int64_t r = begin; r < end; ++r) {
-    const bool* mask = p.mask ? p.mask + r * p.length : nullptr;
-    Element* alpha = p.alpha + r * p.length;
-    const T* z = row_values(p.z + r * p.length, mask, -kInfinity<T>, p.length, scratch);
-    if constexpr (std::is_same_v<Element, T>) {
-      p.threshold[r] = project_row(z, mask, p.budget[r], p.length, alpha, scratch);
-    } else {
-      p.threshold[r] = project_row(z, mask, p.budget[r], p.length, projected.data(), scratch);
-      std::transform(projected.begin(), projected.end(), alpha, [](T value) { return static_cast<Element>(value); });
-    }
+  RowScratch<Compute<Element>> scratch[2];
+  int64_t r = begin;
+  for (; r + 2 <= end; r += 2) {
+    project_together<2>(p, r, scratch);
+  }
+  if (r < end) {
+    project_together<1>(p, r, scratch);
   }
 }
 

@@ -12,29 +12,34 @@ namespace MULTIFUSE_VERSION {
 // The sums of a row's tokens at a threshold, lane by lane.
 template <typename T>
 struct LaneSums {
-  Values<T> below = {};
-  Lanes<T> saturated = {};
-  Lanes<T> inside = {};
+  Values<T> sum = {};  // of those below saturation
+  Count<T> below;      // saturation
+  Count<T> zeros;      // in that sum
 
   // Adds a vector of tokens, and gives their projection. NaN, which is within no bound, stays.
   MULTIFUSE_INLINE Values<T> add(const T* z, T threshold) {
+    const Values<T> one = Values<T>{} + T(1);
     const Values<T> shifted = load(z) - threshold;
-    const Values<T> zero = {};
-    if constexpr (sizeof(shifted) == 64) {  // comparisons are masks of their own there, and select for free
-      const Values<T> kept = ((shifted >= T(1)) | (shifted <= T(0))) ? zero : shifted;
-      below += kept;
-      saturated = (shifted >= T(1)) ? saturated + 1 : saturated;
-      inside = ((shifted >= T(1)) | (shifted <= T(0))) ? inside : inside + 1;
-      return (shifted >= T(1)) ? zero + T(1) : kept;
-    } else {
-      const Lanes<T> over = shifted >= T(1);
-      const Lanes<T> inner = ~(over | (shifted <= T(0)));
-      const Lanes<T> kept = (Lanes<T>)shifted & inner;
-      below += (Values<T>)kept;
-      saturated -= over;
-      inside -= inner;
-      return (Values<T>)(kept | (over & (Lanes<T>)(zero + T(1))));
-    }
+    const Selection<T> is_unsaturated = is_below(shifted, one);
+    const Values<T> kept = positive_part(is_unsaturated, shifted);
+    sum += kept;
+    below.add(is_unsaturated);
+    zeros.add(equal(kept, Values<T>{}));
+    return select(is_unsaturated, kept, one);
+  }
+};
+
+// The same for a guess: saturated tokens are summed, not counted, which rounds, and NaN is clipped.
+template <typename T>
+struct QuickSums {
+  Values<T> sum = {};
+  Count<T> inside;
+
+  MULTIFUSE_INLINE void add(const T* z, T threshold) {
+    const Values<T> shifted = load(z) - threshold;
+    const Values<T> clipped = clip_lanes(shifted);
+    sum += clipped;
+    inside.add(equal(clipped, shifted));
   }
 };
 
@@ -61,40 +66,6 @@ struct HostRow {
     }
   }
 
-  // A threshold that is near: one of Newton's steps on every eighth vector of a long row, as if the others were alike, then
-  // one on all of it, with sums that round. There is no branch, so that a processor works on the next row meanwhile.
-  MULTIFUSE_INLINE T guess(T budget) const {
-    constexpr int64_t kStride = 8;
-    constexpr int64_t kSampledVectors = 4;
-    if (length < kStride * kSampledVectors * kLanes) {
-      return T(0);
-    }
-    const int64_t sampled = length / (kStride * kLanes);
-    const T share = budget * static_cast<T>(sampled * kLanes) / static_cast<T>(length);
-    T threshold = 0;
-    threshold += correction(threshold, share, sampled, kStride);
-    threshold += correction(threshold, budget, length / kLanes, 1);
-    return threshold > T(0) && threshold < kInfinity<T> ? threshold : T(0);
-  }
-
-  // Newton's correction of a threshold, from `count` vectors that lie `stride` apart.
-  MULTIFUSE_INLINE T correction(T threshold, T budget, int64_t count, int64_t stride) const {
-    Values<T> sum[2] = {};
-    Lanes<T> inside[2] = {};
-    for (int64_t vector = 0; vector + 2 <= count; vector += 2) {
-      for (int64_t half = 0; half < 2; ++half) {
-        const Values<T> shifted = load(z + (vector + half) * stride * kLanes) - threshold;
-        const Values<T> zero = {};
-        Values<T> clipped = zero > shifted ? zero : shifted;
-        clipped = zero + T(1) < clipped ? zero + T(1) : clipped;
-        sum[half] += clipped;
-        inside[half] -= clipped == shifted;
-      }
-    }
-    const T excess = sum_of_lanes<T>(sum[0] + sum[1]) - budget;
-    return excess / static_cast<T>(sum_of_lanes<Count<T>>(inside[0] + inside[1]));
-  }
-
   MULTIFUSE_INLINE Piece<T> at(T threshold, T budget) const {
     int64_t saturated = 0;
     int64_t inside = 0;
@@ -114,10 +85,11 @@ struct HostRow {
       }
       if (t < end) {
         write(t, end - t, sums.add(tail, threshold));
+        t += kLanes;
       }
-      saturated += sum_of_lanes<Count<T>>(sums.saturated + others.saturated);
-      inside += sum_of_lanes<Count<T>>(sums.inside + others.inside);
-      below += sum_of_lanes<T>(sums.below + others.below);
+      saturated += t - start - sums.below.total() - others.below.total();
+      inside += t - start - sums.zeros.total() - others.zeros.total();
+      below += sum_of_lanes<T>(sums.sum + others.sum);
     }
     return {static_cast<T>(static_cast<double>(saturated) - budget + below), static_cast<T>(inside)};
   }
@@ -159,6 +131,50 @@ struct HostRow {
   }
 };
 
+// One of Newton's steps for several rows of one length, from every `stride`-th of their vectors, as if the others were alike.
+// A threshold that it leaves below 0, or not finite, becomes 0. The rows go hand in hand, so that a processor works on one
+// while it waits for another.
+template <int kRows, typename T>
+MULTIFUSE_INLINE void step_together(const HostRow<T>* rows, const T* budgets, int64_t stride, T* thresholds) {
+  constexpr int64_t kLanes = Vector<T>::kLanes;
+  const int64_t length = rows[0].length;
+  const int64_t vectors = length / (stride * kLanes);
+  QuickSums<T> sums[kRows];
+  for (int64_t vector = 0; vector < vectors; ++vector) {
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+      sums[row].add(rows[row].z + vector * stride * kLanes, thresholds[row]);
+    }
+  }
+  if (stride == 1 && length > vectors * kLanes) {
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+      sums[row].add(rows[row].tail, thresholds[row]);
+    }
+  }
+  const T share = stride == 1 ? T(1) : static_cast<T>(vectors * kLanes) / static_cast<T>(length);
+#pragma GCC unroll 4
+  for (int row = 0; row < kRows; ++row) {
+    const T excess = sum_of_lanes<T>(sums[row].sum) - budgets[row] * share;
+    const T next = thresholds[row] + excess / static_cast<T>(sums[row].inside.total());
+    thresholds[row] = next > T(0) && next < kInfinity<T> ? next : T(0);
+  }
+}
+
+// Thresholds of several rows of one length that are near: a step from 0 on a quarter of a long row, then two on all of it,
+// after which one sweep mostly confirms what has been found.
+template <int kRows, typename T>
+MULTIFUSE_INLINE void guess_together(const HostRow<T>* rows, const T* budgets, T* thresholds) {
+  constexpr int64_t kStride = 4;
+  constexpr int64_t kLongRow = kStride * 4 * Vector<T>::kLanes;
+  std::fill_n(thresholds, kRows, T(0));
+  if (rows[0].length >= kLongRow) {
+    step_together<kRows>(rows, budgets, kStride, thresholds);
+  }
+  step_together<kRows>(rows, budgets, 1, thresholds);
+  step_together<kRows>(rows, budgets, 1, thresholds);
+}
+
 // Writes `value` to the real tokens of a row, and 0 to the others.
 template <typename Element, typename T>
 MULTIFUSE_INLINE void fill_valid(Element* to, const bool* mask, T value, int64_t length) {
@@ -167,13 +183,12 @@ MULTIFUSE_INLINE void fill_valid(Element* to, const bool* mask, T value, int64_t
   }
 }
 
-// Projects a row z in the compute type, -inf where it is masked, and gives its threshold.
+// Projects a row from a guess of its threshold, and gives the threshold.
 template <typename T>
-MULTIFUSE_INLINE T project_row(const T* z, const bool* mask, T budget, int64_t length, T* alpha, std::vector<T>& scratch) {
-  HostRow<T> row(z, alpha, length, &scratch);
-  const T threshold = row_threshold(row, budget);
+MULTIFUSE_INLINE T project_from(HostRow<T>& row, const bool* mask, T budget, T guess) {
+  const T threshold = row_threshold(row, budget, guess);
   if (threshold != threshold || threshold == kInfinity<T>) {
-    fill_valid(alpha, mask, threshold != threshold ? threshold : T(0), length);
+    fill_valid(row.alpha, mask, threshold != threshold ? threshold : T(0), row.length);
   }
   return threshold;
 }
@@ -186,7 +201,7 @@ MULTIFUSE_INLINE T derivative_row(const T* z, const T* g, T threshold, T push, i
   for (int64_t start = 0; start < length; start += kChunk) {
     const int64_t stop = start + kChunk < length ? start + kChunk : length;
     T chunk_sum = 0;
-    Count<T> chunk_count = 0;
+    Integer<T> chunk_count = 0;
 #pragma omp simd reduction(+ : chunk_sum, chunk_count)
     for (int64_t t = start; t < stop; ++t) {
       const bool active = is_inside(z[t] - threshold);

@@ -1,5 +1,9 @@
 // Vectors of the CPU's registers, included once for every version of the code: MULTIFUSE_VERSION is its namespace,
 // MULTIFUSE_VECTOR_BYTES their width. They are spelled out, because what a compiler makes of a reduction in a loop varies.
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -11,13 +15,13 @@ namespace MULTIFUSE_VERSION {
 
 // Integers as wide as T: what a comparison of vectors gives, -1 in every lane where it holds.
 template <typename T>
-using Count = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
+using Integer = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
 
 template <typename T>
 struct Vector {
   static constexpr int64_t kLanes = MULTIFUSE_VECTOR_BYTES / sizeof(T);
   typedef T Values __attribute__((vector_size(MULTIFUSE_VECTOR_BYTES)));
-  typedef Count<T> Lanes __attribute__((vector_size(MULTIFUSE_VECTOR_BYTES)));
+  typedef Integer<T> Lanes __attribute__((vector_size(MULTIFUSE_VECTOR_BYTES)));
 };
 
 template <typename T>
@@ -49,6 +53,116 @@ MULTIFUSE_INLINE T sum_of_lanes(const V& values) {
     return sum_of_lanes<T>(halves[0] + halves[1]);
   }
 }
+
+// The lanes that a comparison holds for, and how often it held. AVX-512 has registers of bits for them, whose ones are
+// counted by an instruction; elsewhere they are the vector that a comparison gives, and are counted lane by lane.
+// `is_below` holds for NaN; `positive_part` is max(0, x) in the lanes of `where`, NaN for NaN, and 0 in the others. `clip_lanes`
+// clips to [0, 1], NaN too: by integers, because bits of numbers from 0 on are ordered as they are, and comparing integers
+// leaves the units that add free.
+#if MULTIFUSE_VECTOR_BYTES == 64
+template <typename T>
+using Selection = std::conditional_t<sizeof(T) == sizeof(float), __mmask16, __mmask8>;
+
+MULTIFUSE_INLINE Selection<float> equal(const Values<float>& a, const Values<float>& b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+
+MULTIFUSE_INLINE Selection<double> equal(const Values<double>& a, const Values<double>& b) {
+  return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ);
+}
+
+MULTIFUSE_INLINE Selection<float> is_below(const Values<float>& a, const Values<float>& b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ);
+}
+
+MULTIFUSE_INLINE Selection<double> is_below(const Values<double>& a, const Values<double>& b) {
+  return _mm512_cmp_pd_mask(a, b, _CMP_NGE_UQ);
+}
+
+MULTIFUSE_INLINE Values<float> positive_part(Selection<float> where, const Values<float>& x) {
+  return _mm512_maskz_max_ps(where, Values<float>{}, x);
+}
+
+MULTIFUSE_INLINE Values<double> positive_part(Selection<double> where, const Values<double>& x) {
+  return _mm512_maskz_max_pd(where, Values<double>{}, x);
+}
+
+MULTIFUSE_INLINE Values<float> clip_lanes(const Values<float>& x) {
+  const __m512i positive = _mm512_maskz_max_epi32(-1, __m512i{}, (__m512i)x);
+  return (Values<float>)_mm512_maskz_min_epi32(-1, positive, (__m512i)(Values<float>{} + 1.0f));
+}
+
+MULTIFUSE_INLINE Values<double> clip_lanes(const Values<double>& x) {
+  const __m512i positive = _mm512_maskz_max_epi64(-1, __m512i{}, (__m512i)x);
+  return (Values<double>)_mm512_maskz_min_epi64(-1, positive, (__m512i)(Values<double>{} + 1.0));
+}
+
+MULTIFUSE_INLINE Values<float> select(Selection<float> where, const Values<float>& a, const Values<float>& b) {
+  return _mm512_mask_mov_ps(b, where, a);
+}
+
+MULTIFUSE_INLINE Values<double> select(Selection<double> where, const Values<double>& a, const Values<double>& b) {
+  return _mm512_mask_mov_pd(b, where, a);
+}
+
+template <typename T>
+struct Count {
+  int64_t ones = 0;
+
+  MULTIFUSE_INLINE void add(Selection<T> where) {
+    ones += __builtin_popcount(where);
+  }
+
+  MULTIFUSE_INLINE int64_t total() const {
+    return ones;
+  }
+};
+#else
+template <typename T>
+using Selection = Lanes<T>;
+
+template <typename V>
+MULTIFUSE_INLINE auto equal(const V& a, const V& b) {
+  return a == b;
+}
+
+template <typename V>
+MULTIFUSE_INLINE auto is_below(const V& a, const V& b) {
+  return ~(a >= b);
+}
+
+template <typename L, typename V>
+MULTIFUSE_INLINE V positive_part(const L& where, const V& x) {
+  const V zero = {};
+  return (V)((L)(zero > x ? zero : x) & where);
+}
+
+template <typename V>
+MULTIFUSE_INLINE V clip_lanes(const V& x) {
+  const V zero = {};
+  const V one = zero + 1;
+  const V positive = x > zero ? x : zero;
+  return positive < one ? positive : one;
+}
+
+template <typename L, typename V>
+MULTIFUSE_INLINE V select(const L& where, const V& a, const V& b) {
+  return (V)(((L)a & where) | ((L)b & ~where));
+}
+
+template <typename T>
+struct Count {
+  Lanes<T> lanes = {};
+
+  MULTIFUSE_INLINE void add(const Selection<T>& where) {
+    lanes -= where;
+  }
+
+  MULTIFUSE_INLINE int64_t total() const {
+    return sum_of_lanes<Integer<T>>(lanes);
+  }
+};
+#endif
 
 // Powers of two of x <= 0, or a rounding above it, to float's rounding (Cephes' polynomial); NaN stays. Below 2^-126 they
 // stop falling.

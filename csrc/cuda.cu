@@ -135,10 +135,6 @@ struct FiniteRow {
   __device__ __forceinline__ T maximum() const {
     return top;
   }
-
-  __device__ __forceinline__ T guess(T) const {
-    return T(0);
-  }
 };
 
 // A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
@@ -214,7 +210,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registe
   for (int i = 0; i < kItems; ++i) {
     row.values[i] = row.values[i] == kInfinity<T> ? row.top : row.values[i];
   }
-  const T threshold = row_threshold(row, p.budget[row_index]);
+  const T threshold = row_threshold(row, p.budget[row_index], T(0));
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int64_t t = int64_t(i) * kThreads + threadIdx.x;
@@ -235,7 +231,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
   const bool* mask = p.mask ? p.mask + offset : nullptr;
   GlobalRow<Element, kThreads> row{{}, p.z + offset, mask, p.length};
   row.top = finite_maximum<T, kThreads>(row) + T(1);
-  const T threshold = row_threshold(row, p.budget[blockIdx.x]);
+  const T threshold = row_threshold(row, p.budget[blockIdx.x], T(0));
   for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
     const bool real = !mask || mask[t];
     const T z = load(row.z + t);
