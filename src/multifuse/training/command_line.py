@@ -56,11 +56,12 @@ def main(name: str, given: argparse.Namespace, job: "Callable[[argparse.Namespac
     warnings.simplefilter("default")
     from multifuse.data.clips import PreparationError, SplitListError
     from multifuse.data.mmsa import MMSAFileError
+    from multifuse.files import OutputError
     from multifuse.training.job import JobError, run
 
     try:
         run(job(given))
-    except (JobError, MMSAFileError, PreparationError, SplitListError) as error:
+    except (JobError, MMSAFileError, OutputError, PreparationError, SplitListError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return EXIT_ERROR
     return 0

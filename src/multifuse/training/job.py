@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
 
 import multifuse
-from multifuse.files import whole
+from multifuse.files import check_writable, whole
 from multifuse.ops import backend
 from multifuse.training import figure, progress, resumption
+from multifuse.training.checkpoints import native_writes
 from multifuse.training.measures import Choice, Measures
 from multifuse.training.recipes import Recipe
 from multifuse.training.trainer import RecipeTrainer
@@ -133,6 +134,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
 
     Raises:
         JobError: an argument, or an output folder that holds another run's results.
+        OutputError: the output cannot be written; what had been written is whole, and `resume` goes on from it.
         ValueError: data that cannot be used, as the job's ``read_given`` and ``make`` say.
     """
     _check(job)
@@ -141,8 +143,8 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
     chosen = _recipe(job)
     record = {**job.record(), "seed": job.seed, "config": job.config or {}, **asdict(chosen)}
-    if job.resume and (found := resumption.differences(job.output, record)):
-        raise JobError(f"--resume: the run in {job.output} was begun with {'; '.join(found)}")
+    if job.resume:
+        _check_resumed(job.output, record)
     data = job.read_given()
     arguments = _arguments(job, chosen, use_cpu)
     main = arguments.process_index == 0
@@ -166,6 +168,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     progress.quieten(trainer, job.choice)
     if main:
         resumption.record(job.output, record)
+        resumption.clear_remains(job.output)
     checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     valid, test = (trainer.predict(learning.splits[name], metric_key_prefix=name) for name in ("valid", "test"))
@@ -202,14 +205,25 @@ def _check(job: Job[Any, Any]) -> None:
     if job.device == "cuda" and not torch.cuda.is_available():
         raise JobError("--device cuda: this torch sees no CUDA device")
     job.check()
-    if job.output.exists() and not job.output.is_dir():
-        raise JobError(f"--output {job.output} is not a folder")
+    check_writable(job.output)
     if (job.output / "metrics.json").exists():
         raise JobError(f"--output {job.output} already holds a finished run's metrics.json; choose another folder")
     if not job.resume and (job.output / resumption.CHECKPOINTS).exists():
         raise JobError(
             f"--output {job.output} already holds a run's checkpoints; use --resume, or choose another folder"
         )
+    held = [name for name in ("model", "training.png") if (job.output / name).exists()]
+    if held and not (job.resume and resumption.has_record(job.output)):
+        raise JobError(
+            f"--output {job.output} already holds {' and '.join(held)} of another run; choose another folder"
+        )
+
+
+def _check_resumed(output: Path, record: dict[str, Any]) -> None:
+    if resumption.newest_checkpoint(output) is not None and not resumption.has_record(output):
+        raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was begun, cannot be read")
+    if found := resumption.differences(output, record):
+        raise JobError(f"--resume: the run in {output} was begun with {'; '.join(found)}")
 
 
 def _recipe(job: Job[Any, Any]) -> Recipe:
@@ -241,7 +255,6 @@ def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArg
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model=job.choice.metric,
         greater_is_better=job.choice.greater_is_better,
@@ -309,7 +322,7 @@ def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
 
 def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
     """Writes the model, the figure and, last, metrics.json, each whole or not at all."""
-    with whole(job.output / "model") as folder:
+    with whole(job.output / "model") as folder, native_writes(job.output / "model"):
         trainer.model.save_pretrained(folder)
     figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)
     metrics = {

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from multifuse.layers.text_levels import TextLevels
+from multifuse.training.checkpoints import WholeCheckpoints
 from multifuse.training.recipes import Recipe
 from multifuse.training.weight_average import WeightAverage
 
 _LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
 
 
-class RecipeTrainer(Trainer):
+class RecipeTrainer(WholeCheckpoints):
     """A Trainer whose optimiser, weight average and batches follow a `Recipe`."""
 
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any) -> None:

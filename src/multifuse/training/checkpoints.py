@@ -1,0 +1,92 @@
+"""A Trainer whose checkpoints are written whole or not at all, and go through a kill at any point."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from multifuse.files import OutputError, beside, discard, put_in_place, remove
+
+_LEAST_FREE = 1 << 20
+
+
+class WholeCheckpoints(Trainer):
+    """Writes a checkpoint under a hidden name, and moves it into place when all of it lies on the disk.
+
+    Of those in place the best epoch's and the last stay, to the end of the run and after: a run that is killed while
+    it is evaluated has nothing to train anew. ``save_total_limit`` must be ``None``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hidden: Path | None = None
+        self.add_callback(_BestInThisFolder)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        """Where Trainer looks for checkpoints, and writes one."""
+        return self.args.output_dir if self._hidden is None else str(self._hidden)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        final = _checkpoint(self.args, self.state.global_step)
+        hidden = beside(final.parent / "checkpoint", "partial")
+        try:
+            if self.args.should_save:
+                remove(hidden)
+            self.accelerator.wait_for_everyone()
+            self._hidden = hidden
+            with native_writes(final):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                _name_best(self.args, self.state)
+                if self.args.should_save:
+                    self.state.save_to_json(str(hidden / final.name / TRAINER_STATE_NAME))
+                    put_in_place(hidden / final.name, final)
+        finally:
+            self._hidden = None
+            if self.args.should_save:
+                remove(hidden)
+        if self.args.should_save:
+            for other in final.parent.glob("checkpoint-*"):
+                if str(other) not in (str(final), self.state.best_model_checkpoint):
+                    discard(other)
+        self.accelerator.wait_for_everyone()
+
+
+class _BestInThisFolder(TrainerCallback):
+    """A resumed run finds the best checkpoint in its own folder, wherever that lay when it was begun."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        _name_best(args, state)
+
+
+def _name_best(args: TrainingArguments, state: TrainerState) -> None:
+    if state.best_global_step:
+        state.best_model_checkpoint = str(_checkpoint(args, state.best_global_step))
+
+
+def _checkpoint(args: TrainingArguments, step: int) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{step}"
+
+
+@contextmanager
+def native_writes(path: Path) -> Iterator[None]:
+    """What torch's and safetensors' writers say of a full or broken disk ends as an error that names ``path``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, OutputError) or (isinstance(error, RuntimeError) and "inline_container" not in str(error)):
+            raise
+        full = shutil.disk_usage(path.parent).free < _LEAST_FREE
+        reason = "No space left on device" if full else " ".join(str(error).split())
+        raise OutputError(f"{path} cannot be written: {reason}") from error
