@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -19,7 +21,7 @@ from multifuse.data.benchmarks import Benchmark
 from multifuse.data.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row
 from multifuse.data.clips import SPLITS, Clip, ClipList, PreparationError
 from multifuse.data.media_index import MediaIndex
-from multifuse.files import whole
+from multifuse.files import check_writable, whole
 
 RECORD, REPORT = "preparation.json", "report.json"
 _FORMAT = 1
@@ -78,6 +80,7 @@ def prepare(job: Preparation) -> Report:
     Raises:
         PreparationError: an argument, an output that was begun with other options, or too many skipped clips.
         SplitListError: a split list.
+        OutputError: the output cannot be written; the shards that had been written are whole, and are gone on from.
     """
     _check(job)
     listed = job.benchmark.clips(job.splits, **job.list_options)
@@ -117,9 +120,9 @@ def prepared_record(folder: Path) -> dict[str, Any]:
         PreparationError: no prepared set there, or one that is not finished.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-        json.loads((folder / "dataset_dict.json").read_text())
-    except (OSError, ValueError):
+        record = _read_record(folder / RECORD)
+        _read_record(folder / "dataset_dict.json")
+    except PreparationError:
         raise PreparationError(
             f"{folder} holds no finished set; python -m multifuse.data.prepare makes one, and goes on where it stopped"
         ) from None
@@ -182,6 +185,15 @@ def _in_worker() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A main process that is killed tells its workers nothing: they would wait for the next clip for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -224,8 +236,7 @@ def _check(job: Preparation) -> None:
         raise PreparationError(f"--max-bad must lie in [0, 1], got {job.max_bad}")
     if (job.options.flow == "folder") != (job.flow_folder is not None):
         raise PreparationError(f"flow from a folder needs --flow-folder, got {job.flow_folder}")
-    if job.output.exists() and not job.output.is_dir():
-        raise PreparationError(f"--output {job.output} is not a folder")
+    check_writable(job.output)
 
 
 def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
@@ -245,13 +256,26 @@ def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
 def _check_record(output: Path, record: dict[str, Any]) -> None:
     path = output / RECORD
     if path.exists():
-        before = json.loads(path.read_text())
+        before = _read_record(path)
         found = [name for name in sorted({*before, *record}) if before.get(name) != record.get(name)]
         if found:
             changes = "; ".join(f"{name} {before.get(name)!r}, now {record.get(name)!r}" for name in found)
             raise PreparationError(f"--output {output} was begun with {changes}")
-    elif any((output / split).exists() for split in SPLITS):
-        raise PreparationError(f"--output {output} holds other files than a preparation's")
+    elif output.exists():
+        # A job that never came as far as its record may have left its report, and a kill a hidden file.
+        others = sorted(own.name for own in output.iterdir() if own.name != REPORT and not own.name.startswith("."))
+        if others or ((output / REPORT).exists() and "skipped" not in _read_record(output / REPORT)):
+            raise PreparationError(f"--output {output} holds other files than a preparation's: {[*others, REPORT][0]}")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise PreparationError(f"{path} cannot be read as a preparation's: {error}") from None
+    return content
 
 
 def _shards(job: Preparation, listed: ClipList, split: str) -> list[_Shard]:
