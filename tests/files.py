@@ -42,3 +42,8 @@ def mmsa_splits(aligned: bool = False, seed: int = 0, count: int = 6) -> Splits:
 def write(path: Path, content: Any, protocol: int = 4) -> Path:
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by their path below it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -36,14 +36,16 @@ def run(given: argparse.Namespace) -> None:
 
     from multifuse.data.mmsa import read_mmsa, standardised
     from multifuse.data.utterances import datasets
-    from multifuse.files import whole
+    from multifuse.files import check_writable, whole
     from multifuse.training import missing, progress
     from multifuse.training.sentiment_job import naming_text_encoder
 
     if given.draws < 1:
         raise EvaluationError(f"--draws must be >= 1, got {given.draws}")
-    if (given.output / "missing.json").exists():
-        raise EvaluationError(f"--output {given.output} already holds missing.json; choose another folder")
+    check_writable(given.output)
+    for name in ("missing.json", "missing.png"):
+        if (given.output / name).exists():
+            raise EvaluationError(f"--output {given.output} already holds {name}; choose another folder")
     progress.quieten_loading()
     model = _model(given.model)
     path = given.data or given.model / "planted.pkl"

@@ -1,0 +1,375 @@
+"""The kill test: training and preparation, killed at random moments again and again, end as if they had not been.
+
+    python -m tests.kills --kills 50
+
+Each job runs once undisturbed. Then it is begun anew, killed with SIGKILL, gone on with as its user would, killed
+again, until it comes to its end; then its files are compared, and the next life begins, until there have been so many
+kills. The moments are drawn from a seed, in turn: at any time; just before a step of the job's work on the file system
+(a file opened, renamed or deleted, a folder made); and within some milliseconds after one.
+
+After every kill the files in place must be whole, equal to the undisturbed run's byte for byte, and no earlier
+progress may be gone; at the end of a life no file may be missing, more, or different. Two files hold times of the
+clock, which are left out: ``seconds`` in metrics.json, and the runtimes in the checkpoints' trainer_state.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from tests import media_files
+from tests.files import mmsa_splits, write
+
+ROOT = Path(__file__).resolve().parents[1]
+_CLOCK = ("_runtime", "_per_second")
+_LATEST = 30.0
+"""Milliseconds after the beginning of a step."""
+_PATIENCE = 300.0
+
+
+class KillTestError(AssertionError):
+    """Something was lost, left half-written, or came out different."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job that is to be killed: the files that it makes in ``output``, and by what its progress is told."""
+
+    name: str
+    command: tuple[str, ...]
+    output: Path
+    begun: str
+    """The file that every run writes when it has started up."""
+    progress: Callable[[Path], int]
+    """How far an output has come; raises where a part that the finished output lacks is not whole."""
+    phase: Callable[[Path], str]
+    """What the job was at when it was killed, by what its output holds."""
+    goes_on: tuple[str, ...] = ()
+    """What is added to the command of a job that was killed."""
+    finished: str | None = None
+    """The file, written last, with which the job refuses to go on: there is nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The undisturbed run: its files, how long it took to start up and in all, and its steps on the file system."""
+
+    files: dict[str, bytes]
+    startup: float
+    seconds: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed: after so many seconds, or at a step."""
+
+    kind: Literal["time", "step", "after a step"]
+    seconds: float = 0.0
+    step: int = 0
+    milliseconds: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What came of a task's kills."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    """By phase."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    lives: int = 0
+    """Runs that came to their end after kills, and were compared file by file."""
+    files: int = 0
+    """Files compared, after kills and at ends."""
+
+
+def torment(task: Task, kills: int, draw: random.Random, log: Callable[[str], None]) -> Outcome:
+    """Kills a task so many times.
+
+    Raises:
+        KillTestError: something was lost, left half-written, or came out different.
+    """
+    reference, outcome = _reference(task), Outcome()
+    log(f"{task.name}: {reference.seconds:.0f} s undisturbed, {reference.steps} steps on the file system")
+    progress, fresh = 0, True
+    while not fresh or sum(outcome.kills.values()) < kills:
+        number = sum(outcome.kills.values())
+        moment = _moment(draw, reference, number) if number < kills else None
+        began = time.time()
+        ended = not _run(task, fresh, moment)
+        if moment is not None and not ended:
+            phase = _phase(task, began)
+            outcome.kills[phase] += 1
+            outcome.kinds[moment.kind] += 1
+            log(f"{task.name}: kill {number + 1} by {moment.kind}: {phase}")
+            outcome.files += _check_whole(task, reference)
+            fresh, before, progress = False, progress, task.progress(task.output)
+            if progress < before:
+                raise KillTestError(f"{task.name}: progress went from {before} back to {progress}")
+            ended = task.finished is not None and (task.output / task.finished).exists()
+        if ended:
+            outcome.files += _check_equal(task, reference)
+            outcome.lives += 0 if fresh else 1
+            progress, fresh = 0, True
+            shutil.rmtree(task.output)
+    return outcome
+
+
+def _moment(draw: random.Random, reference: Reference, number: int) -> Moment:
+    if number % 3 == 0:
+        early = draw.random() < 0.2
+        bounds = (0.0, reference.startup) if early else (reference.startup, reference.seconds)
+        return Moment("time", seconds=draw.uniform(*bounds))
+    step = draw.randint(1, reference.steps)
+    if number % 3 == 1:
+        return Moment("step", step=step)
+    return Moment("after a step", step=step, milliseconds=draw.uniform(0.1, _LATEST))
+
+
+def _run(task: Task, fresh: bool, moment: Moment | None) -> bool:
+    """Runs a task to its end, or to its kill: whether it was killed."""
+    command = [*task.command, *(() if fresh else task.goes_on)]
+    if moment is not None and moment.step:
+        command = _watched(task, command, moment.step, moment.milliseconds)
+    seconds = moment.seconds if moment is not None and moment.kind == "time" else None
+    return _execute(task, command, seconds)[0] == -signal.SIGKILL
+
+
+def _watched(task: Task, command: list[str], step: int, milliseconds: float = 0.0) -> list[str]:
+    return ["-m", "tests.killed", str(task.output), str(step), str(milliseconds), *command]
+
+
+def _execute(task: Task, command: list[str], seconds: float | None = None) -> tuple[int, str]:
+    """The exit status and what was printed as errors of a command, killed after so many seconds."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            process.wait(_PATIENCE if seconds is None else seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            if seconds is None:
+                raise KillTestError(f"{task.name}: took more than {_PATIENCE} s") from None
+        errors.seek(0)
+        printed = errors.read()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise KillTestError(f"{task.name}: ended with status {process.returncode} and\n{printed}")
+    _check_no_orphans(task, process.pid)
+    return process.returncode, printed
+
+
+def _check_no_orphans(task: Task, group: int) -> None:
+    """No worker outlives the job: one that went on writing could not be gone on after."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    os.killpg(group, signal.SIGKILL)
+    raise KillTestError(f"{task.name}: a process outlives the killed job by 10 s")
+
+
+def _reference(task: Task) -> Reference:
+    """Runs a task undisturbed, and counts its steps."""
+    shutil.rmtree(task.output, ignore_errors=True)
+    began = time.time()
+    _, printed = _execute(task, _watched(task, list(task.command), 0))
+    seconds = time.time() - began
+    startup = (task.output / task.begun).stat().st_mtime - began
+    reference = Reference(_files(task.output), startup, seconds, int(printed.splitlines()[-1]))
+    shutil.rmtree(task.output)
+    return reference
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, by name, without times of the clock."""
+    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _without_clock(path) for name, path in found.items()}
+
+
+def _without_clock(path: Path) -> bytes:
+    if path.name not in ("metrics.json", "trainer_state.json"):
+        return path.read_bytes()
+    content: dict[str, Any] = json.loads(path.read_text())
+    content.pop("seconds", None)
+    for entry in content.get("log_history", []):
+        for name in [name for name in entry if name.endswith(_CLOCK)]:
+            del entry[name]
+    return json.dumps(content).encode()
+
+
+def _check_equal(task: Task, reference: Reference) -> int:
+    """Compares a finished output with the undisturbed one; the number of files."""
+    found = _files(task.output)
+    names = found.keys() ^ reference.files.keys()
+    different = [name for name in found.keys() & reference.files.keys() if found[name] != reference.files[name]]
+    if names or different:
+        raise KillTestError(f"{task.name}: missing or more: {sorted(names)}; different: {sorted(different)}")
+    return len(found)
+
+
+def _check_whole(task: Task, reference: Reference) -> int:
+    """Checks what a kill left in place, hidden names apart; the number of files that were compared."""
+    if not task.output.exists():
+        return 0
+    found = {
+        name: content for name, content in _files(task.output).items() if name in reference.files and not _hidden(name)
+    }
+    half = [name for name, content in found.items() if content != reference.files[name]]
+    if half:
+        raise KillTestError(f"{task.name}: the kill left half-written or different {half}")
+    return len(found)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
+
+
+def _phase(task: Task, began: float) -> str:
+    begun = task.output / task.begun
+    if begun.exists() and begun.stat().st_mtime >= began:
+        return task.phase(task.output)
+    first = task.output.exists() and any(task.output.glob(".*"))
+    return "the first file being written" if first else "start-up"
+
+
+def training(folder: Path, epochs: int = 4) -> Task:
+    """`examples/train_mosi.py` with a small BERT, which brings a weight average and dropout, and all modalities."""
+    data, encoder = folder / "small.pkl", folder / "encoder"
+    write(data, mmsa_splits(count=24))
+    encoder.mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
+    (encoder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    BertTokenizer(vocab=str(encoder / "vocab.txt")).save_pretrained(encoder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(encoder)
+    output = folder / "training"
+    command = ["examples/train_mosi.py", "--data", str(data), "--text-encoder", str(encoder), "--output", str(output)]
+    command += ["--epochs", str(epochs), "--batch-size", "8", "--device", "cpu"]
+    last = f"checkpoint-{3 * epochs}"
+    return Task(
+        "training",
+        tuple(command),
+        output,
+        "job.json",
+        _steps_trained,
+        lambda own: _training_phase(own, last),
+        ("--resume",),
+        "metrics.json",
+    )
+
+
+def _steps_trained(output: Path) -> int:
+    steps = [0]
+    for checkpoint in (output / "checkpoints").glob("checkpoint-*"):
+        steps.append(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
+        for name in ("model", "trained_weights"):
+            load_file(checkpoint / f"{name}.safetensors")
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.load(checkpoint / name, weights_only=True)
+    return max(steps)
+
+
+def _training_phase(output: Path, last: str) -> str:
+    checkpoints = output / "checkpoints"
+    if any(checkpoints.glob(".checkpoint.partial")):
+        return "a checkpoint being written"
+    if any(checkpoints.glob(".*")):
+        return "an old checkpoint being deleted"
+    for name in ("model", "training.png", "metrics.json"):
+        if any(output.glob(f".{name}.*")):
+            return f"{name} being written"
+    if (output / "metrics.json").exists():
+        return "after metrics.json"
+    if (output / "model").exists():
+        return "between the final files"
+    if (checkpoints / last).exists():
+        return "after the last epoch"
+    return "in a later epoch" if any(checkpoints.glob("checkpoint-*")) else "in the first epoch"
+
+
+def preparation(folder: Path, workers: int) -> Task:
+    """`python -m multifuse.data.prepare ks` of fourteen clips in six shards."""
+    source = folder / "media"
+    if not source.exists():
+        media_files.kinetics_sounds(source, clips=14, train=11)
+    output = folder / f"preparation-{workers}"
+    command = ["-m", "multifuse.data.prepare", "ks", "--media", str(source / "media"), "--output", str(output)]
+    command += ["--splits", str(source / "splits"), "--frames", "2", "--frame-size", "16", "--shard-size", "3"]
+    command += ["--workers", str(workers)]
+    name = f"preparation, {workers} worker{'s' if workers > 1 else ''}"
+    return Task(name, tuple(command), output, "preparation.json", _shards_written, _preparation_phase)
+
+
+def _shards_written(output: Path) -> int:
+    return len([path for path in output.rglob("*.arrow") if not path.name.startswith(".")])
+
+
+def _preparation_phase(output: Path) -> str:
+    if any(path.name.startswith(".data-") for path in output.rglob(".*")):
+        return "a shard being written"
+    if any(output.rglob(".*")):
+        return "the index being written"
+    if (output / "report.json").exists():
+        return "after report.json"
+    if any(output.rglob("state.json")):
+        return "between the index and report.json"
+    return "between shards" if _shards_written(output) else "before the first shard"
+
+
+def report(outcomes: dict[str, Outcome]) -> Table:
+    """The table of where the kills fell."""
+    table = Table("job", "killed in", "kills", title="Killed, gone on with, and compared byte for byte")
+    for name, outcome in outcomes.items():
+        for phase, count in outcome.kills.most_common():
+            table.add_row(name, phase, str(count))
+        kinds = ", ".join(f"{count} by {kind}" for kind, count in outcome.kinds.items())
+        ends = f"{outcome.lives} ends, {outcome.files} files compared, 0 different, lost or half-written"
+        table.add_row(name, f"{kinds}; {ends}", str(sum(outcome.kills.values())), end_section=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50, help="over all jobs (default 50)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    outcomes = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = (training(Path(folder)), preparation(Path(folder), 1), preparation(Path(folder), 2))
+        shares = [given.kills - 2 * (given.kills // 5), given.kills // 5, given.kills // 5]
+        for task, kills in zip(tasks, shares, strict=True):
+            draw = random.Random(f"{given.seed} {task.name}")
+            outcomes[task.name] = torment(task, kills, draw, lambda line: print(line, flush=True))
+    Console(width=150).print(report(outcomes))
+
+
+if __name__ == "__main__":
+    main()
