@@ -19,7 +19,7 @@ from multifuse.data import preparation, shards
 from multifuse.data.benchmarks import BENCHMARKS
 from multifuse.data.clip_rows import ClipRow, ClipTask, clip_row
 from multifuse.data.clips import SPLITS, PreparationError
-from multifuse.data.planted_media import planted_options
+from multifuse.data.planted_media import planted_options, write_planted_media
 from multifuse.data.preparation import REPORT, Preparation, prepare
 from tests import media_files
 
@@ -98,21 +98,34 @@ def test_an_interrupted_job_goes_on_to_the_same_files(
     assert all(contents(tmp_path / "parts")[name] == content for name, content in before.items())
 
 
-def test_a_killed_job_goes_on_with_workers_by_the_command_line(source: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "multifuse.data.prepare", "ks", "--media", str(source / "media")]
-    command += ["--splits", str(source / "splits"), "--frames", "2", "--frame-size", "16", "--shard-size", "3"]
-    once = subprocess.run([*command, "--output", str(tmp_path / "whole")], capture_output=True, text=True, check=True)
-    assert "train 9, valid 2, test 3; skipped 0 of 14" in once.stdout
+@pytest.mark.parametrize("name", ["cremad", "ks", "ave", "ucf101"])
+def test_a_killed_job_goes_on_to_the_same_files_by_the_command_line(tmp_path: Path, name: str) -> None:
+    planted = write_planted_media(name, tmp_path, divisor=4)
+    command = [sys.executable, "-m", "multifuse.data.prepare", name, "--media", str(planted.media)]
+    command += ["--splits", str(planted.splits), "--frame-size", "64", "--shard-size", "3", "--output"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    once = subprocess.run([*command, str(whole)], capture_output=True, text=True, check=True)
+    assert f"Prepared {whole}: train" in once.stdout
+    assert "skipped 0 of" in once.stdout
     assert "clip/s" in once.stderr
-    output = tmp_path / "parts"
-    killed = subprocess.Popen([*command, "--output", str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(output.rglob("*.arrow")) and time.monotonic() < deadline:
+    before = killed_half_way([*command, str(parts)], parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
+    assert not {REPORT, "dataset_dict.json"} & set(before), "the job ended before it was killed"
+    kept = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
+    subprocess.run([*command, str(parts), "--workers", "2"], capture_output=True, check=True)
+    assert contents(parts) == contents(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was there was made anew"
+
+
+def killed_half_way(command: list[str], output: Path, shards_in_all: int) -> dict[str, bytes]:
+    """Runs a job, kills it as soon as half of its shards are there, and gives what it left."""
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(output.rglob("data-*.arrow"))) < shards_in_all // 2 and time.monotonic() < deadline:
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    subprocess.run([*command, "--output", str(output), "--workers", "2"], capture_output=True, check=True)
-    assert contents(output) == contents(tmp_path / "whole")
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert len(list(output.rglob("data-*.arrow"))) >= shards_in_all // 2, "the job did not come half-way"
+    return contents(output)
 
 
 def test_other_options_or_lists_are_refused_for_what_is_there(own_source: Path, tmp_path: Path) -> None:

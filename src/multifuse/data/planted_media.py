@@ -55,23 +55,29 @@ def planted_options(name: str) -> PreparationOptions:
     return replace(own, spectrogram=sound, frames=frames, frame_size=32, frame_seconds=seconds)
 
 
-def write_planted_media(name: str, folder: Path, seed: int = 0) -> PlantedSet:
-    """Writes a benchmark's synthetic set below ``folder``, whole or not at all; one that is there is left alone."""
+def write_planted_media(name: str, folder: Path, seed: int = 0, divisor: int = 1) -> PlantedSet:
+    """Writes a benchmark's synthetic set below ``folder``, whole or not at all; one that is there is left alone.
+
+    ``divisor``: so many times fewer clips, in every split; 1 to 4.
+    """
+    if not 1 <= divisor <= 4:
+        raise ValueError(f"divisor must lie in [1, 4], got {divisor}")
     target = folder / "synthetic"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with whole(target) as partial:
             (partial / "media").mkdir(parents=True)
             (partial / "splits").mkdir()
-            _WRITERS[name](partial / "media", partial / "splits", np.random.Generator(np.random.PCG64(seed)))
+            random = np.random.Generator(np.random.PCG64(seed))
+            _WRITERS[name](partial / "media", partial / "splits", random, divisor)
     return PlantedSet(target / "media", target / "splits")
 
 
-def _cremad(media: Path, splits: Path, random: np.random.Generator) -> None:
+def _cremad(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
     """Six emotions, ten actors; a film and a sound file a clip, as distributed."""
     rows: list[str] = []
     for actor in range(1001, 1011):
-        for take in range(36):
+        for take in range(36 // divisor):
             label = take % 6
             own = f"{actor}_T{take // 6:02d}_{EMOTIONS[label]}_XX"
             scene = Scene(label // 2, label % 2)
@@ -79,14 +85,16 @@ def _cremad(media: Path, splits: Path, random: np.random.Generator) -> None:
             write_sound(media / "AudioWAV" / f"{own}.wav", sound(scene, random))
             rows.append(f"{own},{EMOTIONS[label]}")
     order = random.permutation(len(rows)).tolist()
-    _write_list(splits / "train.csv", [rows[index] for index in order[72:]])
-    _write_list(splits / "test.csv", [rows[index] for index in order[:72]])
+    tested = len(rows) // 5
+    _write_list(splits / "train.csv", [rows[index] for index in order[tested:]])
+    _write_list(splits / "test.csv", [rows[index] for index in order[:tested]])
 
 
-def _kinetics_sounds(media: Path, splits: Path, random: np.random.Generator) -> None:
+def _kinetics_sounds(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
     rows: dict[str, list[str]] = {"train": [], "test": []}
-    for number in range(300):
-        label, split = number % 6, "test" if number >= 240 else "train"
+    count = 300 // divisor
+    for number in range(count):
+        label, split = number % 6, "test" if number >= count * 4 // 5 else "train"
         own = f"synthetic{number // 2:02d}_{number:06d}_{number + 2:06d}"
         scene = Scene(label // 2, label % 2)
         write_video(media / split / f"{own}.mp4", frames(scene, random), sound(scene, random))
@@ -95,13 +103,13 @@ def _kinetics_sounds(media: Path, splits: Path, random: np.random.Generator) -> 
         _write_list(splits / f"my_{split}.txt", listed)
 
 
-def _ave(media: Path, splits: Path, random: np.random.Generator) -> None:
+def _ave(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
     names = ("Bark", "Church bell", "Clock", "Helicopter", "Mandolin", "Train horn")
     files = {"trainSet.txt": 96, "valSet.txt": 24, "testSet.txt": 24}
     everything = []
     for file, count in files.items():
         rows = []
-        for number in range(count):
+        for number in range(count // divisor):
             label = number % 6
             onset = int(random.integers(0, 5))
             offset = int(random.integers(onset + 3, 11))
@@ -114,14 +122,14 @@ def _ave(media: Path, splits: Path, random: np.random.Generator) -> None:
     _write_list(splits / "Annotations.txt", everything)
 
 
-def _ucf101(media: Path, splits: Path, random: np.random.Generator) -> None:
+def _ucf101(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
     names = ("Archery", "BabyCrawling", "Basketball", "Biking", "Bowling", "Drumming")
     _write_list(splits / "classInd.txt", [f"{number} {name}" for number, name in enumerate(names, 1)])
     rows: dict[str, list[str]] = {"train": [], "test": []}
     for label, name in enumerate(names):
         for group in range(1, 13):
             split = "test" if group <= 2 else "train"
-            for take in range(1, 5):
+            for take in range(1, 1 + 4 // divisor):
                 own = f"v_{name}_g{group:02d}_c{take:02d}"
                 scene = Scene(label // 2, None, direction=label % 2)
                 write_video(media / name / f"{own}.avi", frames(scene, random), codec="mpeg4")
@@ -130,7 +138,7 @@ def _ucf101(media: Path, splits: Path, random: np.random.Generator) -> None:
         _write_list(splits / f"{split}list01.txt", listed)
 
 
-_WRITERS: dict[str, Callable[[Path, Path, np.random.Generator], None]] = {
+_WRITERS: dict[str, Callable[[Path, Path, np.random.Generator, int], None]] = {
     "cremad": _cremad,
     "ks": _kinetics_sounds,
     "ave": _ave,
