@@ -1,14 +1,35 @@
 """The recipe's optimiser: learning rates by depth, weight decay by kind, the schedule, batches by length."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
+from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.text_levels import TextLevels
-from multifuse.training.recipes import FEATURES, FINE_TUNING, FINE_TUNING_SMALL, PAPER, fine_tuning_or_features
+from multifuse.models.pretrained import load_pretrained
+from multifuse.training.recipes import (
+    CLIPS,
+    CLIPS_FINE_TUNING,
+    FEATURES,
+    FINE_TUNING,
+    FINE_TUNING_SMALL,
+    PAPER,
+    clip_recipe,
+    fine_tuning_or_features,
+)
 from multifuse.training.trainer import build_optimizer, lr_factor, parameter_groups
 
 WIDTH = 48
@@ -37,6 +58,73 @@ def test_an_encoder_learns_slower_with_depth() -> None:
     for layer, expected in ((2, 1e-4), (1, 5e-5), (0, 2.5e-5)):
         assert named[f"text.model.encoder.layer.{layer}.output.dense.weight"][0] == pytest.approx(expected)
     assert named["text.model.embeddings.word_embeddings.weight"][0] == pytest.approx(1.25e-5)
+
+
+RESNET = ResNetConfig(num_channels=3, embedding_size=4, hidden_sizes=[4, 6], depths=[2, 1], layer_type="basic")
+LISTENER = Wav2Vec2Config(
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=24,
+    conv_dim=(8, 8),
+    conv_stride=(10, 8),
+    conv_kernel=(20, 16),
+    num_feat_extract_layers=2,
+    num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind", "depths"),
+    [
+        (
+            ResNetModel(RESNET),
+            "image",
+            {
+                "encoder.stages.1.layers.0.layer.0.convolution.weight": 0,
+                "encoder.stages.0.layers.1.layer.0.convolution.weight": 1,
+                "encoder.stages.0.layers.0.layer.0.convolution.weight": 1,
+                "embedder.embedder.convolution.weight": 2,
+            },
+        ),
+        (
+            Wav2Vec2Model(LISTENER),
+            "audio",
+            {
+                "encoder.layers.1.feed_forward.output_dense.weight": 0,
+                "encoder.layers.0.feed_forward.output_dense.weight": 1,
+                "feature_projection.projection.weight": 2,
+                "feature_extractor.conv_layers.1.conv.weight": 2,
+            },
+        ),
+    ],
+)
+def test_a_pretrained_backbone_learns_slower_with_depth_and_a_fresh_one_at_the_full_rate(
+    tmp_path: Path, backbone: PreTrainedModel, kind: Literal["image", "audio"], depths: dict[str, int]
+) -> None:
+    chosen = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.5)
+    levels = BackboneLevels(backbone, 8, kind)
+    model = nn.ModuleDict({"levels": levels, "head": nn.Linear(8, 1)})
+
+    def rates() -> dict[str, float]:
+        groups = parameter_groups(model, chosen, 1e-3)
+        of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+        return {name: of[id(parameter)] for name, parameter in model.named_parameters()}
+
+    assert set(rates().values()) == {1e-3}
+    backbone.save_pretrained(tmp_path)
+    load_pretrained(levels, str(tmp_path))
+    found = rates()
+    assert found["head.weight"] == found["levels.levels.projection.weight"] == 1e-3
+    for name, layers_above in depths.items():
+        assert found[f"levels.model.{name}"] == pytest.approx(1e-4 * 0.5**layers_above), name
+
+
+def test_clips_behind_pretrained_backbones_have_a_recipe_of_their_own() -> None:
+    assert clip_recipe("ks", synthetic=False, pretrained=True) is CLIPS_FINE_TUNING
+    assert clip_recipe("ks", synthetic=False) is CLIPS
+    assert CLIPS_FINE_TUNING.encoder_lr_scale < 1
 
 
 def test_the_paper_recipe_is_the_published_one() -> None:

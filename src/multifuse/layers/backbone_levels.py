@@ -56,6 +56,7 @@ class BackboneLevels(nn.Module):
         self.model, self.kind, self.grid = model, kind, checks.grid("grid", grid)
         self.mean, self.std = tuple(mean), tuple(std)  # numbers, not buffers: they belong to the config
         self.output_dim, self.num_levels = dim, num_levels
+        self.pretrained = False  # loading weights sets it: such a backbone may learn at a rate of its own
         self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:

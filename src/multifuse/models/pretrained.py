@@ -27,6 +27,8 @@ def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) ->
     own = levels.model.state_dict()
     given = pretrained.state_dict()
     levels.model.load_state_dict({name: _channels(weight, own.get(name, weight)) for name, weight in given.items()})
+    if isinstance(levels, BackboneLevels):
+        levels.pretrained = True
 
 
 def _channels(weight: Tensor, own: Tensor) -> Tensor:

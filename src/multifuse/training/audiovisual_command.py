@@ -52,6 +52,7 @@ def _arguments(benchmark: "Benchmark", description: str | None) -> argparse.Name
 
 
 def _job(benchmark: "Benchmark", given: argparse.Namespace) -> "AudioVisualJob":
+    from multifuse.models.configuration_clcr import SCRATCH
     from multifuse.training.audiovisual_job import AudioVisualJob
     from multifuse.training.recipes import clip_recipe
 
@@ -61,6 +62,7 @@ def _job(benchmark: "Benchmark", given: argparse.Namespace) -> "AudioVisualJob":
     synthetic = media is None and data is None
     _check_sources(data, media, splits)
     network = "resnet-small" if synthetic else benchmark.network
+    audio, vision = given.audio_backbone or network, given.vision_backbone or network
     return AudioVisualJob(
         **command_line.training_options(given, benchmark.name),
         benchmark=benchmark,
@@ -69,9 +71,9 @@ def _job(benchmark: "Benchmark", given: argparse.Namespace) -> "AudioVisualJob":
         synthetic=synthetic,
         target="segments" if getattr(given, "localise", False) else "label",
         modalities=None if given.modalities is None else tuple(given.modalities),
-        audio_backbone=given.audio_backbone or network,
-        vision_backbone=given.vision_backbone or network,
-        default_recipe=clip_recipe(benchmark.name, synthetic),
+        audio_backbone=audio,
+        vision_backbone=vision,
+        default_recipe=clip_recipe(benchmark.name, synthetic, not {audio, vision} <= set(SCRATCH)),
     )
 
 

@@ -121,6 +121,9 @@ CLIPS = replace(
     ),
 )
 
+# Clips behind pretrained backbones, which learn slower with depth: a place to start from, too.
+CLIPS_FINE_TUNING = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.8)
+
 # Spoken and written digits; how it was chosen: docs/results.md. With uniform weights sound is learnt beside pictures.
 AV_DIGITS = replace(
     CLIPS,
@@ -145,10 +148,12 @@ PLANTED_CLIPS = replace(
 )
 
 
-def clip_recipe(benchmark: str, synthetic: bool) -> Recipe:
-    """The default recipe of an audio-visual benchmark."""
+def clip_recipe(benchmark: str, synthetic: bool, pretrained: bool = False) -> Recipe:
+    """The default recipe of an audio-visual benchmark, with a pretrained backbone or without one."""
     if synthetic:
         return PLANTED_CLIPS
+    if pretrained:
+        return CLIPS_FINE_TUNING
     return AV_DIGITS if benchmark == "av_digits" else CLIPS
 
 

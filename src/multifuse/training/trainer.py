@@ -13,12 +13,13 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.text_levels import TextLevels
 from multifuse.training.checkpoints import WholeCheckpoints
 from multifuse.training.recipes import Recipe
 from multifuse.training.weight_average import WeightAverage
 
-_LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
+_LAYER = re.compile(r"\.(?:stages|layer|layers|h|block|blocks)\.(\d+)\.")
 
 
 class RecipeTrainer(WholeCheckpoints):
@@ -132,7 +133,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[s
     """Parameters by learning rate and weight decay: vectors and scalars are not decayed."""
     encoder_lr = {}
     for module in model.modules():
-        if isinstance(module, TextLevels):
+        if isinstance(module, TextLevels) or (isinstance(module, BackboneLevels) and module.pretrained):
             top = lr * recipe.encoder_lr_scale
             for parameter, layers in _depths(module.model):
                 encoder_lr[id(parameter)] = top * recipe.layer_decay**layers
@@ -147,14 +148,19 @@ def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[s
 
 
 def _depths(encoder: nn.Module) -> list[tuple[nn.Parameter, int]]:
-    """Every parameter of an encoder with the number of layers above it; embeddings lie below all layers."""
+    """Every parameter of an encoder with the number of layers above it; of a network of stages, with that of stages.
+
+    Embeddings, and what is defined before the first layer (a stem, a feature extractor), lie below all layers.
+    """
     indices = {name: _LAYER.search(f".{name}.") for name, _ in encoder.named_parameters()}
     count = 1 + max((int(found[1]) for found in indices.values() if found), default=-1)
     depths = []
+    below = count > 0
     for name, parameter in encoder.named_parameters():
         found = indices[name]
+        below = below and not found
         if found:
             depths.append((parameter, count - 1 - int(found[1])))
         else:
-            depths.append((parameter, count if "embed" in name else 0))
+            depths.append((parameter, count if below or "embed" in name else 0))
     return depths
