@@ -62,31 +62,37 @@ class ClipDataset(Dataset[ClipSample]):
         lacking = [name for name in [*columns, target] if name not in rows.column_names]
         if lacking:
             raise ValueError(f"the prepared set has no {lacking}, only {rows.column_names}")
-        self.rows = rows.select_columns([*columns, target]).with_format("numpy")
         self.modalities, self.target = tuple(modalities), target
+        self.labels: list[Any] = list(rows.with_format(None)[target])
+        # One view a modality, so that a partner's other columns are not read; pictures' bytes need no array.
+        self._views = {
+            name: rows.select_columns([column]).with_format("numpy" if name == "audio" else None)
+            for name, column in zip(modalities, columns, strict=True)
+        }
         self.augmentation = augmentation or Augmentation()
         self._of_class: dict[int, list[int]] = {}
         if self.augmentation.pair_anew:
-            for index, label in enumerate(rows.with_format(None)["label"]):
+            for index, label in enumerate(self.labels):
                 self._of_class.setdefault(label, []).append(index)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> ClipSample:
-        row = self.rows[index]
-        label = row[self.target]
+        label = self.labels[index]
+        pictures = index
         if self.augmentation.pair_anew and "audio" in self.modalities and len(self.modalities) > 1:
-            row = {**self.rows[self._partner(int(label))], self.sound: row[self.sound]}
-        inputs = {name: self._input(name, row) for name in self.modalities}
-        return ClipSample(inputs, int(label) if self.target == "label" else [int(value) for value in label])
+            pictures = self._partner(label)
+        inputs = {name: self._input(name, index if name == "audio" else pictures) for name in self.modalities}
+        return ClipSample(inputs, label)
 
     def _partner(self, label: int) -> int:
         """A clip of a class, at random."""
         clips = self._of_class[label]
         return clips[int(torch.randint(len(clips), ()))]
 
-    def _input(self, name: str, row: Mapping[str, Any]) -> Tensor:
+    def _input(self, name: str, index: int) -> Tensor:
+        row: Mapping[str, Any] = self._views[name][index]
         change: Callable[[Tensor], Tensor] | None
         if name == "audio":
             change = self.augmentation.audio
