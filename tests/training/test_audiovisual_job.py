@@ -1,6 +1,8 @@
 """The audio-visual job, by its command line: from media to metrics, resuming, other backbones, what it refuses."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +16,14 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
 from multifuse import CLCRForPrediction
+from multifuse.data import shards
 from multifuse.data.benchmarks import BENCHMARKS
+from multifuse.data.clip_dataset import ClipCollator, ClipDataset
 from multifuse.data.planted_media import planted_options
 from multifuse.data.preparation import Preparation, prepare
 from multifuse.training import audiovisual_command, progress
 from multifuse.training.audiovisual_job import AudioVisualJob
+from multifuse.training.classification import classification_measures
 from multifuse.training.job import run
 from multifuse.training.recipes import PLANTED_CLIPS
 from tests import media_files
@@ -99,6 +104,25 @@ def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, comman
     trained = load_file(output / "model/model.safetensors")
     (name,) = (n for n in trained if "audio" in n and n.endswith("encoder.layers.1.final_layer_norm.weight"))
     torch.testing.assert_close(trained[name], pretrained.state_dict()["encoder.layers.1.final_layer_norm.weight"])
+
+
+def test_two_processes_end_in_one_model_that_saw_every_sample_once(prepared: Path, tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples/train_ks.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
+    small = ["--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu"]
+    given = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*launcher, example, *given, *small], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Read ") == 1, "more than one process printed"
+    model = CLCRForPrediction.from_pretrained(tmp_path / "run/model").eval()
+    for split in ("valid", "test"):
+        clips = ClipDataset(shards.read_split(prepared, split), ("audio", "vision"))
+        batch = ClipCollator()([clips[index] for index in range(len(clips))])
+        with torch.no_grad():
+            predictions = model(batch["inputs"], batch["mask"]).logits.argmax(-1)
+        expected = classification_measures(predictions.numpy(), batch["labels"].numpy())
+        assert metrics(tmp_path / "run")[split] == expected.as_dict()
 
 
 class Stop(TrainerCallback):

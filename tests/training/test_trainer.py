@@ -6,7 +6,9 @@ from typing import Literal
 
 import pytest
 import torch
+import torch.distributed as distributed
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from transformers import (
     BertConfig,
     BertModel,
@@ -30,7 +32,7 @@ from multifuse.training.recipes import (
     clip_recipe,
     fine_tuning_or_features,
 )
-from multifuse.training.trainer import build_optimizer, lr_factor, parameter_groups
+from multifuse.training.trainer import agree_on_statistics, build_optimizer, lr_factor, parameter_groups
 
 WIDTH = 48
 
@@ -150,3 +152,25 @@ def test_the_schedule_warms_up_and_falls_to_zero() -> None:
     assert factors[100] == 0.0
     assert factors[:11] == sorted(factors[:11])
     assert lr_factor(99, PAPER, 100) == 1.0
+
+
+def statistics_of_rank(rank: int, meeting: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False))
+    weight = next(model.parameters()).detach().clone()
+    statistics = dict(model.named_buffers())
+    statistics["1.running_mean"].fill_(2.0 * rank)
+    statistics["1.running_var"].fill_(3.0 + rank)
+    agree_on_statistics(model)
+    assert statistics["1.running_mean"].eq(1.0).all()
+    assert statistics["1.running_var"].eq(3.5).all()
+    assert torch.equal(next(model.parameters()), weight)
+    distributed.destroy_process_group()
+
+
+def test_processes_evaluate_with_the_same_statistics(tmp_path: Path) -> None:
+    spawn(statistics_of_rank, (tmp_path / "meeting",), nprocs=2)
+    model = nn.BatchNorm1d(3)
+    agree_on_statistics(model)
+    assert model.running_mean is not None
+    assert not model.running_mean.any(), "one process alone has nothing to agree on"

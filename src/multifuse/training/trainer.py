@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -45,6 +46,7 @@ class RecipeTrainer(WholeCheckpoints):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
+            agree_on_statistics(self.model)
             return super().evaluation_loop(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -109,6 +111,22 @@ class _Averaging(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.average.update(state.global_step)
+
+
+@torch.no_grad()
+def agree_on_statistics(model: nn.Module) -> None:
+    """Batch normalisation's running statistics become their mean over the processes, if there are several.
+
+    Each process normalises by its own part of a batch; so all evaluate, and the first one saves, the same model.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for statistic in (module.running_mean, module.running_var):
+                if statistic is not None:
+                    distributed.all_reduce(statistic)
+                    statistic /= distributed.get_world_size()
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
