@@ -17,7 +17,16 @@ from multifuse.data.planted_media import planted_options
 from multifuse.data.preparation import Preparation, prepare
 from tests import media_files
 
-STRONG = SpectrogramAugmentation(0.3, 0.2, 0.3, 2, 0.3, 1.0, 0.5)
+STRONG = SpectrogramAugmentation(
+    time_shift=0.3,
+    frequency_shift=0.2,
+    frequency_warp=0.3,
+    stretch=0.3,
+    masks=2,
+    mask_share=0.3,
+    gain=1.0,
+    noise=0.5,
+)
 IMAGE = ImageAugmentation(0.5, 0.1, 20, 0.2, True, 0.3, 0.2, 0.3)
 
 
@@ -97,6 +106,19 @@ def test_spectrograms_keep_their_shape_and_stay_finite(shape: tuple[int, ...]) -
         assert changed.shape == shape
         assert changed.isfinite().all()
     assert torch.equal(SpectrogramAugmentation()(given), given)
+
+
+def test_a_warp_moves_high_frequencies_further_than_low_ones() -> None:
+    values = torch.zeros(1, 100, 3)
+    values[:, 20], values[:, 60] = 1.0, 2.0
+    peaks = set()
+    for _ in range(30):
+        warped = SpectrogramAugmentation(frequency_warp=0.2)(values)
+        low, high = int(warped[0, :35, 0].argmax()), 35 + int(warped[0, 35:, 0].argmax())
+        assert high / low == pytest.approx(3, rel=0.08)
+        assert abs(low - 20) <= 0.25 * 20 + 1
+        peaks.add(high)
+    assert len(peaks) > 5
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 2, 7, 9), (4, 3, 32, 32)])

@@ -27,6 +27,9 @@ class SpectrogramAugmentation:
     """Rolled by up to this share of the time, either way."""
     frequency_shift: float = 0.0
     """Moved by up to this share of the bins, either way, as a change of voice does."""
+    frequency_warp: float = 0.0
+    """The axis of frequency stretched by up to this share, either way, from its lower end, as another length of the
+    vocal tract does (vocal tract length perturbation, Jaitly and Hinton, 2013)."""
     stretch: float = 0.0
     """Time stretched by up to this share, either way, about the beginning."""
     masks: int = 0
@@ -45,6 +48,8 @@ class SpectrogramAugmentation:
             values = self._stretched(values, filling)
         if self.time_shift:
             values = values.roll(round(_uniform(-1, 1) * self.time_shift * times), dims=2)
+        if self.frequency_warp:
+            values = _warped(values, _uniform(1 - self.frequency_warp, 1 + self.frequency_warp))
         if self.frequency_shift:
             step = round(_uniform(-1, 1) * self.frequency_shift * bins)
             values = _moved(values, step)
@@ -70,6 +75,15 @@ class SpectrogramAugmentation:
         values = values.clone()
         values.narrow(axis, start, width).copy_(filling.expand(()))
         return values
+
+
+def _warped(values: Tensor, factor: float) -> Tensor:
+    """What lies at frequency f comes from ``factor * f``, by linear interpolation; the last bin is repeated."""
+    bins = values.shape[1]
+    source = ((torch.arange(bins) + 0.5) * factor - 0.5).clamp(0, bins - 1)
+    below = source.long()
+    above = (below + 1).clamp(max=bins - 1)
+    return values[:, below].lerp(values[:, above], (source - below)[:, None])
 
 
 def _moved(values: Tensor, step: int) -> Tensor:

@@ -13,7 +13,7 @@ from multifuse.data.clips import PreparationError, SplitListError
 from multifuse.data.preparation import REPORT, Preparation, prepare
 
 _PICTURE_OPTIONS = ("frames", "frame_size", "frame_seconds", "image_format", "quality")
-_SOUND_OPTIONS = ("rate", "seconds", "fill", "n_fft", "hop", "mels")
+_SOUND_OPTIONS = ("rate", "seconds", "fill", "n_fft", "hop", "mels", "offset")
 
 
 def add_options(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
@@ -43,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
         group.add_argument("--n-fft", type=int, help=f"samples (default {sound.n_fft})")
         group.add_argument("--hop", type=int, help=f"samples (default {sound.hop})")
         group.add_argument("--mels", type=int, help=f"bands, 0: none (default {sound.mels})")
+        group.add_argument("--offset", type=float, help=f"log(|S| + offset) (default {sound.offset})")
     if own.flow is not None:
         group.add_argument("--no-flow", action="store_true", help="frames alone")
         group.add_argument("--flow-folder", type=Path, help="flow computed before; default: computed by OpenCV's DIS")
