@@ -127,13 +127,15 @@ CLIPS_FINE_TUNING = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.8)
 # Spoken and written digits; how it was chosen: docs/results.md. With uniform weights sound is learnt beside pictures.
 AV_DIGITS = replace(
     CLIPS,
-    epochs=40,
+    epochs=24,
     batch_size=24,
     lr=2e-3,
     level_floor=1.0,
     modality_floor=1.0,
     augmentation=Augmentation(
-        SpectrogramAugmentation(time_shift=0.1, frequency_shift=0.06, stretch=0.2, gain=0.7, noise=0.8),
+        SpectrogramAugmentation(
+            time_shift=0.1, frequency_shift=0.03, frequency_warp=0.15, stretch=0.2, gain=0.7, noise=0.8
+        ),
         ImageAugmentation(scale=0.15, shift=0.04, rotation=8, stretch=0.08, contrast=0.2, noise=0.1),
         pair_anew=True,
     ),
