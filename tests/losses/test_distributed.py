@@ -1,8 +1,10 @@
 """Several processes: N ranks give one process's loss and gradients, also when a rank's batch lacks a modality."""
 
+import copy
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,37 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
 
 from multifuse import CLCRConfig, CLCRForPrediction, WhiteningXCorrLoss
 
 Result = tuple[float, list[np.ndarray[Any, Any]]]
+Parallel = Callable[[torch.nn.Module], torch.nn.Module]
 SAMPLES = 24
+BOUNDS = {2: [0, 10, SAMPLES], 4: [0, 5, 9, 16, SAMPLES]}
 
 
-def whitening(samples: slice) -> Result:
+def replicated(network: torch.nn.Module) -> torch.nn.Module:
+    return DistributedDataParallel(network, find_unused_parameters=True)
+
+
+def sharded(network: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter in shards, also those that the bases are computed from: the encoders apart, the rest together."""
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    if isinstance(network, CLCRForPrediction):
+        fully_shard(network.clcr.hierarchy, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return network
+
+
+def alone(network: torch.nn.Module) -> torch.nn.Module:
+    return network
+
+
+def whitening(samples: slice, parallel: Parallel) -> Result:
     torch.manual_seed(0)
     x, y = torch.randn(SAMPLES, 5), torch.randn(SAMPLES, 4)
     y = y + x[:, :4]
@@ -26,56 +50,99 @@ def whitening(samples: slice) -> Result:
     return stepped(network, WhiteningXCorrLoss()(network(x[samples]), y[samples]))
 
 
-def clcr(samples: slice) -> Result:
-    """The whole model in training, its dropout off; vision is absent from the last samples, so from the last rank."""
+def model(**options: Any) -> CLCRForPrediction:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": 4} for name in ("text", "vision")}
     sizes = {"hidden_size": 12, "shared_rank": 4, "private_rank": 3, "num_heads": 2, "num_levels": 2}
-    network = parallel(CLCRForPrediction(CLCRConfig(modalities=modalities, dropout=0.0, debias=False, **sizes)).train())
+    return CLCRForPrediction(CLCRConfig(modalities=modalities, dropout=0.0, debias=False, **{**sizes, **options}))
+
+
+def clcr(samples: slice, parallel: Parallel, **options: Any) -> Result:
+    """The whole model in training, its dropout off; vision is absent from the last samples, so from the last rank.
+
+    It is left out of that rank's batch, but for FSDP2, which needs every parameter on every rank: it is masked there.
+    """
+    network = parallel(model(**options).train())
     text, vision, labels = torch.randn(SAMPLES, 3, 4), torch.randn(SAMPLES, 5, 4), torch.randn(SAMPLES)
     has_vision = (torch.arange(SAMPLES) < 8)[samples]
-    inputs = {"text": text[samples], "vision": vision[samples] if has_vision.any() else None}
-    mask = {"vision": has_vision[:, None].expand(-1, 5)} if has_vision.any() else None
+    left_out = parallel is not sharded and not has_vision.any()
+    inputs = {"text": text[samples], "vision": None if left_out else vision[samples]}
+    mask = None if left_out else {"vision": has_vision[:, None].expand(-1, 5)}
     return stepped(network, network(inputs, mask, labels=labels[samples]).loss)
-
-
-def parallel(network: torch.nn.Module) -> torch.nn.Module:
-    if not distributed.is_initialized():
-        return network
-    return torch.nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
 
 
 def stepped(network: torch.nn.Module, loss: torch.Tensor) -> Result:
     loss.backward()
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
-    return float(loss.detach()), [grad.numpy().copy() for grad in grads]
+    return float(loss.detach()), [gradient(parameter).numpy().copy() for parameter in network.parameters()]
 
 
-def rank_main(rank: int, world: int, port: int, name: str, output: Path) -> None:
+def gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    grad = torch.zeros_like(parameter.detach()) if parameter.grad is None else parameter.grad
+    return whole(grad)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.detach()
+
+
+CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
+    "whitening, replicated": (whitening, replicated),
+    "CLCR, replicated": (clcr, replicated),
+    "CLCR, sharded": (clcr, sharded),
+    "CLCR of geotorch's frames, sharded": (partial(clcr, stiefel_parametrization="geotorch"), sharded),
+}
+
+
+def sharded_bases_follow_the_weights() -> None:
+    """In eval mode bases are kept; a sharded weight that changes must reach them all the same."""
+    network = sharded(model().eval())
+    inputs = {name: torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1)) for name in ("text", "vision")}
+    with torch.no_grad():
+        before = network(inputs).logits
+    network(inputs, labels=torch.ones(3)).loss.backward()
+    torch.optim.SGD(network.parameters(), lr=0.5).step()
+    fresh = model().eval()
+    fresh.load_state_dict({name: whole(weight) for name, weight in network.state_dict().items()})
+    with torch.no_grad():
+        assert torch.equal(network(inputs).logits, fresh(inputs).logits)
+        assert not torch.allclose(before, fresh(inputs).logits)
+
+
+def an_exchange_sharded_by_itself_is_refused() -> None:
+    network = copy.deepcopy(model())
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    for exchange in network.clcr.exchanges:
+        fully_shard(exchange, mesh=mesh)
+    with pytest.raises(ValueError, match="fully_shard the model that holds all levels, not each IntraCED in it"):
+        network({"text": torch.randn(3, 4, 4)})
+
+
+def rank_main(rank: int, world: int, port: int, output: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=world)
-    bounds = [0, 10, SAMPLES] if world == 2 else [0, 5, 9, 16, SAMPLES]
-    result = CASES[name](slice(bounds[rank], bounds[rank + 1]))
-    if rank == 0:
-        np.savez(output, result[0], *result[1])
+    for number, (case, parallel) in enumerate(CASES.values()):
+        loss, grads = case(slice(*BOUNDS[world][rank : rank + 2]), parallel)
+        if rank == 0:
+            np.savez(output / f"{number}.npz", loss, *grads)
+    if world == 2:
+        sharded_bases_follow_the_weights()
+        an_exchange_sharded_by_itself_is_refused()
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-CASES: dict[str, Callable[[slice], Result]] = {"whitening": whitening, "clcr": clcr}
-
-
-@pytest.mark.parametrize(("name", "world"), [("whitening", 2), ("clcr", 2), ("clcr", 4)])
-def test_ranks_with_uneven_batches_give_one_processs_loss_and_gradients(tmp_path: Path, name: str, world: int) -> None:
-    loss, grads = CASES[name](slice(0, SAMPLES))
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_with_uneven_batches_give_one_processs_loss_and_gradients(tmp_path: Path, world: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(rank_main, (world, port, name, tmp_path / "result.npz"), nprocs=world)
-    with np.load(tmp_path / "result.npz") as saved:
-        ours, *our_grads = (saved[key] for key in saved.files)
-    assert abs(ours - loss) < 1e-5
-    scale = max(float(np.abs(grad).max()) for grad in grads)
-    for grad, expected in zip(our_grads, grads, strict=True):
-        np.testing.assert_allclose(grad, expected, atol=1e-4 * scale)
+    spawn(rank_main, (world, port, tmp_path), nprocs=world)
+    for number, (name, (case, _)) in enumerate(CASES.items()):
+        loss, grads = case(slice(0, SAMPLES), alone)
+        with np.load(tmp_path / f"{number}.npz") as saved:
+            ours, *our_grads = (saved[key] for key in saved.files)
+        assert abs(ours - loss) < 1e-5, name
+        scale = max(float(np.abs(grad).max()) for grad in grads)
+        for grad, expected in zip(our_grads, grads, strict=True):
+            np.testing.assert_allclose(grad, expected, atol=1e-4 * scale, err_msg=name)

@@ -86,6 +86,8 @@ class StiefelProjector(nn.Module):
                 self.private_in_complement = nn.Parameter(torch.empty(count, dim - shared_rank, private_rank))
                 geotorch.orthogonal(self, "rotation")
                 geotorch.orthogonal(self, "private_in_complement")
+            for weight in self.parameters():  # geotorch leaves some strided, which FSDP2 does not shard
+                weight.data = weight.data.contiguous()
 
     def reset_parameters(self) -> None:
         """Draws the subspaces uniformly (geotorch draws its own when it is registered)."""
@@ -112,6 +114,7 @@ class StiefelProjector(nn.Module):
         A write to a weight raises its version; only a write through ``.data``, within eval mode, goes unseen.
         """
         weights = self._weights()
+        _check_whole(weights)
         asked = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
         if self.training or asked or not weights or torch.compiler.is_compiling() or _are_captured(weights):
             return None
@@ -174,6 +177,9 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     """Computes the bases of several levels, in one batched computation where the parametrisation allows it.
 
     In eval mode, where no gradient is asked for, bases are kept, and computed again once a weight has been changed.
+
+    Raises:
+        ValueError: weights that FSDP2 has not gathered.
     """
     states = [projector._state() for projector in projectors]
     kept = [
@@ -197,6 +203,15 @@ def _addresses(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
     except RuntimeError:
         return None
     return found if len(found) == len(tensors) else None
+
+
+def _check_whole(weights: Sequence[Tensor]) -> None:
+    for weight in weights:
+        if hasattr(weight, "full_tensor"):
+            raise ValueError(
+                f"the bases of all levels are computed together, from whole weights, got one {tuple(weight.shape)} in "
+                "shards: fully_shard the model that holds all levels, not each IntraCED in it"
+            )
 
 
 def _are_captured(weights: Sequence[Tensor]) -> bool:

@@ -24,7 +24,7 @@ class TokenBudget(nn.Module):
     ``forward(evidence, mask=None)``: (B, T), (B, T) bool -> alpha (B, T), float32 or better, 0 at padding.
 
     Parameters: ``log_sharpness`` (log s, starts at s = 4), ``threshold`` (tau, starts at -1, where the budget binds)
-    and ``participation_logit`` (b).
+    and ``participation_logit`` (b), each (1,): FSDP2 shards no scalars.
 
     Source: CLCR (arXiv 2602.19605), the token budget of IntraCED; the choices marked ours are this library's.
     """
@@ -36,9 +36,9 @@ class TokenBudget(nn.Module):
         if not 0 < init_participation < 1:
             raise ValueError(f"init_participation must lie in (0, 1), got {init_participation!r}")
         self.gamma, self.init_participation = float(gamma), float(init_participation)
-        self.log_sharpness = nn.Parameter(torch.empty(()))
-        self.threshold = nn.Parameter(torch.empty(()))
-        self.participation_logit = nn.Parameter(torch.empty(()))
+        self.log_sharpness = nn.Parameter(torch.empty(1))
+        self.threshold = nn.Parameter(torch.empty(1))
+        self.participation_logit = nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -64,7 +64,8 @@ class TokenBudget(nn.Module):
     def _parameters_of(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """s, tau and gamma * rho."""
         share = self.gamma * torch.sigmoid(self.participation_logit)
-        return self.log_sharpness.exp().to(dtype), self.threshold.to(dtype), share.to(dtype)
+        sharpness, threshold = self.log_sharpness.exp(), self.threshold
+        return sharpness.to(dtype).squeeze(0), threshold.to(dtype).squeeze(0), share.to(dtype).squeeze(0)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, init_participation={self.init_participation}"

@@ -67,7 +67,8 @@ class CLCRPreTrainedModel(PreTrainedModel):
     config_class = CLCRConfig
     base_model_prefix = "clcr"
     main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for one tensor to count
-    _no_split_modules = ["IntraCED", "InterCAD"]
+    # Not the exchanges: the bases of all levels are computed together, which needs all their weights at one place.
+    _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draws the weights that a checkpoint lacks; a layer of ours draws those of the modules inside it."""
