@@ -26,10 +26,12 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples/train_mosi.py"
 TEST_MEASURES = {"mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"}
 
 
-def train(*arguments: Any, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def train(
+    *arguments: Any, cwd: Path, launcher: tuple[str, ...] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the example as a user would, with every warning of this library an error."""
     command = [sys.executable, "-W", "error:::multifuse", *launcher, str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -143,13 +145,42 @@ def test_a_killed_run_resumes_to_the_uninterrupted_result(
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_torchrun_trains_on_two_processes(tmp_path: Path, small_file: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631")
-    arguments = ("--data", small_file, "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu")
-    done = train(*arguments, cwd=tmp_path, launcher=launcher)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Read ") == 1, "more than one process printed"
-    assert metrics(tmp_path / "run")["samples"]["test"] == 40
+def test_several_processes_follow_one(tmp_path: Path) -> None:
+    """Four epochs of six steps, the last of them with an uneven batch: 6 samples, on four ranks 2, 2, 1 and 1."""
+    data = write(tmp_path / "data.pkl", mmsa_splits(count=46))
+    arguments = ("--data", data, "--batch-size", 8, "--epochs", 4, "--dropout", 0, "--log-steps", 1, "--device", "cpu")
+    launchers = {
+        "one": (),
+        "torchrun": ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"),
+        # Without --multi_gpu, accelerate launch starts a single process on a machine without one.
+        "accelerate": ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "4", *ACCELERATE),
+    }
+    for name, launcher in launchers.items():
+        module = ("-m", *launcher) if launcher else ()
+        done = train(*arguments, "--output", tmp_path / name, cwd=tmp_path, launcher=module, ACCELERATE_USE_CPU="true")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Read ") == 1, "more than one process printed"
+    expected = logged_losses(tmp_path / "one")
+    assert len(expected) == 24
+    for name in ("torchrun", "accelerate"):
+        np.testing.assert_allclose(logged_losses(tmp_path / name)[:20], expected[:20], rtol=1e-4, err_msg=name)
+        for split in ("valid", "test"):
+            own, alone = metrics(tmp_path / name)[split], metrics(tmp_path / "one")[split]
+            assert abs(own["mae"] - alone["mae"]) < 1e-3, "a sample was left out of the measures, or counted twice"
+
+
+ACCELERATE = (
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    "--main_process_port",
+    "29632",
+)
+
+
+def logged_losses(output: Path) -> list[float]:
+    """Every step's training loss."""
+    (checkpoint,) = (output / "checkpoints").glob("checkpoint-24")
+    history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
 
 
 class _Hostile:
@@ -186,6 +217,7 @@ def test_a_bad_file_ends_in_one_line_with_nothing_executed_or_written(
     ("arguments", "message"),
     [
         (("--epochs", 0), "--epochs must be >= 1, got 0"),
+        (("--dropout", 1), "--dropout must lie in [0, 1), got 1.0"),
         (("--lr", -1), "--lr must be finite and > 0, got -1.0"),
         (("--model", "text"), "--model text needs --text-encoder"),
         (("--text-encoder", "./no-such-folder"), "--text-encoder ./no-such-folder"),

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,25 @@ def sharded(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
+def sharded_by_accelerate(network: torch.nn.Module) -> torch.nn.Module:
+    """As `Accelerator.prepare` does it: that takes FSDP2 up on accelerators alone, so what it calls is called here."""
+    from accelerate import FullyShardedDataParallelPlugin, PartialState
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    PartialState(cpu=True)
+    wrap = "transformer_based_wrap"
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy=wrap, cpu_ram_efficient_loading=False)
+    accelerator: Any = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        device=torch.device("cpu"),
+        is_main_process=distributed.get_rank() == 0,
+        mixed_precision="no",
+        parallelism_config=None,
+    )
+    prepared: torch.nn.Module = fsdp2_prepare_model(accelerator, network)
+    return prepared
+
+
 def alone(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
@@ -65,7 +85,7 @@ def clcr(samples: slice, parallel: Parallel, **options: Any) -> Result:
     network = parallel(model(**options).train())
     text, vision, labels = torch.randn(SAMPLES, 3, 4), torch.randn(SAMPLES, 5, 4), torch.randn(SAMPLES)
     has_vision = (torch.arange(SAMPLES) < 8)[samples]
-    left_out = parallel is not sharded and not has_vision.any()
+    left_out = parallel in (alone, replicated) and not has_vision.any()
     inputs = {"text": text[samples], "vision": None if left_out else vision[samples]}
     mask = None if left_out else {"vision": has_vision[:, None].expand(-1, 5)}
     return stepped(network, network(inputs, mask, labels=labels[samples]).loss)
@@ -90,6 +110,7 @@ CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
     "CLCR, replicated": (clcr, replicated),
     "CLCR, sharded": (clcr, sharded),
     "CLCR of geotorch's frames, sharded": (partial(clcr, stiefel_parametrization="geotorch"), sharded),
+    "CLCR, sharded by accelerate": (clcr, sharded_by_accelerate),
 }
 
 

@@ -1,6 +1,7 @@
 """The recipe's optimiser: learning rates by depth, weight decay by kind, the schedule, batches by length."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import nn
 from torch.multiprocessing.spawn import spawn
+from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import (
     BertConfig,
     BertModel,
@@ -32,7 +34,7 @@ from multifuse.training.recipes import (
     clip_recipe,
     fine_tuning_or_features,
 )
-from multifuse.training.trainer import agree_on_statistics, build_optimizer, lr_factor, parameter_groups
+from multifuse.training.trainer import RankShares, agree_on_statistics, build_optimizer, lr_factor, parameter_groups
 
 WIDTH = 48
 
@@ -174,3 +176,14 @@ def test_processes_evaluate_with_the_same_statistics(tmp_path: Path) -> None:
     agree_on_statistics(model)
     assert model.running_mean is not None
     assert not model.running_mean.any(), "one process alone has nothing to agree on"
+
+
+@pytest.mark.parametrize(("samples", "ranks"), [(16, 2), (19, 2), (17, 2), (21, 4), (18, 4), (3, 4)])
+def test_ranks_share_out_every_batch_and_no_sample_comes_twice(samples: int, ranks: int) -> None:
+    batches = BatchSampler(SequentialSampler(range(samples)), 8, drop_last=False)
+    shares = [list(RankShares(batches, rank, ranks)) for rank in range(ranks)]
+    assert {len(own) for own in shares} == {len(RankShares(batches, 0, ranks))}
+    expected = [batch for batch in batches if len(batch) >= ranks]
+    assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == expected
+    for parts in zip(*shares, strict=True):
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -79,6 +79,9 @@ class CLCRPreTrainedModel(PreTrainedModel):
         if callable(reset):
             reset()
 
+    def get_input_embeddings(self) -> None:
+        """None: the inputs have no embedding in common. transformers would raise, and accelerate's FSDP2 with it."""
+
     def task_loss(self, logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
         """The mean over samples, of all ranks in training: each rank counts with the samples it holds.
 

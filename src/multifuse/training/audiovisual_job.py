@@ -147,7 +147,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
                 "level_floor": recipe.level_floor,
                 "modality_floor": recipe.modality_floor,
                 "initial_last_level": recipe.initial_last_level,
-                **(self.config or {}),
+                **self.fields,
             },
         )
         model = (CLCRForPrediction if self.target == "label" else CLCRForSegmentPrediction)(config)

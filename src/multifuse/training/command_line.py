@@ -29,10 +29,12 @@ def add_training_options(own: argparse.ArgumentParser, runs: str) -> None:
     own.add_argument("--epochs", type=int, help="default: the recipe's")
     own.add_argument("--batch-size", type=int, help="over all processes; default: the recipe's")
     own.add_argument("--lr", type=float, help="learning rate of the fusion model; default: the recipe's")
+    own.add_argument("--dropout", type=float, help="of the fusion model and its own encoders; default: the recipe's")
     own.add_argument("--seed", type=int, default=1111)
     own.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     own.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="default: where the hardware supports it")
     own.add_argument("--loader-workers", type=int, default=0, help="processes that read ahead (default 0)")
+    own.add_argument("--log-steps", type=int, help="steps a training loss is averaged over (default: an epoch's)")
     own.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
 
 
@@ -47,7 +49,8 @@ def training_options(given: argparse.Namespace, runs: str) -> dict[str, Any]:
     if given.output is None and (given.resume or "WORLD_SIZE" in os.environ):
         raise JobError("--resume and torchrun need --output, got none")
     output = given.output or Path("runs") / runs / time.strftime("%Y%m%d-%H%M%S")
-    names = ("recipe", "epochs", "batch_size", "lr", "seed", "device", "bf16", "loader_workers", "resume")
+    names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "loader_workers"]
+    names += ["log_steps", "resume"]
     return {"output": output, **{name: getattr(given, name) for name in names}}
 
 

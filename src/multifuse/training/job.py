@@ -67,17 +67,26 @@ class Job(ABC, Generic[Data, Measured]):
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    dropout: float | None = None
+    """Of the fusion model and of the encoders of stored features and of media."""
     seed: int = 1111
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bf16: bool | None = None
     resume: bool = False
     loader_workers: int = 0
     """Processes that read ahead."""
+    log_steps: int | None = None
+    """The steps over which a training loss is averaged and kept; ``None``: an epoch's."""
     config: dict[str, Any] | None = None
     """Fields of `CLCRConfig` that differ from the reference configuration."""
 
     choice: ClassVar[Choice]
     """The measures, and the one that the epoch is chosen by."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of `CLCRConfig` that the job sets, whatever the recipe says."""
+        return {**({} if self.dropout is None else {"dropout": self.dropout}), **(self.config or {})}
 
     @property
     @abstractmethod
@@ -142,7 +151,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     progress.quieten_loading()
     use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
     chosen = _recipe(job)
-    record = {**job.record(), "seed": job.seed, "config": job.config or {}, **asdict(chosen)}
+    record = {**job.record(), "seed": job.seed, "config": job.fields, **asdict(chosen)}
     if job.resume:
         _check_resumed(job.output, record)
     data = job.read_given()
@@ -155,7 +164,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         job.announce(data)
     set_seed(job.seed)
     learning = job.learning(chosen, data)
-    arguments.dataloader_drop_last = _lone_sample(learning, chosen.batch_size)
+    arguments.dataloader_drop_last = _lone_sample(learning, chosen.batch_size, arguments.world_size)
     trainer = RecipeTrainer(
         model=learning.model,
         args=arguments,
@@ -185,19 +194,21 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     return result
 
 
-def _lone_sample(learning: Learning, batch_size: int) -> bool:
-    """Whether an epoch would end with a batch of one sample, of which batch normalisation may have no statistics."""
+def _lone_sample(learning: Learning, batch_size: int, ranks: int) -> bool:
+    """Whether an epoch would end with one sample on a rank, of which batch normalisation may have no statistics."""
     normalises = any(isinstance(module, nn.BatchNorm2d) for module in learning.model.modules())
-    return normalises and len(learning.splits["train"]) % batch_size == 1  # type: ignore[arg-type]
+    return normalises and 0 < len(learning.splits["train"]) % batch_size < 2 * ranks  # type: ignore[arg-type]
 
 
 def _check(job: Job[Any, Any]) -> None:
-    for name in ("epochs", "batch_size"):
+    for name in ("epochs", "batch_size", "log_steps"):
         value = getattr(job, name)
         if value is not None and value < 1:
             raise JobError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
     if job.lr is not None and not 0 < job.lr < float("inf"):
         raise JobError(f"--lr must be finite and > 0, got {job.lr}")
+    if job.dropout is not None and not 0 <= job.dropout < 1:
+        raise JobError(f"--dropout must lie in [0, 1), got {job.dropout}")
     if not 0 <= job.seed < 2**32:
         raise JobError(f"--seed must lie in [0, 2**32), got {job.seed}")
     if job.loader_workers < 0:
@@ -228,7 +239,7 @@ def _check_resumed(output: Path, record: dict[str, Any]) -> None:
 
 def _recipe(job: Job[Any, Any]) -> Recipe:
     chosen = job.recipe if isinstance(job.recipe, Recipe) else job.named_recipe(job.recipe)
-    given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr}
+    given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr, "feature_dropout": job.dropout}
     return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
@@ -254,7 +265,8 @@ def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArg
         max_grad_norm=chosen.max_grad_norm,
         eval_strategy="epoch",
         save_strategy="epoch",
-        logging_strategy="epoch",
+        logging_strategy="epoch" if job.log_steps is None else "steps",
+        logging_steps=job.log_steps or 500,
         load_best_model_at_end=True,
         metric_for_best_model=job.choice.metric,
         greater_is_better=job.choice.greater_is_better,
@@ -333,7 +345,7 @@ def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrain
         **job.description(data),
         "modalities": list(trainer.model.config.modalities),
         "recipe": {"name": job.recipe if isinstance(job.recipe, str) else "own", **asdict(chosen)},
-        "config": job.config or {},
+        "config": job.fields,
         "seed": job.seed,
         "bf16": trainer.args.bf16,
         "versions": {

@@ -96,7 +96,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     def _model(self, recipe: Recipe, modalities: dict[str, Any]) -> PreTrainedModel:
         names = ("regression_loss", "initial_last_level", "level_floor", "modality_floor")
         fields = {name: getattr(recipe, name) for name in names}
-        config = CLCRConfig(modalities=modalities, **{**fields, **(self.config or {})})
+        config = CLCRConfig(modalities=modalities, **{**fields, **self.fields})
         model: PreTrainedModel
         if self.model == "text":
             model = TextBaselineForPrediction(config)

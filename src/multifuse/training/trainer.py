@@ -1,4 +1,7 @@
-"""transformers' Trainer with the recipe's optimiser and weight average, and with batches grouped by text length."""
+"""transformers' Trainer with the recipe's optimiser and weight average, and with batches grouped by text length.
+
+Several processes share out each of one process's batches, so that they follow it step by step.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,10 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
+from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import seed_worker
 
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.text_levels import TextLevels
@@ -86,7 +91,36 @@ class RecipeTrainer(WholeCheckpoints):
         if lengths is None:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        return _EpochSampler(self.args.train_batch_size, [max(length, 1) for length in lengths], self.args.seed)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return _EpochSampler(batch_size, [max(length, 1) for length in lengths], self.args.seed)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As Trainer's; several processes share out one's batches, of which Accelerate would fill up the last."""
+        if self.args.world_size == 1:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        assert self.train_dataset is not None
+        sampler = self._get_train_sampler()
+        if not isinstance(sampler, _EpochSampler):
+            sampler = SeedableRandomSampler(self.train_dataset, data_seed=self.args.data_seed)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        batches = BatchSampler(sampler, batch_size, self.args.dataloader_drop_last)
+        shares = RankShares(batches, self.args.process_index, self.args.world_size)
+        workers = self.args.dataloader_num_workers
+        prepared: DataLoader[Any] = prepare_data_loader(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=shares,
+                collate_fn=self.data_collator,
+                num_workers=workers,
+                pin_memory=self.args.dataloader_pin_memory,
+                worker_init_fn=partial(seed_worker, num_workers=workers, rank=self.args.process_index),
+            ),
+            self.accelerator.device,
+            num_processes=1,  # each process has its shares already
+            put_on_device=True,
+        )
+        return prepared
 
 
 class _EpochSampler(LengthGroupedSampler):  # type: ignore[misc]
@@ -103,6 +137,29 @@ class _EpochSampler(LengthGroupedSampler):  # type: ignore[misc]
         self.generator.manual_seed(1_000_003 * self.seed + self.epoch)
         indices: Iterator[int] = super().__iter__()
         return indices
+
+
+class RankShares(Sampler[list[int]]):
+    """One rank's share of every batch, by turns, so that shares differ by one sample at most.
+
+    A last batch that has fewer samples than there are ranks is left out.
+    """
+
+    def __init__(self, batches: BatchSampler, rank: int, ranks: int) -> None:
+        self.batches, self.rank, self.ranks = batches, rank, ranks
+        self.batch_size = batches.batch_size // ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+    def __len__(self) -> int:
+        left = len(self.batches.sampler) % self.batches.batch_size  # type: ignore[arg-type]
+        return len(self.batches) - (not self.batches.drop_last and 0 < left < self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            if len(batch) >= self.ranks:
+                yield batch[self.rank :: self.ranks]
 
 
 class _Averaging(TrainerCallback):
