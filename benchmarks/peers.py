@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from multifuse.models.fusion_baselines import LateFusion
+
 DIM, HEADS = 128, 4
 
 
@@ -24,35 +26,14 @@ class Transformer(nn.Module):
         return logits
 
 
-class LateFusion(nn.Module):
-    """Concatenated means of the projected modalities, and an MLP."""
+class Projected(nn.Module):
+    """A fusion of tokens behind one linear map a modality, in place of an encoder."""
 
-    def __init__(self, widths: Mapping[str, int]) -> None:
+    def __init__(self, widths: Mapping[str, int], fusion: type[LateFusion]) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({name: nn.Linear(width, DIM) for name, width in widths.items()})
-        self.head = nn.Sequential(nn.Linear(len(widths) * DIM, DIM), nn.GELU(), nn.Linear(DIM, 1))
+        self.fusion = fusion(DIM, widths)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        means = [self.projections[name](values).mean(dim=1) for name, values in inputs.items()]
-        logits: Tensor = self.head(torch.cat(means, dim=-1))
-        return logits
-
-
-class CrossAttention(nn.Module):
-    """One `nn.MultiheadAttention` a modality, its tokens the queries, all the other modalities' the keys and values."""
-
-    def __init__(self, widths: Mapping[str, int]) -> None:
-        super().__init__()
-        self.projections = nn.ModuleDict({name: nn.Linear(width, DIM) for name, width in widths.items()})
-        self.attentions = nn.ModuleDict({name: nn.MultiheadAttention(DIM, HEADS, batch_first=True) for name in widths})
-        self.head = nn.Sequential(nn.Linear(len(widths) * DIM, DIM), nn.GELU(), nn.Linear(DIM, 1))
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        tokens = {name: self.projections[name](values) for name, values in inputs.items()}
-        means = []
-        for name, queries in tokens.items():
-            others = torch.cat([values for other, values in tokens.items() if other != name], dim=1)
-            attended, _ = self.attentions[name](queries, others, others, need_weights=False)
-            means.append((queries + attended).mean(dim=1))
-        logits: Tensor = self.head(torch.cat(means, dim=-1))
+        logits: Tensor = self.fusion({name: self.projections[name](values) for name, values in inputs.items()})
         return logits

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers import CrossAttention, LateFusion, Transformer
+from benchmarks.peers import Projected, Transformer
 from benchmarks.timing import Comparison, in_turns
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.losses.streams import measure
+from multifuse.models.fusion_baselines import CrossAttention, LateFusion
 
 BATCH, LENGTH, WIDTHS = 64, 50, {"text": 768, "vision": 20, "audio": 5}
 ABLATIONS: dict[str, dict[str, object]] = {
@@ -27,8 +28,8 @@ def compare(seconds: float) -> Iterator[Comparison]:
     functions = {"ours": _step(model, lambda: _loss(model, inputs, labels))}
     for name, peer in {
         "a 2-layer transformer": Transformer(WIDTHS),
-        "cross-modal nn.MultiheadAttention": CrossAttention(WIDTHS),
-        "late fusion": LateFusion(WIDTHS),
+        "cross-modal nn.MultiheadAttention": Projected(WIDTHS, CrossAttention),
+        "late fusion": Projected(WIDTHS, LateFusion),
     }.items():
         functions[name] = _peer_step(peer, inputs, labels)
     for name, changes in ABLATIONS.items():

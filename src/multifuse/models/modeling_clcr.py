@@ -109,16 +109,8 @@ class CLCRModel(CLCRPreTrainedModel):
 
     def __init__(self, config: CLCRConfig) -> None:
         super().__init__(config)
-        if not config.modalities:
-            raise ValueError("config.modalities must name at least one modality, got none")
-        names = tuple(config.modalities)
-        self.hierarchy = SemanticHierarchyEncoder(
-            config.hidden_size,
-            {name: _encoder(config, spec) for name, spec in config.modalities.items()},
-            config.num_levels,
-            config.positions,  # type: ignore[arg-type]
-            config.max_positions,
-        )
+        self.hierarchy = hierarchy(config)
+        names = self.hierarchy.modalities
         self.modality_dropout = ModalityDropout(names, config.modality_dropout)
         self.exchanges = nn.ModuleList(
             IntraCED(
@@ -304,6 +296,23 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
             expected = tuple(logits.shape[:2])
             raise ValueError(f"labels must have shape {expected}, samples and segments, got {tuple(labels.shape)}")
         return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=-100)
+
+
+def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
+    """The encoders that a config describes, with fresh weights.
+
+    Raises:
+        ValueError: a config without modalities.
+    """
+    if not config.modalities:
+        raise ValueError("config.modalities must name at least one modality, got none")
+    return SemanticHierarchyEncoder(
+        config.hidden_size,
+        {name: _encoder(config, spec) for name, spec in config.modalities.items()},
+        config.num_levels,
+        config.positions,  # type: ignore[arg-type]
+        config.max_positions,
+    )
 
 
 def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:

@@ -35,7 +35,10 @@ def _arguments(benchmark: str, description: str | None) -> argparse.Namespace:
         help="Hugging Face name or folder of a text encoder, or 'none' for the file's stored text features (default)",
     )
     parser.add_argument(
-        "--model", choices=("clcr", "text"), default="clcr", help="text: the text encoder alone, a yardstick"
+        "--model",
+        choices=("clcr", "late-fusion", "cross-attention", "text"),
+        default="clcr",
+        help="or a yardstick: another fusion behind the same encoders, or the text encoder alone",
     )
     command_line.add_training_options(parser, benchmark)
     return parser.parse_args()

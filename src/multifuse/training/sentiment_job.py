@@ -15,6 +15,7 @@ from multifuse.data.planted import write_planted
 from multifuse.data.utterances import datasets
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.fusion_baselines import CrossAttentionForPrediction, LateFusionForPrediction
 from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.models.pretrained import load_pretrained
 from multifuse.models.text_baseline import TextBaselineForPrediction
@@ -25,6 +26,12 @@ from multifuse.training.sentiment import CHOICE, SentimentMeasures, sentiment_me
 
 __all__ = ["JobError", "SentimentJob", "SentimentResult", "default_recipe", "naming_text_encoder", "run"]
 
+MODELS: dict[str, type[PreTrainedModel]] = {
+    "clcr": CLCRForPrediction,
+    "late-fusion": LateFusionForPrediction,
+    "cross-attention": CrossAttentionForPrediction,
+    "text": TextBaselineForPrediction,
+}
 PLANTED_NOTE = (
     "No --data given: this is the embedded default, a small SYNTHETIC data set with planted cues. "
     "Its numbers say that the code works, nothing about sentiment."
@@ -39,8 +46,8 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     data: Path | None = None
     text_encoder: str | None = None
     """A Hugging Face name or folder; ``None`` reads the stored text features."""
-    model: Literal["clcr", "text"] = "clcr"
-    """``"text"``: the same text encoder alone, mean-pooled, with a linear head."""
+    model: Literal["clcr", "late-fusion", "cross-attention", "text"] = "clcr"
+    """The others are yardsticks: another fusion behind the same encoders, or the same text encoder alone."""
 
     choice = CHOICE
 
@@ -78,7 +85,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         modalities = {
             name: {"encoder": "temporal_conv", "input_size": width, "dropout": recipe.feature_dropout}
             for name, width in data.widths.items()
-            if self.model == "clcr" and (name != "text" or self.text_encoder is None)
+            if self.model != "text" and (name != "text" or self.text_encoder is None)
         }
         tokenizer = None
         if self.text_encoder is not None:
@@ -97,15 +104,9 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         names = ("regression_loss", "initial_last_level", "level_floor", "modality_floor")
         fields = {name: getattr(recipe, name) for name in names}
         config = CLCRConfig(modalities=modalities, **{**fields, **self.fields})
-        model: PreTrainedModel
-        if self.model == "text":
-            model = TextBaselineForPrediction(config)
-            levels = model.encoder
-        else:
-            model = CLCRForPrediction(config)
-            levels = model.clcr.hierarchy.encoder("text") if "text" in modalities else None
+        model = MODELS[self.model](config)
         if self.text_encoder is not None:
-            assert isinstance(levels, TextLevels)
+            (levels,) = (module for module in model.modules() if isinstance(module, TextLevels))
             load_pretrained(levels, self.text_encoder)
         return model
 
