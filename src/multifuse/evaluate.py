@@ -1,56 +1,84 @@
-"""``python -m multifuse.evaluate --missing``: a trained model's measures when modalities are missing."""
+"""``python -m multifuse.evaluate``: a trained model's measures with modalities missing, or with its input corrupted."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from multifuse.training.missing import Absence, Subset
+    from collections.abc import Iterable
+
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from multifuse.training.robustness import Levels
+
+LEVELS = {"noise": "--noise-levels", "drop": "--drop-rates", "shift": "--shifts"}
 
 
 class EvaluationError(ValueError):
     """An evaluation that cannot start; the message is one line that names the argument and the offending value."""
 
 
+class Evaluation(Protocol):
+    """What was found, and how it is shown."""
+
+    def report(self) -> dict[str, Any]: ...
+
+    def tables(self) -> "Iterable[Table]": ...
+
+    def figure(self) -> "Figure": ...
+
+
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m multifuse.evaluate", description=__doc__)
-    parser.add_argument("--missing", action="store_true", required=True, help="score with modalities missing")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--missing", action="store_true", help="on every subset of the modalities, and at random absence")
+    what.add_argument(
+        "--noise", action="store_true", help="with noise on the features, tokens dropped, one modality late"
+    )
     parser.add_argument("--model", type=Path, required=True, help="a run's output folder, or a saved model's")
     parser.add_argument("--data", type=Path, help="MMSA feature file; default: the run's embedded one")
     parser.add_argument("--text-encoder", help="Hugging Face name or folder whose tokenizer the model's text needs")
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test")
-    parser.add_argument("--output", type=Path, required=True, help="folder for missing.json and missing.png")
-    parser.add_argument("--draws", type=int, default=5, help="of random absence, at each rate")
+    parser.add_argument("--output", type=Path, required=True, help="folder for {missing,noise}.json and .png")
+    parser.add_argument("--draws", type=int, default=5, help="of random numbers, at each rate or level")
     parser.add_argument("--seed", type=int, default=1111)
+    parser.add_argument(
+        "--noise-levels", type=float, nargs="+", metavar="LEVEL", help="in each feature's standard deviation"
+    )
+    parser.add_argument("--drop-rates", type=float, nargs="+", metavar="RATE", help="of dropped tokens")
+    parser.add_argument("--shifts", type=int, nargs="+", metavar="TOKENS", help="by which one modality is late")
     return parser.parse_args(given)
 
 
 def run(given: argparse.Namespace) -> None:
-    """Scores, prints the tables, and writes missing.json and missing.png."""
+    """Scores, prints the tables, and writes {missing,noise}.json and .png."""
+    from rich.console import Console
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
 
     from multifuse.data.mmsa import read_mmsa, standardised
     from multifuse.data.utterances import datasets
     from multifuse.files import check_writable, whole
-    from multifuse.training import missing, progress
+    from multifuse.training import missing, progress, robustness
     from multifuse.training.sentiment_job import naming_text_encoder
 
+    name = "missing" if given.missing else "noise"
+    levels = _levels(given)
     if given.draws < 1:
         raise EvaluationError(f"--draws must be >= 1, got {given.draws}")
     check_writable(given.output)
-    for name in ("missing.json", "missing.png"):
-        if (given.output / name).exists():
-            raise EvaluationError(f"--output {given.output} already holds {name}; choose another folder")
+    for file in (f"{name}.json", f"{name}.png"):
+        if (given.output / file).exists():
+            raise EvaluationError(f"--output {given.output} already holds {file}; choose another folder")
     progress.quieten_loading()
     model = _model(given.model)
     path = given.data or given.model / "planted.pkl"
     data = standardised(read_mmsa(path))
-    names = tuple(model.config.modalities)
+    modalities = tuple(model.config.modalities)
     reads_text = model.config.modalities.get("text", {}).get("encoder") == "text"
     if reads_text and given.text_encoder is None:
         raise EvaluationError("--text-encoder is needed: the model reads token ids")
@@ -58,89 +86,57 @@ def run(given: argparse.Namespace) -> None:
     if reads_text:
         with naming_text_encoder(given.text_encoder):
             tokenizer = AutoTokenizer.from_pretrained(given.text_encoder)
-    for name in names:
-        width = model.config.modalities[name].get("input_size")
-        if width is not None and data.widths.get(name) != width:
-            raise EvaluationError(f"--data {path}: {name} must be {width} wide, is {data.widths.get(name)}")
-    splits, collator = datasets(data, names, tokenizer)
+    for modality in modalities:
+        width = model.config.modalities[modality].get("input_size")
+        if width is not None and data.widths.get(modality) != width:
+            raise EvaluationError(f"--data {path}: {modality} must be {width} wide, is {data.widths.get(modality)}")
+    splits, collator = datasets(data, modalities, tokenizer)
     batches: DataLoader[Any] = DataLoader(splits[given.split], batch_size=64, collate_fn=collator)
-    subsets = list(missing.on_subsets(model, batches))
-    absences = list(missing.at_random(model, batches, draws=given.draws, seed=given.seed))
+    found: Evaluation
+    if given.missing:
+        found = missing.evaluated(model, batches, given.draws, given.seed)
+    else:
+        spread = robustness.deviations(data.train)
+        found = robustness.evaluated(model, batches, spread, levels, given.draws, given.seed)
     given.output.mkdir(parents=True, exist_ok=True)
-    _draw(subsets, absences, given.output / "missing.png")
-    report = {
-        "data": path.name,
-        "split": given.split,
-        "draws": given.draws,
-        "seed": given.seed,
-        "subsets": [{"modalities": own.modalities, **own.measures.as_dict()} for own in subsets],
-        "absences": [asdict(own) for own in absences],
-    }
-    with whole(given.output / "missing.json") as partial:
+    with whole(given.output / f"{name}.png") as partial:
+        found.figure().savefig(partial, format="png", dpi=120)
+    report = {"data": path.name, "split": given.split, "draws": given.draws, "seed": given.seed, **found.report()}
+    with whole(given.output / f"{name}.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n")
-    _print(subsets, absences)
+    console = Console()
+    for table in found.tables():
+        console.print(table)
+
+
+def _levels(given: argparse.Namespace) -> "Levels":
+    from multifuse.training.robustness import Levels
+
+    asked = {"noise": given.noise_levels, "drop": given.drop_rates, "shift": given.shifts}
+    if given.missing and any(levels is not None for levels in asked.values()):
+        raise EvaluationError(f"{', '.join(LEVELS.values())} go with --noise, not with --missing")
+    try:
+        return Levels(**{kind: tuple(levels) for kind, levels in asked.items() if levels is not None})
+    except ValueError as error:
+        kind, message = str(error).split(": ", 1)
+        raise EvaluationError(f"{LEVELS[kind]}: {message}") from None
 
 
 def _model(folder: Path) -> Any:
-    from multifuse.models import CLCRForPrediction
+    from multifuse.models import CLCRConfig
+    from multifuse.training.sentiment_job import MODELS
 
     own = folder / "model" if (folder / "model").is_dir() else folder
     if not (own / "config.json").is_file():
         raise EvaluationError(f"--model {folder} holds no saved model: no config.json")
     try:
-        return CLCRForPrediction.from_pretrained(own).eval()
+        names = CLCRConfig.from_pretrained(own).architectures or ["CLCRForPrediction"]
+        known = {model.__name__: model for model in MODELS.values()}
+        if names[0] not in known:
+            raise ValueError(f"it is a {names[0]}, not one of {list(known)}")
+        return known[names[0]].from_pretrained(own).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise EvaluationError(f"--model {folder} cannot be loaded: {' '.join(str(error).split())}") from None
-
-
-def _print(subsets: "Sequence[Subset]", absences: "Sequence[Absence]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    by_subset = Table("modalities", "MAE", "Corr", "Acc-2 non0", title="With these modalities alone")
-    for own in subsets:
-        scores = own.measures
-        by_subset.add_row(
-            " + ".join(own.modalities), f"{scores.mae:.4f}", f"{scores.corr:.4f}", f"{100 * scores.acc2_non0:.2f} %"
-        )
-    by_rate = Table("absent", "MAE", "Corr", "Acc-2 non0", title="Each modality of each sample absent at random")
-    for rate in absences:
-        by_rate.add_row(
-            f"{100 * rate.rate:.0f} %",
-            f"{rate.mae:.4f} +- {rate.mae_deviation:.4f}",
-            f"{rate.corr:.4f}",
-            f"{100 * rate.acc2_non0:.2f} %",
-        )
-    console = Console()
-    console.print(by_subset)
-    console.print(by_rate)
-
-
-def _draw(subsets: "Sequence[Subset]", absences: "Sequence[Absence]", path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from multifuse.files import whole
-
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    bars, curve = figure.subplots(1, 2)
-    bars.barh([" + ".join(own.modalities) for own in subsets], [own.measures.mae for own in subsets])
-    bars.invert_yaxis()
-    bars.set_xlabel("MAE")
-    bars.set_title("with these modalities alone")
-    curve.errorbar(
-        [own.rate for own in absences],
-        [own.mae for own in absences],
-        yerr=[own.mae_deviation for own in absences],
-        marker=".",
-        capsize=3,
-    )
-    curve.set_xlabel("rate at which a sample lacks a modality")
-    curve.set_ylabel("MAE")
-    curve.set_title("absent at random")
-    FigureCanvasAgg(figure)
-    with whole(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
 
 
 def main() -> int:

@@ -60,14 +60,15 @@ class Collator:
         masks: dict[str, Tensor] = {}
         ids = [utterance.token_ids for utterance in utterances]
         if ids[0] is not None:
-            inputs["text"], masks["text"] = self._padded_ids([row for row in ids if row is not None])
+            inputs["text"], masks["text"] = self.padded_ids([row for row in ids if row is not None])
         for name in utterances[0].features:
             rows = [utterance.features[name] for utterance in utterances]
             inputs[name], masks[name] = _padded_features(rows)
         labels = torch.tensor([utterance.label for utterance in utterances], dtype=torch.float32)
         return {"inputs": inputs, "mask": masks, "labels": labels}
 
-    def _padded_ids(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def padded_ids(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and their mask, (B, T) each."""
         lengths = torch.tensor([len(row) for row in rows])
         longest = max(int(lengths.max()), 1)
         ids = torch.tensor([row + [self.pad_token_id] * (longest - len(row)) for row in rows])
