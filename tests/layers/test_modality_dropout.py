@@ -43,6 +43,16 @@ def test_eval_mode_and_rate_zero_leave_the_mask_alone() -> None:
         assert layer(tokens(2), mask) == {"text": mask["text"], "audio": None, "keys": None}
 
 
+def test_a_modality_left_out_as_none_is_as_if_its_key_were() -> None:
+    layer, some = ModalityDropout(NAMES, 0.5).train(), {name: tokens(8)[name] for name in ("text", "keys")}
+    torch.manual_seed(0)
+    expected = layer(some)
+    torch.manual_seed(0)
+    left = layer({"text": some["text"], "audio": None, "keys": some["keys"]})
+    assert left.pop("audio") is None
+    assert all(torch.equal(left[name], expected[name]) for name in expected)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"rate must lie in \[0.0, 1.0\], got 1.5"):
         ModalityDropout(NAMES, 1.5)
