@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 
 MAX_PIXELS = 8192 * 8192
 """A frame that declares more is refused before it is decoded."""
+_CONTAINERS = (
+    *("mov", "matroska", "avi", "flv", "asf", "mpeg", "mpegts", "mpegvideo", "m4v", "h264", "hevc"),
+    *("wav", "w64", "flac", "mp3", "ogg", "aac"),
+    *("image2", "png_pipe", "jpeg_pipe", "mjpeg", "webp_pipe", "bmp_pipe"),
+)
+"""What a file may be, whatever its name says: no playlist among them, which would have other files opened."""
+_RATES = (1000, 1_000_000)
+"""Samples a second that a sound may declare: of one a second, a packet would become gigabytes."""
 LEAST_COVERED = 0.5
 """The share of its declared duration that a file must hold; with less it counts as truncated."""
 
@@ -52,6 +60,8 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
         if not container.streams.audio:
             raise NoSoundError("has no sound")
         stream = container.streams.audio[0]
+        if not _RATES[0] <= stream.rate <= _RATES[1]:
+            raise MediaError(f"declares {stream.rate} samples a second, outside of {_RATES[0]} to {_RATES[1]}")
         stream.codec_context.thread_count = 1
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         parts: list[NDArray[np.float32]] = []
@@ -204,8 +214,10 @@ def _check_covered(found: float, declared: float) -> None:
 def _opened(path: Path) -> Iterator[InputContainer]:
     """Opens a file; whatever the decoder says of it ends in one line."""
     try:
-        # A file may be a playlist in disguise: nothing but files is opened.
-        options = {"protocol_whitelist": "file"}
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": ",".join(_CONTAINERS),
+        }
         with av.open(str(path.absolute()), metadata_errors="ignore", options=options) as container:
             yield container
     except MediaError:

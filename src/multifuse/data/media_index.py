@@ -19,7 +19,7 @@ class ClipFiles:
 
 
 class MediaIndex:
-    """The media files below a folder, by stem; hidden ones are passed over.
+    """The media files below a folder, by stem; hidden ones are passed over, and what is no regular file (a pipe).
 
     Ids are only looked up here, never joined to a path, so that no list can point outside the folder.
 
@@ -36,10 +36,9 @@ class MediaIndex:
         found = [Path(root) / name for root, _, names in os.walk(folder) for name in names if not name.startswith(".")]
         for path in sorted(found):
             suffix = path.suffix.lower()
-            if suffix in pictures:
-                self._pictures.setdefault(path.stem, path)
-            elif suffix in SOUND:
-                self._sounds.setdefault(path.stem, path)
+            own = self._pictures if suffix in pictures else self._sounds if suffix in SOUND else None
+            if own is not None and path.is_file():
+                own.setdefault(path.stem, path)
 
     def __len__(self) -> int:
         return len(self.stems)

@@ -5,6 +5,7 @@ describes the fields. Any subset of the modalities is legal, every size is read 
 """
 
 import pickle
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from multifuse.data import safe_pickle
 
 SPLITS = ("train", "valid", "test")
 FEATURES = ("text", "vision", "audio")
+_LONGEST_MESSAGE = 400
 
 
 class MMSAFileError(ValueError):
@@ -73,15 +75,20 @@ def read_mmsa(path: str | Path) -> MMSAData:
     try:
         content = safe_pickle.load(path)
     except safe_pickle.UnsafePickleError as error:
-        raise MMSAFileError(f"{path}: refused, a feature file holds arrays only, but {error}") from None
+        raise MMSAFileError(f"{path}: refused, a feature file holds arrays only, but {_brief(error)}") from None
     except pickle.UnpicklingError as error:
-        raise MMSAFileError(f"{path}: cannot be read as a pickle: {' '.join(str(error).split())}") from None
+        raise MMSAFileError(f"{path}: cannot be read as a pickle: {_brief(error)}") from None
     except OSError as error:
         raise MMSAFileError(f"{path}: cannot be opened: {error.strerror or error}") from None
     try:
         return _data(content)
     except MMSAFileError as error:
-        raise MMSAFileError(f"{path}: {error}") from None
+        raise MMSAFileError(f"{path}: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """One line, and not a long one: a hostile file may have a name or a value of any length shown."""
+    return textwrap.shorten(str(error), _LONGEST_MESSAGE, placeholder=" ...")
 
 
 def _data(content: object) -> MMSAData:

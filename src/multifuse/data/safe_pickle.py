@@ -5,15 +5,18 @@ what they are given and build the arrays themselves; every other name is refused
 """
 
 import math
+import os
 import pickle
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
 _MAX_DEPTH = 16
+_LEAST_EXPANDED = 1 << 20
 
 
 class UnsafePickleError(pickle.UnpicklingError):
@@ -156,7 +159,67 @@ def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
     return done[id(value)]
 
 
-class _Unpickler(pickle.Unpickler):
+def _check_expanded(content: object, most: int) -> None:
+    """Checks that shared containers, counted wherever they stand, are no more values than a file of this size writes.
+
+    Ten lists, each ten times the one before, are a few bytes; as an array they would be ten thousand million values.
+    """
+    if _expanded(content, {}) > most:
+        raise UnsafePickleError(f"shared containers stand for more than {most} values")
+
+
+def _expanded(value: object, counts: dict[int, int], depth: int = 0) -> int:
+    items: Iterable[object]
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        items = value
+    elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+        items = value.ravel().tolist()
+    else:
+        return 1
+    if id(value) not in counts:
+        if depth > 2 * _MAX_DEPTH:
+            raise UnsafePickleError(f"containers are nested more than {2 * _MAX_DEPTH} deep")
+        counts[id(value)] = 1 + sum(_expanded(item, counts, depth + 1) for item in items)
+    return counts[id(value)]
+
+
+class _Bounded:
+    """A file of which no more bytes are asked for than it has: room for them would be made first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        if count > self.size:
+            raise EOFError
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+    def readinto(self, buffer: bytearray) -> int:
+        count: int = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        return count
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler, whose memo is a dict: the one in C makes room for whatever index a file names.
+
+    Almost all of a feature file are the arrays' bytes, which either reads at once.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
@@ -177,7 +240,10 @@ def load(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            return _unwrapped(_Unpickler(file, encoding="latin1").load(), {})
+            bounded = _Bounded(file)
+            content = _unwrapped(_Unpickler(bounded, encoding="latin1").load(), {})
+            _check_expanded(content, max(_LEAST_EXPANDED, 4 * bounded.size))
+            return content
         except pickle.UnpicklingError:
             raise
         except (OSError, KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """AVE: the official ``trainSet.txt``, ``valSet.txt`` and ``testSet.txt`` of ``category&id&quality&onset&offset``."""
 
+import re
 from pathlib import Path
 
 from multifuse.data.clips import Clip, ClipList, SplitListError, lines, safe_id
@@ -45,6 +46,6 @@ def _rows(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def _seconds(value: str, where: str) -> int:
-    if not value.isdigit() or int(value) > SECONDS:
+    if not re.fullmatch("[0-9]{1,2}", value) or int(value) > SECONDS:
         raise SplitListError(f"{where}: onset and offset must be seconds in [0, {SECONDS}], got {value!r}")
     return int(value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from multifuse.data.clips import Clip, ClipList, SplitListError, held_out, lines, safe_id, without_overlap
 
-_TIMES = re.compile(r"(?P<video>.+?)_(?P<start>\d+)(?:_(?P<end>\d+))?")
+_TIMES = re.compile("(?P<video>.+?)_(?P<start>[0-9]{1,9})(?:_(?P<end>[0-9]{1,9}))?")
 
 
 def read_kinetics_sounds(folder: Path, classes: Sequence[str] | None = None) -> ClipList:
@@ -40,7 +40,7 @@ def _read(path: Path, split: str) -> list[tuple[Clip, str]]:
     for where, line in lines(path):
         fields = [field.strip() for field in line.split(",")]
         times = _TIMES.fullmatch(fields[0])
-        if len(fields) != 3 or not fields[1].isdigit() or not fields[2] or times is None:
+        if len(fields) != 3 or not re.fullmatch("[0-9]{1,9}", fields[1]) or not fields[2] or times is None:
             raise SplitListError(f"{where}: expected 'id,seconds,class', got {line!r}")
         own, video, start = safe_id(fields[0], where), times["video"], int(times["start"])
         end = int(times["end"]) if times["end"] else start + int(fields[1])
