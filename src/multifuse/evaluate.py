@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
     tokenizer = None
     if reads_text:
         with naming_text_encoder(given.text_encoder):
-            tokenizer = AutoTokenizer.from_pretrained(given.text_encoder)
+            tokenizer = AutoTokenizer.from_pretrained(given.text_encoder, trust_remote_code=False)
     for modality in modalities:
         width = model.config.modalities[modality].get("input_size")
         if width is not None and data.widths.get(modality) != width:

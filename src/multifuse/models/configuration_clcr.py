@@ -21,6 +21,7 @@ RESNET_SMALL = {**RESNET_18, "embedding_size": 32, "hidden_sizes": [32, 64, 128]
 SCRATCH = {"resnet-18": RESNET_18, "resnet-small": RESNET_SMALL}
 """Networks that are known by name, and begin with fresh weights. The small one is ours, for small inputs."""
 _COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
+_MOST_LABELS = 1 << 20
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "stiefel_parametrization": ("cholesky", "geotorch"),
@@ -103,6 +104,9 @@ class CLCRConfig(PreTrainedConfig):
             self.problem_type = problem_type = "regression"
         if problem_type == "regression" and kwargs.get("num_labels") is None and self.id2label is None:
             kwargs["num_labels"] = 1
+        labels = kwargs.get("num_labels")
+        if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers names each of them
+            raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
         super().__post_init__(**kwargs)
         # transformers builds a default instance to write the difference from it: it has no modalities to check.
         if self.modalities:
@@ -125,6 +129,8 @@ class CLCRConfig(PreTrainedConfig):
     def _check(self) -> None:
         assert self.modalities is not None
         checks.modality_names(self.modalities)
+        _check_no_kernel("attn_implementation", getattr(self, "_attn_implementation", None))
+        _check_no_kernel("modalities", self.modalities)
         for name, spec in self.modalities.items():
             if not isinstance(spec, dict) or spec.get("encoder") not in ENCODERS:
                 raise ValueError(
@@ -160,7 +166,10 @@ class CLCRConfig(PreTrainedConfig):
     @staticmethod
     def text_modality(name_or_folder: str) -> dict[str, Any]:
         """The ``modalities`` entry of a pretrained text encoder, from the Hugging Face hub or a local folder."""
-        return {"encoder": "text", "config": AutoConfig.from_pretrained(name_or_folder).to_dict()}
+        return {
+            "encoder": "text",
+            "config": AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict(),
+        }
 
     @staticmethod
     def backbone_modality(
@@ -175,10 +184,19 @@ class CLCRConfig(PreTrainedConfig):
         if name_or_folder in SCRATCH:
             config = {"model_type": "resnet", **SCRATCH[name_or_folder]}
         else:
-            config = AutoConfig.from_pretrained(name_or_folder).to_dict()
+            config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict()
         if "num_channels" in config:
             config["num_channels"] = channels
         return {"encoder": encoder, "config": config, **options}
+
+
+def _check_no_kernel(name: str, value: Any) -> None:
+    """Refuses, at any depth, an attention that is a kernel of the Hub: it would be downloaded and run."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_no_kernel(f"{name}[{key!r}]", item)
+    elif "attn_implementation" in name and isinstance(value, str) and "/" in value:
+        raise ValueError(f"{name} must be one of transformers' own, not code from the Hub, got {value!r}")
 
 
 def _check_backbone(name: str, spec: dict[str, Any]) -> None:

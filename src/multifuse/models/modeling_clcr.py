@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from multifuse.losses.inter_level import InterLevelLoss
 from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.streams import measure
+from multifuse.models import saved
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.pretrained import backbone, load_pretrained
 from multifuse.models.task_loss import loss_per_sample
@@ -69,6 +71,23 @@ class CLCRPreTrainedModel(PreTrainedModel):
     main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for one tensor to count
     # Not the exchanges: the bases of all levels are computed together, which needs all their weights at one place.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', from safetensors alone; a local folder is checked before memory is given to it.
+
+        Raises:
+            SavedModelError: files that are damaged, hostile, or no CLCR model's.
+            OSError: files that are not there.
+        """
+        if not kwargs.pop("use_safetensors", True):
+            raise ValueError("use_safetensors must not be False: weights in a pickle could run code")
+        with saved.loading(pretrained_model_name_or_path):
+            if pretrained_model_name_or_path is not None:
+                folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
+                if folder.is_dir():
+                    saved.check_folder(cls, folder)
+            return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draws the weights that a checkpoint lacks; a layer of ours draws those of the modules inside it."""

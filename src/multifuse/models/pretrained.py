@@ -14,16 +14,19 @@ from multifuse.layers.text_levels import TextLevels
 def backbone(config: Mapping[str, Any]) -> nn.Module:
     """Builds a text, vision or audio model, with fresh weights, from a transformers config's dict."""
     fields = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
-    return _without_pooler(AutoModel.from_config(AutoConfig.for_model(**fields)))
+    return _without_pooler(AutoModel.from_config(AutoConfig.for_model(**fields), trust_remote_code=False))
 
 
 def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) -> None:
     """Copies a pretrained model's weights into one of the same architecture.
 
     A first convolution may read another number of channels than the checkpoint's (one of a spectrogram, two of flow):
-    each channel gets the mean over the checkpoint's, scaled so that equal channels give the same sum (ours).
+    each channel gets the mean over the checkpoint's, scaled so that equal channels give the same sum (ours). Weights
+    are read from safetensors alone, and no code that a checkpoint brings is run.
     """
-    pretrained = _without_pooler(AutoModel.from_pretrained(name_or_folder, dtype=torch.float32))
+    pretrained = _without_pooler(
+        AutoModel.from_pretrained(name_or_folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    )
     own = levels.model.state_dict()
     given = pretrained.state_dict()
     levels.model.load_state_dict({name: _channels(weight, own.get(name, weight)) for name, weight in given.items()})

@@ -90,7 +90,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         tokenizer = None
         if self.text_encoder is not None:
             with naming_text_encoder(self.text_encoder):
-                tokenizer = AutoTokenizer.from_pretrained(self.text_encoder)
+                tokenizer = AutoTokenizer.from_pretrained(self.text_encoder, trust_remote_code=False)
                 modalities = {"text": CLCRConfig.text_modality(self.text_encoder), **modalities}
         if not modalities:
             raise JobError("--text-encoder none, but the data file stores no features of any modality")
@@ -148,7 +148,7 @@ def default_recipe(text_encoder: str | None) -> Recipe:
 
 def _encoder_width(name_or_folder: str) -> int:
     with naming_text_encoder(name_or_folder):
-        return int(AutoConfig.from_pretrained(name_or_folder).hidden_size)
+        return int(AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).hidden_size)
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""What a saved model's files may say: weights in safetensors, no code, and no sizes beyond those weights."""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+_COUNTS_MODULES = re.compile("layer|depth|level|expert|block|stage")
+_SLACK = 1 << 20
+_LONGEST_MESSAGE = 400
+
+
+class SavedModelError(ValueError):
+    """A saved model that cannot be loaded; the message is one line that names it and says what is wrong."""
+
+
+@contextmanager
+def loading(name: Any) -> Iterator[None]:
+    """Whatever a damaged or hostile file has transformers trip over ends in one line that names the model."""
+    try:
+        yield
+    except (OSError, SavedModelError):
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE, placeholder=" ...")
+        raise SavedModelError(f"{name} cannot be loaded as a model: {reason}") from error
+
+
+def check_folder(model: type[PreTrainedModel], folder: Path) -> None:
+    """Checks a local folder before memory is given to what it declares.
+
+    Raises:
+        SavedModelError: no safetensors, or a config that declares many more layers or values than they hold.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise SavedModelError(f"{folder} holds no safetensors file; weights in a pickle are refused, it could run code")
+    tensors = values = 0
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensors += 1
+                values += torch.Size(file.get_slice(name).get_shape()).numel()
+    declared = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name, value in _integers("config", declared):
+        if _COUNTS_MODULES.search(name.rpartition(".")[2]) and value > max(tensors, 1):
+            raise SavedModelError(f"{folder}: {name} must be at most the {tensors} tensors stored, got {value}")
+    with torch.device("meta"):
+        built = model(model.config_class.from_pretrained(folder))
+    wanted = sum(weight.numel() for weight in built.state_dict().values())
+    if wanted > 2 * values + _SLACK:
+        raise SavedModelError(f"{folder}: config.json declares {wanted} weights, of which {values} are stored")
+
+
+def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """The integers of a config by their path, those of a list under its name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _integers(f"{name}.{key}", item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _integers(name, item)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value
