@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 
 from multifuse.files import OutputError, beside, discard, put_in_place, remove
+from multifuse.training import resumption
 
 _LEAST_FREE = 1 << 20
 
@@ -45,6 +46,7 @@ class WholeCheckpoints(Trainer):
                 _name_best(self.args, self.state)
                 if self.args.should_save:
                     self.state.save_to_json(str(hidden / final.name / TRAINER_STATE_NAME))
+                    resumption.seal(hidden / final.name)
                     put_in_place(hidden / final.name, final)
         finally:
             self._hidden = None
@@ -55,6 +57,28 @@ class WholeCheckpoints(Trainer):
                 if str(other) not in (str(final), self.state.best_model_checkpoint):
                     discard(other)
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with resumption.reading(resume_from_checkpoint):
+            if not self.is_fsdp_enabled and not any(Path(resume_from_checkpoint).glob("model*.safetensors")):
+                raise resumption.CheckpointError(
+                    f"{resume_from_checkpoint} holds no safetensors; weights in a pickle are refused, it could run code"
+                )
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with resumption.reading(str(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with resumption.reading(str(checkpoint)):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        resumption.check_seal(best)
+        with resumption.reading(best):
+            super()._load_best_model()
 
 
 class _BestInThisFolder(TrainerCallback):

@@ -61,10 +61,11 @@ def main(name: str, given: argparse.Namespace, job: "Callable[[argparse.Namespac
     from multifuse.data.mmsa import MMSAFileError
     from multifuse.files import OutputError
     from multifuse.training.job import JobError, run
+    from multifuse.training.resumption import CheckpointError
 
     try:
         run(job(given))
-    except (JobError, MMSAFileError, OutputError, PreparationError, SplitListError) as error:
+    except (CheckpointError, JobError, MMSAFileError, OutputError, PreparationError, SplitListError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return EXIT_ERROR
     return 0

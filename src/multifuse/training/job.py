@@ -143,6 +143,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
 
     Raises:
         JobError: an argument, or an output folder that holds another run's results.
+        CheckpointError: the checkpoint that is to be gone on from is not as it was written.
         OutputError: the output cannot be written; what had been written is whole, and `resume` goes on from it.
         ValueError: data that cannot be used, as the job's ``read_given`` and ``make`` say.
     """
@@ -231,10 +232,13 @@ def _check(job: Job[Any, Any]) -> None:
 
 
 def _check_resumed(output: Path, record: dict[str, Any]) -> None:
-    if resumption.newest_checkpoint(output) is not None and not resumption.has_record(output):
+    newest = resumption.newest_checkpoint(output)
+    if newest is not None and not resumption.has_record(output):
         raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was begun, cannot be read")
     if found := resumption.differences(output, record):
         raise JobError(f"--resume: the run in {output} was begun with {'; '.join(found)}")
+    if newest is not None:
+        resumption.check_seal(newest)
 
 
 def _recipe(job: Job[Any, Any]) -> Recipe:

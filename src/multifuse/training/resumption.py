@@ -1,14 +1,23 @@
 """What `--resume` goes by: the newest whole checkpoint of a run, and the record of the job that began it."""
 
+import hashlib
 import json
 import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from multifuse.files import remove, whole
 
-CHECKPOINTS, RECORD = "checkpoints", "job.json"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+CHECKPOINTS, RECORD, SEAL = "checkpoints", "job.json", "sha256.json"
+_CHECKPOINT = re.compile("checkpoint-([0-9]{1,18})")
+_LONGEST_MESSAGE = 400
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from; the message is one line that names it and says what is wrong."""
 
 
 def newest_checkpoint(output: Path) -> Path | None:
@@ -18,6 +27,54 @@ def newest_checkpoint(output: Path) -> Path | None:
         (int(step[1]), folder) for step, folder in found if step and _content(folder / "trainer_state.json") is not None
     ]
     return max(whole_ones)[1] if whole_ones else None
+
+
+def seal(checkpoint: Path) -> None:
+    """Writes the SHA-256 of every file of a checkpoint beside them, when it is being made."""
+    (checkpoint / SEAL).write_text(json.dumps(_digests(checkpoint), indent=2) + "\n")
+
+
+def check_seal(checkpoint: Path) -> None:
+    """Checks that a checkpoint is, bit by bit, what was written.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    sealed = _content(checkpoint / SEAL)
+    if not isinstance(sealed, dict):
+        raise CheckpointError(f"{checkpoint / SEAL}, which tells whether the checkpoint is whole, cannot be read")
+    found = _digests(checkpoint)
+    if changed := sorted(name for name in {*sealed, *found} if sealed.get(name) != found.get(name)):
+        raise CheckpointError(f"{checkpoint} is damaged: {', '.join(changed)} not as written")
+
+
+@contextmanager
+def reading(checkpoint: str | Path) -> Iterator[None]:
+    """Whatever is tripped over in a checkpoint whose seal was forged ends in one line that names it.
+
+    Raises:
+        CheckpointError: anything was.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE, placeholder=" ...")
+        raise CheckpointError(f"{checkpoint} cannot be gone on from: {reason}") from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    paths = sorted(own for own in folder.rglob("*") if own.is_file() and own.name != SEAL)
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def clear_remains(output: Path) -> None:
