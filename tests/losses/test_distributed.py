@@ -17,8 +17,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertLayer
 
-from multifuse import CLCRConfig, CLCRForPrediction, WhiteningXCorrLoss
+from multifuse import CLCRConfig, CLCRForPrediction, IntraCED, WhiteningXCorrLoss
 
 Result = tuple[float, list[np.ndarray[Any, Any]]]
 Parallel = Callable[[torch.nn.Module], torch.nn.Module]
@@ -34,6 +36,8 @@ def sharded(network: torch.nn.Module) -> torch.nn.Module:
     """Every parameter in shards, also those that the bases are computed from: the encoders apart, the rest together."""
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     if isinstance(network, CLCRForPrediction):
+        for layer in (module for module in network.modules() if isinstance(module, BertLayer)):
+            fully_shard(layer, mesh=mesh)
         fully_shard(network.clcr.hierarchy, mesh=mesh)
     fully_shard(network, mesh=mesh)
     return network
@@ -74,7 +78,8 @@ def model(**options: Any) -> CLCRForPrediction:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": 4} for name in ("text", "vision")}
     sizes = {"hidden_size": 12, "shared_rank": 4, "private_rank": 3, "num_heads": 2, "num_levels": 2}
-    return CLCRForPrediction(CLCRConfig(modalities=modalities, dropout=0.0, debias=False, **{**sizes, **options}))
+    fields = {"modalities": modalities, "dropout": 0.0, "debias": False, **sizes, **options}
+    return CLCRForPrediction(CLCRConfig(**fields))
 
 
 def clcr(samples: slice, parallel: Parallel, **options: Any) -> Result:
@@ -89,6 +94,28 @@ def clcr(samples: slice, parallel: Parallel, **options: Any) -> Result:
     inputs = {"text": text[samples], "vision": None if left_out else vision[samples]}
     mask = None if left_out else {"vision": has_vision[:, None].expand(-1, 5)}
     return stepped(network, network(inputs, mask, labels=labels[samples]).loss)
+
+
+def clcr_of_ids(samples: slice, parallel: Parallel) -> Result:
+    """A text encoder's layers among what is sharded."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 9, "hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2}
+    bert = BertConfig(**sizes, intermediate_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    audio = {"encoder": "temporal_conv", "input_size": 4}
+    modalities = {"text": {"encoder": "text", "config": bert.to_dict()}, "audio": audio}
+    network = parallel(model(modalities=modalities).train())
+    inputs = {"text": torch.randint(0, 9, (SAMPLES, 5))[samples], "audio": torch.randn(SAMPLES, 6, 4)[samples]}
+    return stepped(network, network(inputs, labels=torch.randn(SAMPLES)[samples]).loss)
+
+
+def exchange(samples: slice, parallel: Parallel) -> Result:
+    """An IntraCED by itself; each rank's loss is its share of the batch's mean, which averaged gradients add up."""
+    torch.manual_seed(0)
+    network = parallel(IntraCED(8, ("text", "audio"), 4, 3, num_heads=2))
+    tokens = {name: torch.randn(SAMPLES, 5, 8)[samples] for name in ("text", "audio")}
+    ranks = 1 if parallel is alone else distributed.get_world_size()
+    total = sum(values.square().sum() for values in network(tokens).tokens.values())
+    return 0.0, stepped(network, ranks * total / SAMPLES)[1]
 
 
 def stepped(network: torch.nn.Module, loss: torch.Tensor) -> Result:
@@ -111,6 +138,8 @@ CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
     "CLCR, sharded": (clcr, sharded),
     "CLCR of geotorch's frames, sharded": (partial(clcr, stiefel_parametrization="geotorch"), sharded),
     "CLCR, sharded by accelerate": (clcr, sharded_by_accelerate),
+    "CLCR with a text encoder, sharded": (clcr_of_ids, sharded),
+    "IntraCED, sharded": (exchange, sharded),
 }
 
 
