@@ -99,6 +99,8 @@ def summary(output: Path) -> str:
         ]
         seeds = ", ".join(str(run["seed"]) for run in runs)
         lines.append(f"| {fusion} | {runs[0]['parameters']:,} | {seeds} | {' | '.join(measures)} |")
+    if not found:
+        return ""
     for kind, label in KINDS.items():
         levels = [own.level for own in next(iter(found.values()))[0].of(kind)]
         if not levels:

@@ -1,10 +1,11 @@
-"""MMSA feature files that the tests write themselves."""
+"""MMSA feature files and a text encoder that the tests write themselves."""
 
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import BertConfig, BertModel, BertTokenizer
 
 Splits = dict[str, dict[str, Any]]
 
@@ -47,3 +48,13 @@ def write(path: Path, content: Any, protocol: int = 4) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a folder, by their path below it."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def bert(folder: Path) -> Path:
+    """A BERT and its tokenizer, as saved folders: small, real files."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
+    return folder

@@ -32,11 +32,10 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from multifuse.training import resumption
 from tests import media_files
-from tests.files import mmsa_splits, write
+from tests.files import bert, mmsa_splits, write
 
 ROOT = Path(__file__).resolve().parents[1]
 _CLOCK = ("_runtime", "_per_second")
@@ -277,11 +276,7 @@ def training(folder: Path, epochs: int = 4) -> Task:
     data, encoder = folder / "small.pkl", folder / "encoder"
     write(data, mmsa_splits(count=24))
     encoder.mkdir()
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
-    (encoder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
-    BertTokenizer(vocab=str(encoder / "vocab.txt")).save_pretrained(encoder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(encoder)
+    bert(encoder)
     output = folder / "training"
     command = ["examples/train_mosi.py", "--data", str(data), "--text-encoder", str(encoder), "--output", str(output)]
     command += ["--epochs", str(epochs), "--batch-size", "8", "--device", "cpu"]

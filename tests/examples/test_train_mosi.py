@@ -15,12 +15,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from multifuse import CLCRForPrediction
 from multifuse.data.planted import planted_splits, write_planted
 from multifuse.training.sentiment import sentiment_measures
-from tests.files import mmsa_splits, write
+from tests.files import bert, mmsa_splits, write
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/train_mosi.py"
 TEST_MEASURES = {"mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"}
@@ -47,14 +46,7 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT and its tokenizer, as saved folders: small, real files."""
-    folder = tmp_path_factory.mktemp("encoder")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
-    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
-    return folder
+    return bert(tmp_path_factory.mktemp("encoder"))
 
 
 def test_the_embedded_default_goes_from_raw_file_to_metrics(tmp_path: Path) -> None:
