@@ -1,10 +1,6 @@
-"""Runs a module or a script that is killed, as by ``kill -9``, at a chosen step of its work on the file system.
+"""Runs a command of Python's that is killed, as by ``kill -9``, at a chosen step of its work on the file system.
 
-    python -m tests.killed FOLDER STEP MILLISECONDS (-m MODULE | SCRIPT) ARGUMENTS...
-
-A step is a file of FOLDER that Python opens for writing, renames or deletes, or a folder of it that is made, renamed or
-deleted. The kill comes just before the step, or so many milliseconds after it began. Step 0 kills nothing: the number
-of steps is printed instead, on the last line of stderr.
+A step is a file that Python opens for writing, renames or deletes, or a folder that is made, renamed or deleted.
 """
 
 import os
@@ -12,14 +8,39 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 _WRITES = os.O_WRONLY | os.O_RDWR
 
 
-def watch(folder: str, step: int, milliseconds: float) -> Callable[[], int]:
+def run(command: Sequence[str], printed: str, folder: str, step: int = 0, milliseconds: float = 0.0) -> None:
+    """Runs ``-m MODULE ARGUMENTS`` or ``SCRIPT ARGUMENTS`` in this process, as a session of its own.
+
+    What it prints goes to the file ``printed``, the number of its steps below ``folder`` last. It is killed just before
+    a step, counted from 1, or so many milliseconds after that began.
+    """
+    os.setsid()
+    out = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    counted = _watch(os.path.abspath(folder), step, milliseconds)
+    module = command[0] == "-m"
+    sys.argv = list(command[1:] if module else command)
+    status: object = 0
+    try:
+        if module:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+    print(f"\n{counted()}", file=sys.stderr, flush=True)
+    sys.exit(status)  # type: ignore[arg-type]
+
+
+def _watch(folder: str, step: int, milliseconds: float) -> Callable[[], int]:
     """Begins to count the steps, and tells how many there were."""
     count = 0
 
@@ -44,22 +65,3 @@ def _kill(milliseconds: float) -> None:
     if milliseconds <= 0:
         os.kill(os.getpid(), signal.SIGKILL)
     subprocess.Popen(["sh", "-c", f"sleep {milliseconds / 1000}; kill -9 {os.getpid()}"])
-
-
-def main() -> None:
-    folder, step, milliseconds, *command = sys.argv[1:]
-    counted = watch(os.path.abspath(folder), int(step), float(milliseconds))
-    module = command[0] == "-m"
-    sys.argv = command[1:] if module else command
-    try:
-        if module:
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-    finally:
-        if int(step) == 0:
-            print(counted(), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

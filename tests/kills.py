@@ -19,14 +19,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multifuse.training import resumption
-from tests import media_files
+from tests import killed, media_files
 from tests.files import bert, mmsa_splits, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +46,16 @@ _PATIENCE, _GRACE = 600.0, 30.0
 
 class KillTestError(AssertionError):
     """Something was lost, left half-written, or came out different."""
+
+
+# Every run is a fork of one process that has loaded the libraries, and does the rest as the command line has it done.
+_FORKS = get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        *("multifuse.training.sentiment_job", "multifuse.data.prepare", "accelerate", "datasets.arrow_writer"),
+        *("matplotlib.figure", "matplotlib.backends.backend_agg", "tests.killed"),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Reference:
 class Moment:
     """When a run is killed: after so many seconds, or at a step."""
 
-    kind: Literal["time", "step", "after a step"]
+    kind: Literal["time", "step", "after a step", "never"]
     seconds: float = 0.0
     step: int = 0
     milliseconds: float = 0.0
@@ -146,42 +155,28 @@ def _moment(draw: random.Random, reference: Reference, number: int) -> Moment:
 
 def _run(task: Task, fresh: bool, moment: Moment | None) -> bool:
     """Runs a task to its end, or to its kill: whether it was killed."""
-    command = [*task.command, *(() if fresh else task.goes_on)]
-    if moment is not None and moment.step:
-        command = _watched(task, command, moment.step, moment.milliseconds)
-    seconds = moment.seconds if moment is not None and moment.kind == "time" else None
-    return _execute(task, command, seconds)[0] == -signal.SIGKILL
+    given = Moment("never") if moment is None else moment
+    return _execute(task, [*task.command, *(() if fresh else task.goes_on)], given)[0] == -signal.SIGKILL
 
 
-def _watched(task: Task, command: list[str], step: int, milliseconds: float = 0.0) -> list[str]:
-    return ["-m", "tests.killed", str(task.output), str(step), str(milliseconds), *command]
-
-
-def _execute(task: Task, command: list[str], seconds: float | None = None) -> tuple[int, str]:
-    """The exit status and what was printed as errors of a command, killed after so many seconds."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
-        try:
-            process.wait(_PATIENCE if seconds is None else seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            if seconds is None:
-                raise KillTestError(f"{task.name}: took more than {_PATIENCE} s") from None
-        errors.seek(0)
-        printed = errors.read()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise KillTestError(f"{task.name}: ended with status {process.returncode} and\n{printed}")
+def _execute(task: Task, command: list[str], moment: Moment) -> tuple[int, str]:
+    """The exit status of a command, which ends by itself or at a moment, and what it printed."""
+    printed = task.output.with_name("printed")
+    arguments = (command, str(printed), str(task.output), moment.step, moment.milliseconds)
+    process = _FORKS.Process(target=killed.run, args=arguments)
+    process.start()
+    assert process.pid is not None
+    timed = moment.kind == "time"
+    process.join(moment.seconds if timed else _PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        if not timed:
+            raise KillTestError(f"{task.name}: took more than {_PATIENCE} s")
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise KillTestError(f"{task.name}: ended with status {process.exitcode} and\n{printed.read_text()}")
     _check_no_orphans(task, process.pid)
-    return process.returncode, printed
+    return process.exitcode, printed.read_text()
 
 
 def _check_no_orphans(task: Task, group: int) -> None:
@@ -209,8 +204,11 @@ def _living(group: int) -> list[int]:
 def _reference(task: Task) -> Reference:
     """Runs a task undisturbed, and counts its steps."""
     shutil.rmtree(task.output, ignore_errors=True)
+    first = _FORKS.Process(target=int)  # when it has ended, the libraries are loaded
+    first.start()
+    first.join()
     began = time.time()
-    _, printed = _execute(task, _watched(task, list(task.command), 0))
+    _, printed = _execute(task, list(task.command), Moment("never"))
     seconds = time.time() - began
     startup = (task.output / task.begun).stat().st_mtime - began
     reference = Reference(_files(task.output), startup, seconds, int(printed.splitlines()[-1]))
@@ -278,7 +276,15 @@ def training(folder: Path, epochs: int = 4) -> Task:
     encoder.mkdir()
     bert(encoder)
     output = folder / "training"
-    command = ["examples/train_mosi.py", "--data", str(data), "--text-encoder", str(encoder), "--output", str(output)]
+    command = [
+        str(ROOT / "examples/train_mosi.py"),
+        "--data",
+        str(data),
+        "--text-encoder",
+        str(encoder),
+        "--output",
+        str(output),
+    ]
     command += ["--epochs", str(epochs), "--batch-size", "8", "--device", "cpu"]
     last = f"checkpoint-{3 * epochs}"
     return Task(
@@ -365,6 +371,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="over all jobs (default 50)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    os.chdir(ROOT)
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
         tasks = (training(Path(folder)), preparation(Path(folder), 1), preparation(Path(folder), 2))
