@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -60,6 +61,7 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
         if not container.streams.audio:
             raise NoSoundError("has no sound")
         stream = container.streams.audio[0]
+        _check_decoder(stream)
         if not _RATES[0] <= stream.rate <= _RATES[1]:
             raise MediaError(f"declares {stream.rate} samples a second, outside of {_RATES[0]} to {_RATES[1]}")
         stream.codec_context.thread_count = 1
@@ -194,10 +196,16 @@ def _video(container: InputContainer) -> VideoStream:
     if not container.streams.video:
         raise MediaError("has no video")
     stream = container.streams.video[0]
+    _check_decoder(stream)
     _check_size(stream.codec_context.width, stream.codec_context.height)
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+def _check_decoder(stream: AudioStream | VideoStream) -> None:
+    if getattr(stream, "codec_context", None) is None:
+        raise MediaError("cannot be decoded: no decoder is known for what it declares")
 
 
 def _check_size(width: int, height: int) -> None:

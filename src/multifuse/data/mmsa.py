@@ -152,7 +152,7 @@ def _array(name: str, value: object, dtype: type[Any], ndim: int, count: int | N
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"has element type {array.dtype}")
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             array = array.astype(dtype)
     except (TypeError, ValueError) as error:
         raise MMSAFileError(f"{name} must be an array of numbers: {error}") from None
@@ -169,7 +169,13 @@ def _strings(name: str, value: object, count: int) -> tuple[str, ...]:
     if not isinstance(value, np.ndarray | list | tuple) or np.ndim(value) != 1 or len(value) != count:
         raise MMSAFileError(f"{name} must hold {count} strings, has {type(value).__name__}")
     items = value.tolist() if isinstance(value, np.ndarray) else value
-    return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
+    for item in items:
+        if not isinstance(item, str | bytes | int | float):
+            raise MMSAFileError(f"{name} must hold strings, holds a {type(item).__name__}")
+    try:
+        return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
+    except ValueError as error:  # an integer of thousands of digits
+        raise MMSAFileError(f"{name} must hold strings: {error}") from None
 
 
 def _lengths(name: str, given: object, values: NDArray[Any], text_bert: NDArray[Any] | None) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ class WholeCheckpoints(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hidden: Path | None = None
-        self.add_callback(_BestInThisFolder)
+        self.add_callback(_AsItWas)
 
     def _get_output_dir(self, trial: Any = None) -> str:
         """Where Trainer looks for checkpoints, and writes one."""
@@ -52,10 +52,7 @@ class WholeCheckpoints(Trainer):
             self._hidden = None
             if self.args.should_save:
                 remove(hidden)
-        if self.args.should_save:
-            for other in final.parent.glob("checkpoint-*"):
-                if str(other) not in (str(final), self.state.best_model_checkpoint):
-                    discard(other)
+        _discard_others(self.args, self.state)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -81,13 +78,22 @@ class WholeCheckpoints(Trainer):
             super()._load_best_model()
 
 
-class _BestInThisFolder(TrainerCallback):
-    """A resumed run finds the best checkpoint in its own folder, wherever that lay when it was begun."""
+class _AsItWas(TrainerCallback):
+    """A resumed run finds the best checkpoint in its own folder, wherever that lay, and no older one in it."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         _name_best(args, state)
+        _discard_others(args, state)
+
+
+def _discard_others(args: TrainingArguments, state: TrainerState) -> None:
+    """Deletes all checkpoints but the last and the best."""
+    if args.should_save:
+        for other in Path(args.output_dir).glob("checkpoint-*"):
+            if str(other) not in (str(_checkpoint(args, state.global_step)), state.best_model_checkpoint):
+                discard(other)
 
 
 def _name_best(args: TrainingArguments, state: TrainerState) -> None:
