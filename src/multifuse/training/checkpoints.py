@@ -84,8 +84,9 @@ class _AsItWas(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        _name_best(args, state)
-        _discard_others(args, state)
+        if state.global_step > 0:
+            _name_best(args, state)
+            _discard_others(args, state)
 
 
 def _discard_others(args: TrainingArguments, state: TrainerState) -> None:
