@@ -164,6 +164,10 @@ def test_noise_by_the_command_line(
         ({"--draws": "0"}, "--draws must be >= 1, got 0"),
         ({"--noise-levels": "-1"}, "--noise-levels: level must be finite and >= 0, got -1.0"),
         ({"--drop-rates": "1.1"}, "--drop-rates: rate must lie in [0.0, 1.0], got 1.1"),
+        (
+            {"--shifts": "1020"},
+            "--shifts 1020: inputs have 1028 tokens, the learned positions end at max_positions=1024",
+        ),
         ({"--shifts": "-3"}, "--shifts: tokens must be an integer >= 0, got -3"),
         ({"--missing": ""}, "--noise-levels, --drop-rates, --shifts go with --noise, not with --missing"),
     ],

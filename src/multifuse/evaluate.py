@@ -97,7 +97,10 @@ def run(given: argparse.Namespace) -> None:
         found = missing.evaluated(model, batches, given.draws, given.seed)
     else:
         spread = robustness.deviations(data.train)
-        found = robustness.evaluated(model, batches, spread, levels, given.draws, given.seed)
+        try:
+            found = robustness.evaluated(model, batches, spread, levels, given.draws, given.seed)
+        except ValueError as error:  # a sequence that a shift has made too long for the model
+            raise EvaluationError(f"--shifts {max(levels.shift)}: {error}") from None
     given.output.mkdir(parents=True, exist_ok=True)
     with whole(given.output / f"{name}.png") as partial:
         found.figure().savefig(partial, format="png", dpi=120)
