@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data set as distributed")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, help="where the set is prepared, or was; default: for this call alone")
     parser.add_argument("--inputs", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
     parser.add_argument("--summary", action="store_true", help="run nothing")
@@ -107,7 +108,7 @@ def main() -> None:
             parser.error("--data is needed, or --summary")
         benchmark = BENCHMARKS["av_digits"]
         with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder) / "prepared"
+            prepared = given.prepared or Path(folder) / "prepared"
             prepare(Preparation(benchmark, given.data, given.data, prepared, benchmark.options))
             for seed in given.seeds:
                 for name in given.inputs:
