@@ -2,8 +2,10 @@
 
     python -m benchmarks.av_digits --data DIR --output FOLDER    # runs what is not there yet, and prints the table
     python -m benchmarks.av_digits --output FOLDER --summary      # prints the table
+    python -m benchmarks.av_digits --data DIR --output FOLDER --hold-out theo george   # to compare recipes
 
 Every run writes one JSON file with its measures and its test predictions. The epoch is chosen on the validation split.
+With --hold-out, speakers of the training split take the place of the test's, which are not scored.
 """
 
 import argparse
@@ -11,6 +13,8 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,10 @@ import numpy as np
 import torch
 
 from benchmarks.intervals import mean_and_interval
-from multifuse.data import shards
 from multifuse.data.benchmarks import BENCHMARKS
 from multifuse.data.preparation import Preparation, prepare
 from multifuse.files import whole
-from multifuse.training.audiovisual_job import AudioVisualJob
+from multifuse.training.audiovisual_job import AudioVisualJob, PreparedClips
 from multifuse.training.job import run
 from multifuse.training.recipes import AV_DIGITS
 
@@ -30,13 +33,45 @@ MODALITIES = {"both": ("audio", "vision"), "audio": ("audio",), "image": ("visio
 MEASURES = ("accuracy", "macro_f1", "weighted_f1")
 
 
-def measure(prepared: Path, name: str, seed: int, output: Path) -> None:
+@dataclass(frozen=True)
+class HoldOutJob(AudioVisualJob):
+    """Trains without some speakers of the training split, and tests on them."""
+
+    held_out: tuple[str, ...] = ()
+
+    def read_given(self) -> PreparedClips | None:
+        data = super().read_given()
+        assert data is not None
+        return without_speakers(data, self.held_out) if self.held_out else data
+
+
+def without_speakers(data: PreparedClips, held_out: Sequence[str]) -> PreparedClips:
+    """Speakers of train leave train and valid, and what they said in train becomes the test split."""
+
+    def spoken(split: str, by_them: bool) -> Any:
+        ids = data.splits[split]["id"]
+        return data.splits[split].select([k for k, own in enumerate(ids) if (_speaker(own) in held_out) == by_them])
+
+    splits = {"train": spoken("train", False), "valid": spoken("valid", False), "test": spoken("train", True)}
+    found = {_speaker(own) for own in splits["test"]["id"]}
+    if found != set(held_out):
+        raise ValueError(f"--hold-out must name speakers of the training split, got {sorted(set(held_out) - found)}")
+    return replace(data, splits=splits)
+
+
+def _speaker(clip_id: str) -> str:
+    """Of an id like ``7_theo_12``."""
+    return clip_id.split("_")[1]
+
+
+def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[str, ...] = ()) -> None:
     """One run, unless its result is there."""
-    path = output / f"{name}.{seed}.json"
+    label = "-".join([name, *(("without", *held_out) if held_out else ())])
+    path = output / f"{label}.{seed}.json"
     if path.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        job = AudioVisualJob(
+        job = HoldOutJob(
             output=Path(folder) / "run",
             benchmark=BENCHMARKS["av_digits"],
             data=prepared,
@@ -45,13 +80,17 @@ def measure(prepared: Path, name: str, seed: int, output: Path) -> None:
             vision_backbone="resnet-small",
             default_recipe=AV_DIGITS,
             seed=seed,
+            held_out=held_out,
         )
         result = run(job)
         metrics = json.loads((job.output / "metrics.json").read_text())
-    metrics["name"] = name
+        data = job.read_given()
+    assert data is not None
+    metrics["name"], metrics["held_out"] = label, list(held_out)
+    metrics["samples"] = {split: len(rows) for split, rows in data.splits.items()}
     metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     metrics["test_predictions"] = [int(value) for value in result.predictions]
-    metrics["test_labels"] = list(shards.read_split(prepared, "test")["label"])
+    metrics["test_labels"] = list(data.splits["test"]["label"])
     output.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         partial.write_text(json.dumps(metrics) + "\n")
@@ -65,12 +104,18 @@ def summary(output: Path) -> str:
         runs.setdefault(entry["name"], []).append(entry)
     lines = ["| input | seeds | valid accuracy | " + " | ".join(MEASURES) + " | minutes |"]
     lines.append("|---" * (len(MEASURES) + 4) + "|")
-    lines += [_row(name, runs[name]) for name in MODALITIES if name in runs]
+    lines += [_row(name, runs[name]) for name in sorted(runs, key=_order)]
     single = [name for name in ("audio", "image") if name in runs]
     if "both" in runs and single:
         best = max(single, key=lambda name: np.mean([run["test"]["accuracy"] for run in runs[name]]))
         lines += ["", _gain(runs["both"], runs[best], best)]
     return "\n".join(lines)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Both inputs first; runs without some speakers after the runs with all."""
+    own = [*MODALITIES].index(name.split("-")[0])
+    return own + len(MODALITIES) * ("-" in name), name
 
 
 def _row(name: str, runs: list[dict[str, Any]]) -> str:
@@ -101,6 +146,7 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, help="where the set is prepared, or was; default: for this call alone")
     parser.add_argument("--inputs", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
+    parser.add_argument("--hold-out", nargs="+", default=[], help="speakers of the training split to test on instead")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     given = parser.parse_args()
     if not given.summary:
@@ -112,7 +158,7 @@ def main() -> None:
             prepare(Preparation(benchmark, given.data, given.data, prepared, benchmark.options))
             for seed in given.seeds:
                 for name in given.inputs:
-                    measure(prepared, name, seed, given.output)
+                    measure(prepared, name, seed, given.output, tuple(given.hold_out))
     print(summary(given.output))
 
 

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
-from benchmarks.av_digits import MEASURES, summary
+import pytest
+from datasets import Dataset
+
+from benchmarks.av_digits import MEASURES, summary, without_speakers
+from multifuse.training.audiovisual_job import PreparedClips
 
 LABELS = [0, 1, 2, 3]
 
@@ -36,3 +40,27 @@ def test_the_summary_gives_means_spreads_and_the_gain_over_the_better_modality(t
 def test_one_input_alone_has_no_gain(tmp_path: Path) -> None:
     write_run(tmp_path, "both", 1, [0, 1, 2, 3])
     assert "gains" not in summary(tmp_path)
+
+
+def test_speakers_held_out_are_tested_and_neither_trained_nor_validated_on() -> None:
+    ids = {
+        "train": ["0_theo_1", "1_anna_1", "2_theo_2", "3_bob_1"],
+        "valid": ["4_theo_3", "5_bob_2"],
+        "test": ["6_eve_1"],
+    }
+    data = PreparedClips(Path(), {}, {split: Dataset.from_dict({"id": own}) for split, own in ids.items()})
+    found = without_speakers(data, ("theo",)).splits
+    assert {split: list(rows["id"]) for split, rows in found.items()} == {
+        "train": ["1_anna_1", "3_bob_1"],
+        "valid": ["5_bob_2"],
+        "test": ["0_theo_1", "2_theo_2"],
+    }
+    with pytest.raises(ValueError, match=r"must name speakers of the training split, got \['eve'\]"):
+        without_speakers(data, ("theo", "eve"))
+
+
+def test_runs_without_some_speakers_have_rows_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "image-without-theo", 1, [0, 1, 0, 0])
+    write_run(tmp_path, "both", 1, [0, 1, 2, 3])
+    rows = [line.split(" | ")[0] for line in summary(tmp_path).splitlines()[2:]]
+    assert rows == ["| both", "| image-without-theo"]

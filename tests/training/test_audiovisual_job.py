@@ -64,7 +64,7 @@ def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     source: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("--epochs", 1, "--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu")
-    sizes = ("--frame-size", 24, "--frames", 2, "--rate", 8000, "--seconds", 1, "--hop", 160)
+    sizes = ("--frame-size", 24, "--frames", 2, "--rate", 8000, "--seconds", 1, "--hop", 160, "--offset", 0.001)
     prepared = tmp_path / "prepared"
     given = ("--media", source / "media", "--splits", source / "splits", "--prepared", prepared, *sizes)
     assert command("ks", *given, *small, "--output", tmp_path / "one") == 0
@@ -74,6 +74,7 @@ def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     content = metrics(tmp_path / "two")
     assert set(content["test"]) == {"accuracy", "macro_f1", "weighted_f1"}
     assert content["preparation"]["frame_size"] == 24
+    assert content["preparation"]["spectrogram"]["offset"] == 0.001
     assert (content["classes"], content["synthetic"], content["samples"]["test"]) == (2, False, 6)
     model = CLCRForPrediction.from_pretrained(tmp_path / "two/model")
     assert list(model.config.modalities) == ["audio", "vision"]
