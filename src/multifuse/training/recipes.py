@@ -127,9 +127,10 @@ CLIPS_FINE_TUNING = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.8)
 # Spoken and written digits; how it was chosen: docs/results.md. With uniform weights sound is learnt beside pictures.
 AV_DIGITS = replace(
     CLIPS,
-    epochs=24,
+    epochs=36,
     batch_size=24,
     lr=2e-3,
+    weight_average=0.99,
     level_floor=1.0,
     modality_floor=1.0,
     augmentation=Augmentation(
