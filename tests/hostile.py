@@ -149,7 +149,7 @@ class Features(Kind):
         return self.path
 
     def _value(self, value: Any, draw: Draw) -> Any:
-        given = np.asarray(value)
+        given = np.atleast_1d(value)
         values: list[Callable[[], Any]] = [
             lambda: Calls(os.system, f"touch {self.folder}/executed"),
             lambda: Calls(np.fromfile, "/etc/hostname", "u1"),

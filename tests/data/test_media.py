@@ -1,5 +1,7 @@
 """Decoding: sounds and frames of every kind of file, damaged ones too, in bounded memory."""
 
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from multifuse.data import media
 from multifuse.data.media import MediaError, NoSoundError, read_audio, read_frames
+from multifuse.data.media_index import MediaIndex
 from tests import media_files
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/media"
@@ -116,6 +119,55 @@ def test_a_frame_that_declares_too_many_pixels_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(media, "MAX_PIXELS", 1000)
     with pytest.raises(MediaError, match="declares frames of 32 x 32, more than 1000 pixels"):
         read_frames(path, 4, 16, 10.0)
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile 'other.avi'\n", "#EXTM3U\n#EXTINF:1,\nother.avi\n"])
+def test_a_playlist_in_disguise_opens_no_other_file(tmp_path: Path, text: str) -> None:
+    media_files.video(tmp_path / "other.avi", 4, "mpeg4")
+    (tmp_path / "a.mp4").write_text(text)
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        read_frames(tmp_path / "a.mp4", 2, 16, 10.0)
+
+
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_a_sound_that_declares_a_rate_out_of_all_bounds_is_refused(tmp_path: Path, rate: int) -> None:
+    path = media_files.wav(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"fmt ") + 12
+    content[at : at + 4] = rate.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    with pytest.raises(MediaError, match=f"declares {rate} samples a second"):
+        read_audio(path, 22050, 3.0)
+
+
+def test_of_a_sound_that_declares_four_gigabytes_what_is_there_is_read(tmp_path: Path) -> None:
+    path = media_files.wav(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    for at in (4, content.index(b"data") + 4):
+        content[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(bytes(content))
+    assert len(read_audio(path, 8000, 10.0)) == pytest.approx(8000, abs=50)
+
+
+def test_a_picture_of_60000_by_60000_pixels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (64, 64)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(bytes(content))
+    with pytest.raises(MediaError, match=r"declares frames of 60000 x 60000|no frame can be decoded"):
+        read_frames(path, 1, 16, 10.0)
+
+
+def test_of_a_folder_only_regular_files_are_media(tmp_path: Path) -> None:
+    """A pipe would be waited for without end, a link may lead to nothing."""
+    media_files.wav(tmp_path / "whole.wav")
+    (tmp_path / "linked.wav").symlink_to(tmp_path / "whole.wav")
+    (tmp_path / "dangling.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "device.wav").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert MediaIndex(tmp_path).stems == {"whole", "linked"}
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not beside the project")

@@ -1,9 +1,11 @@
 """The unpickler: what numpy writes is read, everything else is refused before anything runs."""
 
+import contextlib
 import io
 import os
 import pickle
 import pickletools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,36 @@ def test_deeply_nested_containers_are_refused(tmp_path: Path) -> None:
         nested = [nested]
     with pytest.raises(UnsafePickleError, match="nested"):
         safe_pickle.load(write(tmp_path / "file.pkl", nested))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x80\x04]r\xff\xff\xff\x7f.",  # LONG_BINPUT at index 2^31 - 1: C's unpickler makes room for all before it
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"x.",  # BYTEARRAY8
+        b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",  # BINBYTES8
+        b"\x80\x04\x8d" + (1 << 40).to_bytes(8, "little") + b"x.",  # BINUNICODE8
+        b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.",  # FRAME
+        b"\x80\x02\x8b\xff\xff\xff\x7fx.",  # LONG4
+    ],
+)
+def test_a_declared_size_is_not_made_room_for(tmp_path: Path, bomb: bytes) -> None:
+    (tmp_path / "file.pkl").write_bytes(bomb)
+    tracemalloc.start()
+    with contextlib.suppress(pickle.UnpicklingError):
+        assert safe_pickle.load(tmp_path / "file.pkl") == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_lists_that_stand_for_more_values_than_the_file_has_bytes_are_refused(tmp_path: Path) -> None:
+    nested: list[Any] = [0.0] * 10
+    for _ in range(9):
+        nested = [nested] * 10
+    with pytest.raises(UnsafePickleError, match="shared containers stand for more than"):
+        safe_pickle.load(write(tmp_path / "file.pkl", {"audio": nested}))
+    assert safe_pickle.load(write(tmp_path / "file.pkl", [nested[0][0][0][0][0]] * 3))
 
 
 VALID = pickle.dumps(mmsa_splits(count=2), protocol=4)

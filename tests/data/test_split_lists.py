@@ -138,3 +138,18 @@ def test_malformed_lists_are_refused_by_line(tmp_path: Path) -> None:
         read_ucf101(write(tmp_path, trainlist01="Archery/v_Archery_g02_c01.avi 2\n", **lists))
     with pytest.raises(SplitListError, match=r"line 2: split must be one of .*, got 'dev'"):
         read_av_digits(write(tmp_path, labels="id,label,speaker,split\na,1,x,dev\n"))
+
+
+@pytest.mark.parametrize("seconds", ["\u00b2", "9" * 5000, "-1", "1e1", "\u0663"])
+def test_numbers_in_other_writings_or_of_any_length_are_refused(tmp_path: Path, seconds: str) -> None:
+    with pytest.raises(SplitListError, match="line 1: expected 'id,seconds,class'"):
+        read_kinetics_sounds(write(tmp_path, my_train=f"a_1,{seconds},0\n", my_test="b_1,10,0\n"))
+    with pytest.raises(SplitListError, match="line 1: onset and offset must be seconds"):
+        read_ave(
+            write(
+                tmp_path,
+                trainSet=f"Bark&a&good&0&{seconds}\n",
+                valSet="Bark&b&good&0&1\n",
+                testSet="Bark&c&good&0&1\n",
+            )
+        )

@@ -1,0 +1,102 @@
+"""Saved models that come from elsewhere: safetensors alone, no code, no memory beyond what their weights hold."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.models.saved import SavedModelError
+from tests.files import write
+
+SIZES: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def network() -> CLCRForPrediction:
+    modalities = {
+        "text": {"encoder": "text", "config": {"model_type": "bert", **BERT}},
+        "audio": {"encoder": "temporal_conv", "input_size": 3},
+    }
+    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **SIZES))
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    network().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_weights_in_a_pickle_are_refused(saved: Path, tmp_path: Path, hostile: bool) -> None:
+    (saved / "model.safetensors").unlink()
+    if hostile:
+        write(saved / "pytorch_model.bin", _Hostile(tmp_path / "executed"))
+    else:
+        torch.save(network().state_dict(), saved / "pytorch_model.bin")
+    with pytest.raises(SavedModelError, match="holds no safetensors file; weights in a pickle are refused"):
+        CLCRForPrediction.from_pretrained(saved)
+    with pytest.raises(ValueError, match="use_safetensors must not be False"):
+        CLCRForPrediction.from_pretrained(saved, use_safetensors=False)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_pretrained_encoders_weights_in_a_pickle_are_refused(tmp_path: Path) -> None:
+    encoder = BertModel(BertConfig(**BERT))
+    encoder.save_pretrained(tmp_path)
+    model = network()
+    model.clcr.load_text_encoder("text", str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(encoder.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        model.clcr.load_text_encoder("text", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_levels": 2**20}, "config.num_levels must be at most the .* tensors stored, got 1048576"),
+        ({"max_positions": 2**40}, "config.json declares .* weights, of which .* are stored"),
+        ({"hidden_size": 2**16}, "config.json declares .* weights, of which .* are stored"),
+        ({"num_labels": 2**40}, "num_labels must be at most"),
+        ({"id2label": {"a": "b"}}, "cannot be loaded as a model: ValueError"),
+        ({"modalities": {"a": {"encoder": "temporal_conv", "input_size": 3, "dropout": "x"}}}, "cannot be loaded"),
+        ({"_attn_implementation": "organisation/kernel"}, "not code from the Hub, got 'organisation/kernel'"),
+        ({"attn_implementation": "organisation/kernel"}, "not code from the Hub, got 'organisation/kernel'"),
+    ],
+)
+def test_a_hostile_config_is_refused_in_one_line(saved: Path, fields: dict[str, Any], message: str) -> None:
+    change(saved, **fields)
+    with pytest.raises(SavedModelError, match=message) as caught:
+        CLCRForPrediction.from_pretrained(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_that_a_config_names_is_not_looked_for(saved: Path) -> None:
+    content = json.loads((saved / "config.json").read_text())
+    content["modalities"]["text"]["config"]["auto_map"] = {"AutoModel": "organisation/hostile--code.Model"}
+    change(saved, **content, auto_map={"AutoModel": "code.Model", "AutoConfig": "code.Config"})
+    assert isinstance(CLCRForPrediction.from_pretrained(saved), CLCRForPrediction)
+    content["modalities"]["text"]["config"]["attn_implementation"] = "organisation/kernel"
+    change(saved, **content)
+    with pytest.raises(SavedModelError, match="not code from the Hub"):
+        CLCRForPrediction.from_pretrained(saved)
