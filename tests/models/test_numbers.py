@@ -21,10 +21,14 @@ def network(**options: Any) -> CLCRForPrediction:
     return model
 
 
+def _power_of_ten(exponent: float) -> float:
+    return float(10**exponent)
+
+
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One sample or more, one token or more, samples that lack a modality or all of them, constants, and scales."""
-    size, scale = draw(st.integers(1, 4)), draw(st.sampled_from([1e-4, 1.0, 1e4]))
+    size, scale = draw(st.integers(1, 4)), draw(st.sampled_from([1e-4, 1.0, 1e4]) | st.floats(-4, 4).map(_power_of_ten))
     inputs, mask = {}, {}
     for name, width in WIDTHS.items():
         length = draw(st.integers(1, 7))
@@ -42,6 +46,9 @@ def check_finite(model: CLCRForPrediction, inputs: dict[str, Tensor], mask: dict
     output.loss.backward()
     unsound = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     assert not unsound
+    torch.optim.AdamW(model.parameters(), lr=1e-2, eps=1e-4).step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert model.eval()(inputs, mask).logits.isfinite().all()
 
 
 @settings(max_examples=40)
@@ -70,6 +77,8 @@ def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: in
     inputs[modality][sample, 2, 0] = value
     others = [index for index in range(3) if index != sample]
     torch.testing.assert_close(model(inputs).logits[others], expected[others])
+    training = network(dropout=0.0).train()
+    assert training(inputs, labels=torch.ones(3)).logits[others].isfinite().all()
 
 
 def test_under_debug_a_value_that_is_not_finite_is_named() -> None:

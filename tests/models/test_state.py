@@ -81,7 +81,25 @@ def test_a_compiled_models_state_loads_into_a_plain_one() -> None:
     assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
 
 
-def test_an_exported_model_gives_the_same_for_any_batch_size() -> None:
+def test_a_state_that_is_loaded_reaches_a_compiled_model() -> None:
+    model, other = network(), trained()
+    compiled: Any = torch.compile(model, backend="eager")
+    compiled(inputs())
+    assert {name.removeprefix("_orig_mod.") for name in compiled.state_dict()} == set(model.state_dict())
+    compiled.load_state_dict({f"_orig_mod.{name}": weight for name, weight in other.state_dict().items()})
+    torch.testing.assert_close(compiled(inputs()).logits, other(inputs()).logits)
+
+
+def test_a_model_saved_in_half_loads_in_float32(tmp_path: Path) -> None:
+    half = trained().to(torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    loaded = CLCRForPrediction.from_pretrained(tmp_path, dtype=torch.float32)
+    expected = half.float().state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in loaded.state_dict().items())
+
+
+def test_an_exported_model_gives_the_same_for_any_batch_size_and_from_a_file(tmp_path: Path) -> None:
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -98,3 +116,7 @@ def test_an_exported_model_gives_the_same_for_any_batch_size() -> None:
     )
     more = [torch.cat([values, values]) for values in given.values()]
     torch.testing.assert_close(exported.module()(*more), module(*more))
+    torch.export.save(exported, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2")
+    torch.testing.assert_close(loaded.module()(*more), module(*more))
+    assert all(torch.equal(loaded.state_dict[name], weight) for name, weight in module.state_dict().items())
