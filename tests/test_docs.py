@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_hostile import CASES
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)\"")
@@ -38,6 +40,15 @@ def test_every_python_block_of_the_readme_runs() -> None:
     for code in blocks:
         with warnings.catch_warnings():
             exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_every_test_that_robustness_names_exists_and_its_counts_are_the_tests() -> None:
+    text = (ROOT / "docs/robustness.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 40
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), f"{file}::{name}"
+    assert f"| {sum(CASES.values()):,}; [" in text
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
