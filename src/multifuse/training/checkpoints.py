@@ -19,8 +19,8 @@ _LEAST_FREE = 1 << 20
 class WholeCheckpoints(Trainer):
     """Writes a checkpoint under a hidden name, and moves it into place when all of it lies on the disk.
 
-    Of those in place the best epoch's and the last stay, to the end of the run and after: a run that is killed while
-    it is evaluated has nothing to train anew. ``save_total_limit`` must be ``None``.
+    With ``save_total_limit=2`` the best epoch's and the last stay, to the end of the run and after: a run that is
+    killed while it is evaluated has nothing to train anew. (With 1, Trainer deletes the last one at the end.)
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,10 +90,10 @@ class _AsItWas(TrainerCallback):
 
 
 def _discard_others(args: TrainingArguments, state: TrainerState) -> None:
-    """Deletes all checkpoints but the last and the best."""
-    if args.should_save:
-        for other in Path(args.output_dir).glob("checkpoint-*"):
-            if str(other) not in (str(_checkpoint(args, state.global_step)), state.best_model_checkpoint):
+    """Deletes the checkpoints before the last, but for the best, where their number is limited."""
+    if args.should_save and args.save_total_limit is not None:
+        for step, other in resumption.checkpoints(Path(args.output_dir)):
+            if step < state.global_step and str(other) != state.best_model_checkpoint:
                 discard(other)
 
 

@@ -271,6 +271,7 @@ def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArg
         save_strategy="epoch",
         logging_strategy="epoch" if job.log_steps is None else "steps",
         logging_steps=job.log_steps or 500,
+        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=job.choice.metric,
         greater_is_better=job.choice.greater_is_better,

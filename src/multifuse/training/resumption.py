@@ -20,13 +20,17 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be gone on from; the message is one line that names it and says what is wrong."""
 
 
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints in a folder by their step, the first first."""
+    found = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*")]
+    return sorted((int(step[1]), path) for step, path in found if step)
+
+
 def newest_checkpoint(output: Path) -> Path | None:
     """The newest whole checkpoint; one without its state, which no run leaves, was copied or damaged by hand."""
-    found = [(_CHECKPOINT.fullmatch(folder.name), folder) for folder in (output / CHECKPOINTS).glob("checkpoint-*")]
-    whole_ones = [
-        (int(step[1]), folder) for step, folder in found if step and _content(folder / "trainer_state.json") is not None
-    ]
-    return max(whole_ones)[1] if whole_ones else None
+    found = checkpoints(output / CHECKPOINTS)
+    whole_ones = [path for _, path in found if _content(path / "trainer_state.json") is not None]
+    return whole_ones[-1] if whole_ones else None
 
 
 def seal(checkpoint: Path) -> None:
