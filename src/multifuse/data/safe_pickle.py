@@ -199,7 +199,10 @@ class _Bounded:
         return self._file.read(count)
 
     def readline(self) -> bytes:
-        return self._file.readline()
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
 
     def readinto(self, buffer: bytearray) -> int:
         count: int = self._file.readinto(buffer)  # type: ignore[attr-defined]
