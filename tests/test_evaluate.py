@@ -18,7 +18,8 @@ from multifuse.models.fusion_baselines import LateFusionForPrediction
 from multifuse.training.corruption import FeatureNoise
 from multifuse.training.missing import at_random, on_subsets
 from multifuse.training.robustness import Levels, deviations, evaluated
-from multifuse.training.sentiment import sentiment_measures
+from multifuse.training.scores import SENTIMENT, mean_measures
+from multifuse.training.sentiment import SentimentMeasures, sentiment_measures
 from tests.files import mmsa_splits, write
 
 WIDTHS = {"text": 7, "audio": 5, "vision": 4}
@@ -48,7 +49,7 @@ def batches(data: Path) -> torch.utils.data.DataLoader:  # type: ignore[type-arg
 
 def test_every_subset_is_scored_as_the_model_scores_it_without_the_others(data: Path) -> None:
     network, given = model(), batches(data)
-    subsets = list(on_subsets(network, given))
+    subsets = list(on_subsets(network, given, SENTIMENT))
     assert [own.modalities for own in subsets][:2] == [("text", "audio", "vision"), ("text", "audio")]
     assert len(subsets) == 7
     with torch.no_grad():
@@ -62,11 +63,16 @@ def test_every_subset_is_scored_as_the_model_scores_it_without_the_others(data: 
 
 def test_absence_at_rate_0_is_the_whole_model_and_repeats_with_its_seed(data: Path) -> None:
     network, given = model(), batches(data)
-    first, again = (list(at_random(network, given, (0.0, 0.6), draws=3, seed=5)) for _ in range(2))
+    first, again = (list(at_random(network, given, SENTIMENT, (0.0, 0.6), draws=3, seed=5)) for _ in range(2))
     assert first == again
-    assert first[0].mae == next(iter(on_subsets(network, given))).measures.mae
-    assert first[0].mae_deviation == 0
-    assert first[1].mae_deviation > 0
+    assert first[0].means.mae == next(iter(on_subsets(network, given, SENTIMENT))).measures.mae
+    assert first[0].deviation == 0
+    assert first[1].deviation > 0
+
+
+def test_means_are_taken_measure_by_measure_and_what_is_undefined_stays_so() -> None:
+    one, other = (SentimentMeasures(mae, 1, 2, 3, 4, 5, 6, float("nan")) for mae in (0.25, 0.75))
+    assert mean_measures([one, other]).as_dict() == SentimentMeasures(0.5, 1, 2, 3, 4, 5, 6, float("nan")).as_dict()
 
 
 def test_level_0_is_the_whole_model_and_the_others_repeat_with_their_seed(data: Path) -> None:
@@ -75,7 +81,7 @@ def test_level_0_is_the_whole_model_and_the_others_repeat_with_their_seed(data: 
     levels = Levels(noise=(1.0,), drop=(0.5,), shift=(2,))
     first, again = (evaluated(network, given, spread, levels, draws=2, seed=5) for _ in range(2))
     assert first == again
-    clean = next(iter(on_subsets(network, given))).measures.mae
+    clean = next(iter(on_subsets(network, given, SENTIMENT))).measures.mae
     for kind, level in (("noise", 1.0), ("drop", 0.5), ("shift", 2)):
         zero, worse = first.of(kind)
         assert (zero.level, worse.level) == (0, level)

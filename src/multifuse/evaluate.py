@@ -5,13 +5,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from matplotlib.figure import Figure
     from rich.table import Table
+    from torch import Tensor
+    from torch.utils.data import DataLoader
 
     from multifuse.training.robustness import Levels
 
@@ -40,7 +42,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--noise", action="store_true", help="with noise on the features, tokens dropped, one modality late"
     )
     parser.add_argument("--model", type=Path, required=True, help="a run's output folder, or a saved model's")
-    parser.add_argument("--data", type=Path, help="MMSA feature file; default: the run's embedded one")
+    parser.add_argument("--data", type=Path, help="MMSA feature file, or prepared clips; default: the run's own")
     parser.add_argument("--text-encoder", help="Hugging Face name or folder whose tokenizer the model's text needs")
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test")
     parser.add_argument("--output", type=Path, required=True, help="folder for {missing,noise}.json and .png")
@@ -57,14 +59,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def run(given: argparse.Namespace) -> None:
     """Scores, prints the tables, and writes {missing,noise}.json and .png."""
     from rich.console import Console
-    from torch.utils.data import DataLoader
-    from transformers import AutoTokenizer
 
-    from multifuse.data.mmsa import read_mmsa, standardised
-    from multifuse.data.utterances import datasets
     from multifuse.files import check_writable, whole
     from multifuse.training import missing, progress, robustness
-    from multifuse.training.sentiment_job import naming_text_encoder
+    from multifuse.training.scores import CLASSES, SENTIMENT
 
     name = "missing" if given.missing else "noise"
     levels = _levels(given)
@@ -76,6 +74,48 @@ def run(given: argparse.Namespace) -> None:
             raise EvaluationError(f"--output {given.output} already holds {file}; choose another folder")
     progress.quieten_loading()
     model = _model(given.model)
+    of_clips = model.config.problem_type == "single_label_classification"
+    if of_clips and given.noise:
+        raise EvaluationError(f"--noise is for models of feature files, --model {given.model} reads clips")
+    source = _clips(model, given) if of_clips else _utterances(model, given)
+    found: Evaluation
+    if of_clips:
+        found = missing.evaluated(model, source.batches, CLASSES, given.draws, given.seed)
+    elif given.missing:
+        found = missing.evaluated(model, source.batches, SENTIMENT, given.draws, given.seed)
+    else:
+        try:
+            found = robustness.evaluated(model, source.batches, source.spread, levels, given.draws, given.seed)
+        except ValueError as error:  # a sequence that a shift has made too long for the model
+            raise EvaluationError(f"--shifts {max(levels.shift)}: {error}") from None
+    given.output.mkdir(parents=True, exist_ok=True)
+    with whole(given.output / f"{name}.png") as partial:
+        found.figure().savefig(partial, format="png", dpi=120)
+    report = {"data": source.name, "split": given.split, "draws": given.draws, "seed": given.seed, **found.report()}
+    with whole(given.output / f"{name}.json") as partial:
+        partial.write_text(json.dumps(report, indent=2) + "\n")
+    console = Console()
+    for table in found.tables():
+        console.print(table)
+
+
+class _Source(NamedTuple):
+    """What a model is scored on: the name of its file or folder, batches, and every feature's deviation."""
+
+    name: str
+    batches: "DataLoader[Any]"
+    spread: "Mapping[str, Tensor]"
+
+
+def _utterances(model: Any, given: argparse.Namespace) -> _Source:
+    from torch.utils.data import DataLoader
+    from transformers import AutoTokenizer
+
+    from multifuse.data.mmsa import read_mmsa, standardised
+    from multifuse.data.utterances import datasets
+    from multifuse.training.robustness import deviations
+    from multifuse.training.sentiment_job import naming_text_encoder
+
     path = given.data or given.model / "planted.pkl"
     data = standardised(read_mmsa(path))
     modalities = tuple(model.config.modalities)
@@ -92,24 +132,29 @@ def run(given: argparse.Namespace) -> None:
             raise EvaluationError(f"--data {path}: {modality} must be {width} wide, is {data.widths.get(modality)}")
     splits, collator = datasets(data, modalities, tokenizer)
     batches: DataLoader[Any] = DataLoader(splits[given.split], batch_size=64, collate_fn=collator)
-    found: Evaluation
-    if given.missing:
-        found = missing.evaluated(model, batches, given.draws, given.seed)
-    else:
-        spread = robustness.deviations(data.train)
-        try:
-            found = robustness.evaluated(model, batches, spread, levels, given.draws, given.seed)
-        except ValueError as error:  # a sequence that a shift has made too long for the model
-            raise EvaluationError(f"--shifts {max(levels.shift)}: {error}") from None
-    given.output.mkdir(parents=True, exist_ok=True)
-    with whole(given.output / f"{name}.png") as partial:
-        found.figure().savefig(partial, format="png", dpi=120)
-    report = {"data": path.name, "split": given.split, "draws": given.draws, "seed": given.seed, **found.report()}
-    with whole(given.output / f"{name}.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n")
-    console = Console()
-    for table in found.tables():
-        console.print(table)
+    return _Source(path.name, batches, deviations(data.train))
+
+
+def _clips(model: Any, given: argparse.Namespace) -> _Source:
+    from torch.utils.data import DataLoader
+
+    from multifuse.data import shards
+    from multifuse.data.clip_dataset import ClipCollator, ClipDataset
+    from multifuse.data.preparation import prepared_record
+    from multifuse.models import CLCRForSegmentPrediction
+
+    path = given.data or given.model / "prepared"
+    if given.data is None and not path.exists():
+        raise EvaluationError("--data is needed, a prepared set: the run holds none of its own")
+    prepared_record(path)
+    by_second = isinstance(model, CLCRForSegmentPrediction)
+    rows = shards.read_split(path, given.split)
+    try:
+        clips = ClipDataset(rows, tuple(model.config.modalities), "segments" if by_second else "label")
+    except ValueError as error:
+        raise EvaluationError(f"--data {path}: {error}") from None
+    batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=ClipCollator())
+    return _Source(path.name, batches, {})
 
 
 def _levels(given: argparse.Namespace) -> "Levels":
@@ -126,7 +171,7 @@ def _levels(given: argparse.Namespace) -> "Levels":
 
 
 def _model(folder: Path) -> Any:
-    from multifuse.models import CLCRConfig
+    from multifuse.models import CLCRConfig, CLCRForSegmentPrediction
     from multifuse.training.sentiment_job import MODELS
 
     own = folder / "model" if (folder / "model").is_dir() else folder
@@ -134,7 +179,7 @@ def _model(folder: Path) -> Any:
         raise EvaluationError(f"--model {folder} holds no saved model: no config.json")
     try:
         names = CLCRConfig.from_pretrained(own).architectures or ["CLCRForPrediction"]
-        known = {model.__name__: model for model in MODELS.values()}
+        known: dict[str, Any] = {own.__name__: own for own in (*MODELS.values(), CLCRForSegmentPrediction)}
         if names[0] not in known:
             raise ValueError(f"it is a {names[0]}, not one of {list(known)}")
         return known[names[0]].from_pretrained(own).eval()
@@ -144,12 +189,13 @@ def _model(folder: Path) -> Any:
 
 def main() -> int:
     given = arguments()
+    from multifuse.data.clips import PreparationError
     from multifuse.data.mmsa import MMSAFileError
     from multifuse.training.sentiment_job import JobError
 
     try:
         run(given)
-    except (EvaluationError, JobError, MMSAFileError, OSError) as error:
+    except (EvaluationError, JobError, MMSAFileError, PreparationError, OSError) as error:
         print(f"multifuse.evaluate: error: {error}", file=sys.stderr)
         return 2
     return 0

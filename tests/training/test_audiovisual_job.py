@@ -60,6 +60,23 @@ def metrics(output: Path) -> dict[str, Any]:
     return content
 
 
+def evaluate(what: str, run: Path, *more: Any) -> "subprocess.CompletedProcess[str]":
+    output = run.with_name(f"{run.name} {what}")
+    given = [f"--{what}", "--model", run, "--output", output, "--draws", 1, *more]
+    command = [sys.executable, "-m", "multifuse.evaluate", *map(str, given)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
+    """What `multifuse.evaluate --missing` writes of a run's test split."""
+    done = evaluate("missing", run, *more)
+    assert done.returncode == 0, done.stderr
+    output = run.with_name(f"{run.name} missing")
+    assert (output / "missing.png").read_bytes().startswith(b"\x89PNG")
+    content: dict[str, Any] = json.loads((output / "missing.json").read_text())
+    return content
+
+
 def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     source: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +96,17 @@ def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     model = CLCRForPrediction.from_pretrained(tmp_path / "two/model")
     assert list(model.config.modalities) == ["audio", "vision"]
     assert model.config.id2label == {0: "0", 1: "1"}
+    for what, message in (
+        ("missing", "--data is needed, a prepared set"),
+        ("noise", "--noise is for models of feature"),
+    ):
+        refused = evaluate(what, tmp_path / "two")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert message in refused.stderr
+    missing = scored_with_modalities_missing(tmp_path / "two", "--data", prepared)
+    assert [own["modalities"] for own in missing["subsets"]] == [["audio", "vision"], ["audio"], ["vision"]]
+    for clean in (missing["subsets"][0], missing["absences"][0]):
+        assert {name: clean[name] for name in content["test"]} == pytest.approx(content["test"])
 
 
 def test_one_modality_alone_and_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:
@@ -173,6 +201,8 @@ def test_seconds_are_localised(tmp_path: Path, command: Command) -> None:
     content = metrics(tmp_path / "run")
     assert (content["target"], content["classes"]) == ("segments", 3)
     assert json.loads((tmp_path / "run/model/config.json").read_text())["num_segments"] == 10
+    missing = scored_with_modalities_missing(tmp_path / "run")
+    assert {name: missing["subsets"][0][name] for name in content["test"]} == pytest.approx(content["test"])
 
 
 def test_the_digits_go_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from multifuse.data.mmsa import MMSASplit
 from multifuse.training.corruption import Corruption, FeatureNoise, Inputs, Masks, TimeShift, TokenDrop
-from multifuse.training.scores import MeanScores, averaged, measured
+from multifuse.training.scores import SENTIMENT, MeanScores, averaged, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def evaluated(
         for level in getattr(levels, kind):
             names = late if kind == "shift" else ("",) * (draws if level else 1)
             tries = [_Seeded(_corruption(kind, level, name, spread), seed + k) for k, name in enumerate(names)]
-            found = [measured(model, batches, own.restarted()) for own in tries]
+            found = [measured(model, batches, own.restarted(), SENTIMENT) for own in tries]
             if found:
                 scores.append(Corrupted(kind=kind, level=level, **averaged(found)))  # type: ignore[arg-type]
     return Robustness(tuple(scores), late)
