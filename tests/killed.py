@@ -36,6 +36,7 @@ def run(command: Sequence[str], printed: str, folder: str, step: int = 0, millis
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         status = end.code
+    sys.stdout.flush()  # what it has printed comes before the number
     print(f"\n{counted()}", file=sys.stderr, flush=True)
     sys.exit(status)  # type: ignore[arg-type]
 
