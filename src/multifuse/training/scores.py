@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from statistics import mean, pstdev
+from statistics import pstdev
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -59,12 +59,8 @@ class MeanScores:
 
 def averaged(scores: Sequence[SentimentMeasures]) -> dict[str, float]:
     """The fields of `MeanScores`."""
-    return {
-        "mae": mean(score.mae for score in scores),
-        "mae_deviation": pstdev(score.mae for score in scores),
-        "corr": math.fsum(score.corr for score in scores) / len(scores),
-        "acc2_non0": math.fsum(score.acc2_non0 for score in scores) / len(scores),
-    }
+    means, deviation = mean_measures(scores), pstdev(score.mae for score in scores)
+    return {"mae": means.mae, "mae_deviation": deviation, "corr": means.corr, "acc2_non0": means.acc2_non0}
 
 
 @torch.no_grad()
