@@ -23,7 +23,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch numpy setuptools wheel
 	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
-	.venv/bin/python -m multifuse.info
+	.venv/bin/multifuse info
 	@touch $@
 
 clean:

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from benchmarks.intervals import mean_and_interval
-from multifuse.data.benchmarks import BENCHMARKS
-from multifuse.data.preparation import Preparation, prepare
-from multifuse.files import whole
-from multifuse.training.audiovisual_job import AudioVisualJob, PreparedClips
-from multifuse.training.job import run
-from multifuse.training.recipes import AV_DIGITS
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.files import whole
+from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
+from multifuse.recipes.jobs.job import run
+from multifuse.recipes.jobs.recipe import AV_DIGITS
 
 MODALITIES = {"both": ("audio", "vision"), "audio": ("audio",), "image": ("vision",)}
 MEASURES = ("accuracy", "macro_f1", "weighted_f1")
@@ -73,7 +73,7 @@ def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[
     with tempfile.TemporaryDirectory() as folder:
         job = HoldOutJob(
             output=Path(folder) / "run",
-            benchmark=BENCHMARKS["av_digits"],
+            data_set=AUDIOVISUAL_SETS["av_digits"],
             data=prepared,
             modalities=MODALITIES[name],
             audio_backbone="resnet-small",
@@ -152,10 +152,10 @@ def main() -> None:
     if not given.summary:
         if given.data is None:
             parser.error("--data is needed, or --summary")
-        benchmark = BENCHMARKS["av_digits"]
+        data_set = AUDIOVISUAL_SETS["av_digits"]
         with tempfile.TemporaryDirectory() as folder:
             prepared = given.prepared or Path(folder) / "prepared"
-            prepare(Preparation(benchmark, given.data, given.data, prepared, benchmark.options))
+            prepare(Preparation(data_set, given.data, given.data, prepared, data_set.options))
             for seed in given.seeds:
                 for name in given.inputs:
                     measure(prepared, name, seed, given.output, tuple(given.hold_out))

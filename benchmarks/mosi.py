@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.intervals import mean_and_interval
-from multifuse.data.mmsa import read_mmsa
-from multifuse.files import whole
-from multifuse.training.sentiment_job import SentimentJob, run
+from multifuse.recipes.data.features.mmsa import read_mmsa
+from multifuse.recipes.files import whole
+from multifuse.recipes.jobs.sentiment import SentimentJob, run
 
 MODELS: tuple[Literal["text", "clcr"], ...] = ("text", "clcr")
 MEASURES = ("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0")

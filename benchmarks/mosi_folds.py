@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_and_interval
-from multifuse.data import safe_pickle
-from multifuse.data.mmsa import FEATURES
-from multifuse.files import whole
-from multifuse.training.recipes import Recipe
-from multifuse.training.sentiment_job import SentimentJob, default_recipe, run
+from multifuse.recipes.data.features import safe_pickle
+from multifuse.recipes.data.features.mmsa import FEATURES
+from multifuse.recipes.files import whole
+from multifuse.recipes.jobs.recipe import Recipe
+from multifuse.recipes.jobs.sentiment import SentimentJob, default_recipe, run
 
 FOLDS = 5
 

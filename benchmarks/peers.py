@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from multifuse.models.fusion_baselines import LateFusion
+from multifuse.recipes.baselines.fusion import LateFusion
 
 DIM, HEADS = 128, 4
 

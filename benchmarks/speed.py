@@ -33,7 +33,7 @@ from benchmarks import (
 from benchmarks.length_speed import Length
 from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
-from multifuse.files import whole
+from multifuse.recipes.files import whole
 
 RESULTS = Path(__file__).parent / "results"
 TOLERATED = 1.2

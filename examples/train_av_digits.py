@@ -5,7 +5,7 @@ From the folder as distributed (--data: audio/*.wav, image/*.png, labels.csv) to
 
 import sys
 
-from multifuse.training.audiovisual_command import main
+from multifuse.recipes.commands.main import main
 
 if __name__ == "__main__":
-    sys.exit(main("av_digits", __doc__))
+    sys.exit(main(["train", "av_digits", *sys.argv[1:]]))

@@ -5,7 +5,7 @@ Without --data it runs on a small embedded synthetic data set, to show the job f
 
 import sys
 
-from multifuse.training.sentiment_command import main
+from multifuse.recipes.commands.main import main
 
 if __name__ == "__main__":
-    sys.exit(main("mosi", __doc__))
+    sys.exit(main(["train", "mosi", *sys.argv[1:]]))

@@ -33,15 +33,15 @@ from rich.console import Console
 from rich.table import Table
 
 from multifuse import CLCRConfig, CLCRForPrediction
-from multifuse.data.benchmarks import BENCHMARKS
-from multifuse.data.clip_rows import ClipTask, clip_row
-from multifuse.data.clips import Clip, PreparationError, SplitListError
-from multifuse.data.media_index import ClipFiles
-from multifuse.data.mmsa import MMSAFileError, read_mmsa, standardised
-from multifuse.data.planted_media import planted_options
-from multifuse.data.preparation import RECORD, prepared_record
 from multifuse.models.saved import SavedModelError
-from multifuse.training import progress, resumption
+from multifuse.recipes.data.features.mmsa import MMSAFileError, read_mmsa, standardised
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.clip_rows import ClipTask, clip_row
+from multifuse.recipes.data.media.media_index import ClipFiles
+from multifuse.recipes.data.media.planted_media import planted_options
+from multifuse.recipes.data.media.preparation import RECORD, prepared_record
+from multifuse.recipes.data.split_lists.clips import Clip, PreparationError, SplitListError
+from multifuse.recipes.jobs import progress, resumption
 from tests import media_files
 from tests.files import mmsa_splits, write
 
@@ -268,7 +268,7 @@ class SplitLists(Kind):
         return self.folder
 
     def read(self) -> None:
-        for clip in BENCHMARKS[self.benchmark].clips(self.folder).clips:
+        for clip in AUDIOVISUAL_SETS[self.benchmark].clips(self.folder).clips:
             assert Path(clip.id).name == clip.id, clip.id
             assert len(clip.id) <= 200, clip.id
             assert clip.id not in (".", ".."), clip.id

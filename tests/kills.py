@@ -32,7 +32,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from multifuse.training import resumption
+from multifuse.recipes.jobs import resumption
 from tests import killed, media_files
 from tests.files import bert, mmsa_splits, write
 
@@ -52,7 +52,13 @@ class KillTestError(AssertionError):
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        *("multifuse.training.sentiment_job", "multifuse.data.prepare", "accelerate", "datasets.arrow_writer"),
+        *(
+            "multifuse.recipes.jobs.sentiment",
+            "multifuse.recipes.commands.prepare",
+            "multifuse.recipes.commands.main",
+            "accelerate",
+            "datasets.arrow_writer",
+        ),
         *("matplotlib.figure", "matplotlib.backends.backend_agg", "tests.killed"),
     ]
 )
@@ -326,12 +332,21 @@ def _training_phase(output: Path, last: str) -> str:
 
 
 def preparation(folder: Path, workers: int) -> Task:
-    """`python -m multifuse.data.prepare ks` of fourteen clips in six shards."""
+    """`multifuse prepare ks` of fourteen clips in six shards."""
     source = folder / "media"
     if not source.exists():
         media_files.kinetics_sounds(source, clips=14, train=11)
     output = folder / f"preparation-{workers}"
-    command = ["-m", "multifuse.data.prepare", "ks", "--media", str(source / "media"), "--output", str(output)]
+    command = [
+        "-m",
+        "multifuse",
+        "prepare",
+        "ks",
+        "--media",
+        str(source / "media"),
+        "--output",
+        str(output),
+    ]
     command += ["--splits", str(source / "splits"), "--frames", "2", "--frame-size", "16", "--shard-size", "3"]
     command += ["--workers", str(workers)]
     name = f"preparation, {workers} worker{'s' if workers > 1 else ''}"

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from multifuse.data.planted_media import SOUND_RATE, write_sound, write_video
+from multifuse.recipes.data.media.planted_media import SOUND_RATE, write_sound, write_video
 
 
 def brightening(count: int, side: int = 32) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_hostile import CASES
+from tests.recipes.test_hostile import CASES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

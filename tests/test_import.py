@@ -1,7 +1,12 @@
 """`import multifuse` stays light, and what it names is there."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import multifuse
 
@@ -25,11 +30,48 @@ def test_every_public_name_resolves() -> None:
     assert not hasattr(multifuse, "no_such_name")
 
 
-def test_dependencies_point_one_way() -> None:
-    """ops <- layers <- losses <- models <- data and training; importing a room loads no room above it."""
-    rooms = ["ops", "layers", "losses", "models", "training"]
-    for index, room in enumerate(rooms[:-1]):
-        above = [f"multifuse.{name}" for name in [*rooms[index + 1 :], "data"]]
-        code = f"import sys, multifuse.{room}; print([name for name in {above} if name in sys.modules])"
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("_internal", "ops", "layers", "losses", "models", "recipes")
+"""Each part of the package may import itself and what comes before it."""
+# The public names and the report for bugs belong to the library; `python -m multifuse` is the application's door.
+PLACES = {"version": "_internal", "__init__": "models", "info": "models", "__main__": "recipes"}
+SOURCES = sorted((ROOT / "src/multifuse").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of multifuse that a file imports, anywhere in it, as ``part`` or ``part.module``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("multifuse.") for name in found if name.startswith("multifuse.")}
+
+
+def rank(part: str) -> int:
+    return LAYERS.index(PLACES.get(part, part))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src/multifuse")))
+def test_a_file_imports_nothing_of_a_part_above_its_own(path: Path) -> None:
+    own = rank(path.relative_to(ROOT / "src/multifuse").parts[0].removesuffix(".py"))
+    known = (*LAYERS, *PLACES)
+    above = [name for name in imported(path) if (part := name.split(".")[0]) in known and rank(part) > own]
+    assert not above
+
+
+def test_nothing_of_the_package_imports_examples_benchmarks_or_tests() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert not re.search(r"^\s*(from|import) (examples|benchmarks|tests)\b", text, re.MULTILINE), path
+
+
+def test_loading_a_part_of_the_library_loads_no_part_above_it() -> None:
+    """Also by way of the lazy names of the package, which no reading of imports can see."""
+    for index, part in enumerate(LAYERS[:-1]):
+        above = [f"multifuse.{name}" for name in LAYERS[index + 1 :]]
+        code = f"import sys, multifuse.{part}; print([name for name in {above} if name in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "[]", room
+        assert done.stdout.strip() == "[]", part

@@ -1,7 +1,9 @@
-"""``python -m multifuse.info``: versions, build and paths, for bug reports."""
+"""``multifuse info``: versions, build and paths, for bug reports."""
 
+import argparse
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,5 +39,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-if __name__ == "__main__":
+def main(given: Sequence[str] | None = None) -> int:
+    """Prints the report."""
+    argparse.ArgumentParser(prog="multifuse info", description=__doc__).parse_args(given)
     print("\n".join(lines()))
+    return 0

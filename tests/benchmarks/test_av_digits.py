@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from benchmarks.av_digits import MEASURES, summary, without_speakers
-from multifuse.training.audiovisual_job import PreparedClips
+from multifuse.recipes.jobs.audiovisual import PreparedClips
 
 LABELS = [0, 1, 2, 3]
 

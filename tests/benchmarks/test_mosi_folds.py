@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.mosi_folds import FOLDS, folds, summary, variant, write_fold
-from multifuse.training.recipes import FEATURES
-from multifuse.training.sentiment_job import SentimentJob
+from multifuse.recipes.jobs.recipe import FEATURES
+from multifuse.recipes.jobs.sentiment import SentimentJob
 
 
 def content() -> dict[str, dict[str, Any]]:

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from multifuse import CLCRForPrediction
-from multifuse.data.planted import planted_splits, write_planted
-from multifuse.training.sentiment import sentiment_measures
+from multifuse.recipes.data.features.planted import planted_splits, write_planted
+from multifuse.recipes.measures.sentiment import sentiment_measures
 from tests.files import bert, mmsa_splits, write
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/train_mosi.py"

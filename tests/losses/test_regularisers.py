@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from multifuse import InterCAD, InterLevelLoss, IntraLevelLoss, WhiteningXCorrLoss
+from multifuse._internal.masks import masked_mean
 from multifuse.layers import InterCADOutput, IntraCEDOutput
 from multifuse.losses.whitening import debiased
-from multifuse.masks import masked_mean
 from tests.batches import Sizes, Tokens, batch, exchange, padded, sizes
 
 SIZES = Sizes(40, 12, 4, 3, 2, {"text": 5, "vision": 7, "audio": 1})

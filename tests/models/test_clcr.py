@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel, Trainer, 
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel
 from multifuse.layers.stiefel import bases_of_levels
-from multifuse.models.text_baseline import TextBaselineForPrediction
+from multifuse.recipes.baselines.text import TextBaselineForPrediction
 
 BERT: dict[str, Any] = {
     "model_type": "bert",

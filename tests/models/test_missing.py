@@ -23,7 +23,7 @@ from multifuse import (
     StiefelProjector,
     TemporalConvLevels,
 )
-from multifuse.models.fusion_baselines import CrossAttentionForPrediction, LateFusionForPrediction
+from multifuse.recipes.baselines.fusion import CrossAttentionForPrediction, LateFusionForPrediction
 
 NAMES = ("text", "audio", "keys")
 DIM, BATCH = 8, 3

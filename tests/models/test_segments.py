@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
-from multifuse.masks import segment_means
+from multifuse._internal.masks import segment_means
 
 
 def config(segments: int, **options: Any) -> CLCRConfig:

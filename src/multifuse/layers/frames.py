@@ -9,8 +9,8 @@ type, which leaves them orthonormal to its rounding.
 import torch
 from torch import Tensor
 
-from multifuse.cholesky import inverse_factor
-from multifuse.precision import without_autocast
+from multifuse._internal.cholesky import inverse_factor
+from multifuse._internal.precision import without_autocast
 
 
 def orthonormal_columns(matrix: Tensor) -> Tensor:

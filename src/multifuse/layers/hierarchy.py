@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks, masks
+from multifuse._internal import checks, masks
 
 
 class SemanticHierarchyEncoder(nn.Module):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse._internal import checks
+from multifuse._internal.masks import has_tokens, masked_mean, segment_means
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.layers.stiefel import Bases
-from multifuse.masks import has_tokens, masked_mean, segment_means
 
 
 class InterCADOutput(NamedTuple):

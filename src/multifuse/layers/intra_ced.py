@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
-from multifuse.checks import Tokens
+from multifuse._internal import checks
+from multifuse._internal.checks import Tokens
+from multifuse._internal.masks import has_tokens, joined_mask
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
 from multifuse.layers.token_budget import TokenBudget
-from multifuse.masks import has_tokens, joined_mask
 from multifuse.ops.attention import attend_others
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
-from multifuse.masks import has_tokens
+from multifuse._internal import checks
+from multifuse._internal.masks import has_tokens
 
 
 class ModalityDropout(nn.Module):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from multifuse import checks
+from multifuse._internal import checks
+from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.frames import shared_and_private_frames
-from multifuse.precision import at_least_float32, without_autocast
 
 
 class Bases(NamedTuple):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse._internal import checks
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.ops.convolution import convolve_gelu
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse._internal import checks
 
 
 class TextLevels(nn.Module):

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse._internal import checks
+from multifuse._internal.precision import at_least_float32
 from multifuse.ops.budget import activated, allot
-from multifuse.precision import at_least_float32
 
 
 class TokenBudget(nn.Module):

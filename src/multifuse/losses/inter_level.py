@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from multifuse import checks
+from multifuse._internal import checks
+from multifuse._internal.precision import without_autocast
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.streams import Correlations, checked, measure, weighted_mean
 from multifuse.losses.whitening import ridge
-from multifuse.precision import without_autocast
 
 
 class InterLevelTerms(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from multifuse import checks
+from multifuse._internal import checks
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.streams import Correlations, checked, measure, weighted_mean

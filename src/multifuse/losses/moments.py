@@ -13,7 +13,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from multifuse.precision import at_least_float32
+from multifuse._internal.precision import at_least_float32
 
 
 class Streams(NamedTuple):

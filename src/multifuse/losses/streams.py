@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multifuse import checks
+from multifuse._internal import checks
+from multifuse._internal.masks import has_tokens, masked_mean
+from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import Moments, Streams, moments_of
 from multifuse.losses.whitening import debiased, precise, squared_correlation, whitening
-from multifuse.masks import has_tokens, masked_mean
-from multifuse.precision import at_least_float32, without_autocast
 
 
 class Correlations(NamedTuple):

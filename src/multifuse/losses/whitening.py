@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from multifuse.cholesky import inverse_factor
+from multifuse._internal.cholesky import inverse_factor
+from multifuse._internal.precision import without_autocast
 from multifuse.losses.moments import Streams, moments_of
-from multifuse.precision import without_autocast
 
 
 class WhiteningXCorrLoss(nn.Module):

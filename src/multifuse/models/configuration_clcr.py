@@ -6,7 +6,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from multifuse import checks
+from multifuse._internal import checks
 
 ENCODERS = ("temporal_conv", "text", "image", "audio")
 # ResNet-18 as transformers' ResNetConfig has it: two basic blocks in each of four stages.

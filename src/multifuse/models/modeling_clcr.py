@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from multifuse import checks
+from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multifuse.masks import token_count
+from multifuse._internal.masks import token_count
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.projection import project_capped_simplex

@@ -1,0 +1,158 @@
+"""Measures what CLCR, late fusion and cross-attention keep of their measures when what they read is corrupted.
+
+    python -m benchmarks.corruption --output FOLDER                # trains what is not there yet, on the planted set
+    python -m benchmarks.corruption --data FILE --text-encoder NAME_OR_FOLDER --output FOLDER     # or on real data
+    python -m benchmarks.corruption --output FOLDER --summary       # prints the tables and draws the figure
+
+The three have the same encoders, data, recipe and seeds; the epoch of each is chosen on the validation split. With a
+text encoder, the text's features are its last layer, frozen. A run writes one JSON file.
+"""
+
+import argparse
+import json
+import math
+import os
+import pickle
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import AutoModel, AutoTokenizer
+
+from multifuse.recipes.corruption.corrupted import KINDS, CorruptionScores, LevelScores, curves, deviations, evaluated
+from multifuse.recipes.data.features.mmsa import SPLITS, MMSASplit, read_mmsa, standardised
+from multifuse.recipes.data.features.planted import write_planted
+from multifuse.recipes.data.features.text import token_ids
+from multifuse.recipes.data.features.utterances import Collator, datasets
+from multifuse.recipes.files import whole
+from multifuse.recipes.jobs.sentiment import MODELS, SentimentJob, run
+
+Fusion = Literal["clcr", "late-fusion", "cross-attention"]
+FUSIONS: tuple[Fusion, ...] = ("clcr", "late-fusion", "cross-attention")
+DRAWS = 3
+FIGURE = "corruption.png"
+
+
+def measure(data: Path, fusion: Fusion, seed: int, output: Path) -> None:
+    """One run, unless its result is there."""
+    path = output / f"{fusion}.{seed}.json"
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        job = SentimentJob(output=Path(folder) / "run", data=data, model=fusion, seed=seed)
+        run(job)
+        metrics = json.loads((job.output / "metrics.json").read_text())
+        model = MODELS[fusion].from_pretrained(job.output / "model")
+    content = standardised(read_mmsa(data))
+    splits, collator = datasets(content, tuple(model.config.modalities))
+    batches: DataLoader[Any] = DataLoader(splits["test"], batch_size=64, collate_fn=collator)
+    found = evaluated(model, batches, deviations(content.train), draws=DRAWS)
+    metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    metrics["corruption"] = found.report()
+    output.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(metrics) + "\n")
+
+
+def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
+    """Copies a feature file, with a text encoder's last layer as its text features."""
+    content = read_mmsa(data)
+    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+    splits = {}
+    for name in SPLITS:
+        split: MMSASplit = getattr(content, name)
+        fields: dict[str, Any] = {"id": list(split.ids), "regression_labels": split.labels}
+        for modality, sequence in split.features.items():
+            fields |= {modality: sequence.values, f"{modality}_lengths": sequence.lengths.tolist()}
+        ids = token_ids(split, tokenizer)
+        fields["text"] = np.zeros((len(ids), max(map(len, ids)), model.config.hidden_size), np.float32)
+        fields["text_lengths"] = [len(row) for row in ids]
+        for start in range(0, len(ids), 64):
+            tokens, real = Collator(tokenizer.pad_token_id).padded_ids(ids[start : start + 64])
+            with torch.no_grad():
+                last = model(input_ids=tokens, attention_mask=real.long()).last_hidden_state
+            fields["text"][start : start + 64, : last.shape[1]] = last * real.unsqueeze(-1)
+        splits[name] = fields
+    with whole(path) as partial:
+        partial.write_bytes(pickle.dumps(splits, protocol=4))
+
+
+def summary(output: Path) -> str:
+    """The tables, in Markdown; draws the figure."""
+    found: dict[str, list[CorruptionScores]] = {}
+    lines = ["| model | parameters | seeds | valid MAE | test MAE | Corr | Acc-2 non0 |", "|---" * 7 + "|"]
+    for fusion in FUSIONS:
+        runs = [json.loads(path.read_text()) for path in sorted(output.glob(f"{fusion}.*.json"))]
+        if not runs:
+            continue
+        found[fusion] = [_scores(run["corruption"]) for run in runs]
+        measures = [
+            _cell([run["valid"]["mae"] for run in runs]),
+            _cell([run["test"]["mae"] for run in runs]),
+            _cell([run["test"]["corr"] for run in runs]),
+            _cell([100 * run["test"]["acc2_non0"] for run in runs], 1),
+        ]
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        lines.append(f"| {fusion} | {runs[0]['parameters']:,} | {seeds} | {' | '.join(measures)} |")
+    if not found:
+        return ""
+    for kind, label in KINDS.items():
+        levels = [own.level for own in next(iter(found.values()))[0].of(kind)]
+        if not levels:
+            continue
+        lines += ["", f"Test MAE by {label}:", ""]
+        lines.append(f"| model | {' | '.join(f'{level:g}' for level in levels)} | rise at {levels[-1]:g} |")
+        lines.append("|---" * (len(levels) + 2) + "|")
+        for name, evaluations in found.items():
+            maes = np.array([[own.mae for own in evaluation.of(kind)] for evaluation in evaluations])
+            cells = [_cell(column) for column in maes.T] + [_cell(maes[:, -1] - maes[:, 0])]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    with whole(output / FIGURE) as partial:
+        curves(found).savefig(partial, format="png", dpi=80)
+    return "\n".join(lines)
+
+
+def _scores(report: dict[str, Any]) -> CorruptionScores:
+    """What `CorruptionScores.report` told."""
+    known: list[dict[str, Any]] = [
+        {name: math.nan if value is None else value for name, value in own.items()} for own in report["corrupted"]
+    ]
+    return CorruptionScores(tuple(LevelScores(**own) for own in known), tuple(report["late"]))
+
+
+def _cell(values: Any, digits: int = 3) -> str:
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="MMSA feature file; default: the planted set")
+    parser.add_argument("--text-encoder", help="Hugging Face name or folder; default: the file's stored text features")
+    parser.add_argument("--models", nargs="+", choices=FUSIONS, default=list(FUSIONS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    given = parser.parse_args()
+    if not given.summary:
+        with tempfile.TemporaryDirectory() as folder:
+            data = given.data
+            if data is None:
+                data = Path(folder) / "planted.pkl"
+                write_planted(data)
+            elif given.text_encoder is not None:
+                data = Path(folder) / f"{given.data.stem}.{Path(given.text_encoder).name}.pkl"
+                with_frozen_text(given.data, given.text_encoder, data)
+            for seed in given.seeds:
+                for fusion in given.models:
+                    measure(data, fusion, seed, given.output)
+    print(summary(given.output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The yardsticks that CLCR's fusion is measured against: late fusion and cross-attention, behind the same encoders."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from multifuse._internal.masks import has_tokens, joined_mask, masked_mean
+from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, hierarchy, token_masks
+
+
+class LateFusion(nn.Module):
+    """Concatenates the means of the modalities' tokens, and reads them with an MLP.
+
+    Args:
+        dim: d, the width of the tokens.
+        modalities: names.
+        num_labels: the width of the output.
+        dropout: in the MLP, in training.
+
+    ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> (B, num_labels). A modality that is left
+    out, or masked, counts as zeros.
+    """
+
+    def __init__(self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.head = nn.Sequential(
+            nn.Linear(len(self.modalities) * dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, num_labels)
+        )
+
+    def forward(self, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None] | None = None) -> Tensor:
+        mask = {} if mask is None else mask
+        means = {name: masked_mean(self._mixed(name, tokens, mask), mask.get(name)) for name in tokens}
+        absent = torch.zeros_like(next(iter(means.values())))
+        logits: Tensor = self.head(torch.cat([means.get(name, absent) for name in self.modalities], dim=-1))
+        return logits
+
+    def _mixed(self, name: str, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]) -> Tensor:
+        """A modality's tokens, after what it takes from the others: nothing."""
+        return tokens[name]
+
+
+class CrossAttention(LateFusion):
+    """Late fusion behind a residual `nn.MultiheadAttention` a modality, whose tokens ask all the other modalities'."""
+
+    def __init__(
+        self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0, num_heads: int = 4
+    ) -> None:
+        super().__init__(dim, modalities, num_labels, dropout)
+        # Prefixed keys: a modality may be named like an attribute of nn.ModuleDict.
+        self.attentions = nn.ModuleDict(
+            {f"modality_{name}": nn.MultiheadAttention(dim, num_heads, batch_first=True) for name in self.modalities}
+        )
+
+    def _mixed(self, name: str, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]) -> Tensor:
+        queries, others = tokens[name], [other for other in tokens if other != name]
+        if not others:
+            return queries
+        keys = torch.cat([tokens[other] for other in others], dim=1)
+        attention = self.attentions[f"modality_{name}"]
+        real = joined_mask([(tokens[other], mask.get(other)) for other in others])
+        if real is None:
+            return queries + cast(Tensor, attention(queries, keys, keys, need_weights=False)[0])
+        reaches = has_tokens(keys, real).unsqueeze(-1)
+        hidden = ~real & reaches  # keys that are all hidden would give NaN
+        attended = attention(queries, keys, keys, key_padding_mask=hidden, need_weights=False)[0]
+        return queries + cast(Tensor, attended.masked_fill(~reaches.unsqueeze(-1), 0.0))
+
+
+class _FusionBaselineForPrediction(CLCRPreTrainedModel):
+    """Predicts from the last level of CLCR's own encoders, with the task's loss alone; else as `CLCRForPrediction`."""
+
+    accepts_loss_kwargs = False
+    fusion_class: ClassVar[type[LateFusion]]
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__(config)
+        self.hierarchy = hierarchy(config)
+        names = self.hierarchy.modalities
+        self.fusion = self.fusion_class(config.hidden_size, names, config.num_labels, float(config.dropout))
+        self.post_init()
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        mask: Mapping[str, Tensor | None] | None = None,
+        labels: Tensor | None = None,
+    ) -> CLCRPredictionOutput:
+        levels = self.hierarchy(inputs, token_masks(inputs, mask))
+        masks = self.hierarchy.token_masks(levels, token_masks(inputs, mask))
+        logits = self.fusion(levels[-1], masks)
+        loss = None if labels is None else self.task_loss(logits.float(), labels)
+        return CLCRPredictionOutput(loss=loss, logits=logits)
+
+
+class LateFusionForPrediction(_FusionBaselineForPrediction):
+    """`LateFusion` behind CLCR's encoders."""
+
+    fusion_class = LateFusion
+
+
+class CrossAttentionForPrediction(_FusionBaselineForPrediction):
+    """`CrossAttention` behind CLCR's encoders."""
+
+    fusion_class = CrossAttention

@@ -1,0 +1,39 @@
+"""The yardstick that fusion is measured against: the same text encoder alone, mean-pooled, with a linear head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from multifuse._internal.masks import masked_mean
+from multifuse.layers.text_levels import TextLevels
+from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, token_masks
+from multifuse.models.pretrained import backbone
+
+
+class TextBaselineForPrediction(CLCRPreTrainedModel):
+    """Predicts from the mean of the text encoder's last layer; reads the inputs of `CLCRForPrediction`, text alone."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: CLCRConfig) -> None:
+        super().__init__(config)
+        if not config.modalities or config.modalities.get("text", {}).get("encoder") != "text":
+            raise ValueError(f"config.modalities must have 'text' with a text encoder, got {config.modalities}")
+        self.encoder = TextLevels(backbone(config.modalities["text"]["config"]), config.num_levels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.encoder.output_dim, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        mask: Mapping[str, Tensor | None] | None = None,
+        labels: Tensor | None = None,
+    ) -> CLCRPredictionOutput:
+        real = token_masks({"text": inputs["text"]}, mask)["text"]
+        last = self.encoder.last_layer(inputs["text"], real)
+        logits = self.head(self.dropout(masked_mean(last, real)))
+        loss = None if labels is None else self.task_loss(logits.float(), labels)
+        return CLCRPredictionOutput(loss=loss, logits=logits)

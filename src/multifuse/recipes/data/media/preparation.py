@@ -1,0 +1,317 @@
+"""Preparation: a benchmark's media files become Arrow shards, clip by clip, and go on where they were interrupted."""
+
+import hashlib
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from multifuse.recipes.data.media import shards
+from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
+from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row
+from multifuse.recipes.data.media.media_index import MediaIndex
+from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, PreparationError
+from multifuse.recipes.files import check_writable, whole
+
+RECORD, REPORT = "preparation.json", "report.json"
+_FORMAT = 1
+NOT_LISTED = "is in no split list"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is prepared, from where, to where."""
+
+    data_set: AudioVisualSet
+    media: Path
+    splits: Path
+    output: Path
+    options: PreparationOptions
+    list_options: dict[str, Any] = field(default_factory=dict)
+    flow_folder: Path | None = None
+    workers: int = 1
+    max_bad: float = 0.01
+    """The share of skipped clips, of all listed or found, above which the job fails."""
+    count_unlisted: bool = True
+    """Whether media files that no list names count as skipped."""
+    shard_size: int = 256
+    """Clips a shard."""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a preparation; ``skipped`` and ``unlisted`` are what did not become rows, with the reasons."""
+
+    clips: dict[str, int]
+    skipped: list[dict[str, str]]
+    unlisted: list[str]
+    total: int
+    """The clips listed, and the files found that no list names where they count."""
+    bad: int
+
+    @property
+    def share(self) -> float:
+        """The share of skipped clips."""
+        return self.bad / max(self.total, 1)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    clips: tuple[Clip, ...]
+
+
+def prepare(job: Preparation) -> Report:
+    """Prepares a benchmark, or what is not there yet of it, and writes the report.
+
+    An interrupted job, run again with the same options, gives exactly the files of an uninterrupted one.
+
+    Raises:
+        PreparationError: an argument, an output that was begun with other options, or too many skipped clips.
+        SplitListError: a split list.
+        OutputError: the output cannot be written; the shards that had been written are whole, and are gone on from.
+    """
+    _check(job)
+    listed = job.data_set.clips(job.splits, **job.list_options)
+    index = MediaIndex(job.media, job.data_set.stills)
+    if len(index) == 0:
+        raise PreparationError(f"--media {job.media} holds no media file")
+    record = _record(job, listed)
+    _check_record(job.output, record)
+    planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
+    unlisted = _unlisted(index, listed)
+    missing = [clip for clip in listed.clips if index.find(_stems(clip)).pictures is None]
+    tally = _Tally(job, len(listed.clips), unlisted)
+    if tally.too_many(len(missing)):
+        absent = [_skipped(clip, "has no media file") for clip in missing]
+        raise _too_many(job, tally.report({}, absent))
+    job.output.mkdir(parents=True, exist_ok=True)
+    with whole(job.output / RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+    schema = shards.features(
+        listed.classes, listed.segment_classes, _columns(listed, job.options), job.options.spectrogram.shape[0]
+    )
+    _write_shards(job, index, planned, schema, tally)
+    shards.describe(job.output, SPLITS, schema, _digest(record))
+    skipped = [entry for shard in planned for entry in shards.read_skipped(shard.path)]
+    counts = {split: len(shards.read_split(job.output, split)) for split in SPLITS}
+    report = tally.report(counts, skipped)
+    if tally.too_many(len(skipped)):
+        raise _too_many(job, report)
+    _write_report(job.output, report)
+    return report
+
+
+def prepared_record(folder: Path) -> dict[str, Any]:
+    """What a finished set was prepared by.
+
+    Raises:
+        PreparationError: no prepared set there, or one that is not finished.
+    """
+    try:
+        record = _read_record(folder / RECORD)
+        _read_record(folder / "dataset_dict.json")
+    except PreparationError:
+        raise PreparationError(
+            f"{folder} holds no finished set; multifuse prepare makes one, and resumes one that was interrupted"
+        ) from None
+    return record
+
+
+def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], schema: Any, tally: "_Tally") -> None:
+    """Decodes what no finished shard holds, in the lists' order, and writes each shard as its last clip is there."""
+    finished = [shard for shard in planned if shard.path.exists()]
+    skipped = [entry for shard in finished for entry in shards.read_skipped(shard.path)]
+    pending = [shard for shard in planned if not shard.path.exists()]
+    done = sum(len(shard.clips) for shard in finished)
+    tasks = (
+        ClipTask(clip, index.find(_stems(clip)), job.options, job.flow_folder)
+        for shard in pending
+        for clip in shard.clips
+    )
+    total = done + sum(len(shard.clips) for shard in pending)
+    results = _in_order(clip_row, tasks, job.workers)
+    with tqdm(total=total, initial=done, unit="clip", desc=job.data_set.title, disable=job.quiet) as bar:
+        for shard in pending:
+            own: list[ClipRow] = []
+            for _ in shard.clips:
+                own.append(next(results))
+                bar.update()
+                if own[-1].row is None:
+                    skipped.append(_skipped(own[-1].clip, own[-1].reason))
+                    if tally.too_many(len(skipped)):
+                        results.close()
+                        raise _too_many(job, tally.report({}, skipped))
+            lacking = [_skipped(result.clip, result.reason) for result in own if result.row is None]
+            shards.write_shard(shard.path, [r.row for r in own if r.row is not None], lacking, schema)
+
+
+def _in_order(
+    function: Callable[[ClipTask], ClipRow], tasks: Iterable[ClipTask], workers: int
+) -> Generator[ClipRow, None, None]:
+    """The results in the order of the tasks, few of them in memory at a time, from this process or from workers."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_in_worker)
+    waiting: deque[Future[ClipRow]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise PreparationError("a worker died while it decoded a clip; --workers 1 shows at which") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_worker() -> None:
+    """An interrupt is the main process's to answer; one thread a worker, whose number the user chose."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A main process that is killed tells its workers nothing: they would wait for the next clip for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Counts what is skipped against what is allowed."""
+
+    job: Preparation
+    listed: int
+    unlisted: list[str]
+
+    @property
+    def _counted(self) -> int:
+        return len(self.unlisted) if self.job.count_unlisted else 0
+
+    def too_many(self, skipped: int) -> bool:
+        return skipped + self._counted > self.job.max_bad * (self.listed + self._counted)
+
+    def report(self, clips: dict[str, int], skipped: list[dict[str, str]]) -> Report:
+        return Report(clips, skipped, self.unlisted, self.listed + self._counted, len(skipped) + self._counted)
+
+
+def _too_many(job: Preparation, report: Report) -> PreparationError:
+    job.output.mkdir(parents=True, exist_ok=True)
+    _write_report(job.output, report)
+    example = report.skipped[0] if report.skipped else {"id": report.unlisted[0], "reason": NOT_LISTED}
+    return PreparationError(
+        f"{report.bad} of {report.total} clips ({100 * report.share:.1f} %) are skipped, more than --max-bad "
+        f"{job.max_bad}; the first: {example['id']}: {example['reason']}; all: {job.output / REPORT}"
+    )
+
+
+def _check(job: Preparation) -> None:
+    for name, folder in (("media", job.media), ("splits", job.splits), ("flow-folder", job.flow_folder)):
+        if folder is not None and not folder.is_dir():
+            raise PreparationError(f"--{name} {folder} is not a folder")
+    for name in ("workers", "shard_size"):
+        if getattr(job, name) < 1:
+            raise PreparationError(f"--{name.replace('_', '-')} must be >= 1, got {getattr(job, name)}")
+    if not 0 <= job.max_bad <= 1:
+        raise PreparationError(f"--max-bad must lie in [0, 1], got {job.max_bad}")
+    if (job.options.flow == "folder") != (job.flow_folder is not None):
+        raise PreparationError(f"flow from a folder needs --flow-folder, got {job.flow_folder}")
+    check_writable(job.output)
+
+
+def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
+    """What a job that goes on must have in common with the one that began."""
+    clips = json.dumps([asdict(clip) for clip in listed.clips], sort_keys=True)
+    return {
+        "format": _FORMAT,
+        "benchmark": job.data_set.name,
+        **json.loads(json.dumps(asdict(job.options))),
+        **{f"list_{name}": value for name, value in {**job.data_set.list_options, **job.list_options}.items()},
+        "classes": list(listed.classes),
+        "shard_size": job.shard_size,
+        "clips": hashlib.sha256(clips.encode()).hexdigest(),
+    }
+
+
+def _check_record(output: Path, record: dict[str, Any]) -> None:
+    path = output / RECORD
+    if path.exists():
+        before = _read_record(path)
+        found = [name for name in sorted({*before, *record}) if before.get(name) != record.get(name)]
+        if found:
+            changes = "; ".join(f"{name} {before.get(name)!r}, now {record.get(name)!r}" for name in found)
+            raise PreparationError(f"--output {output} was begun with {changes}")
+    elif output.exists():
+        # A job that never came as far as its record may have left its report, and a kill a hidden file.
+        others = sorted(own.name for own in output.iterdir() if own.name != REPORT and not own.name.startswith("."))
+        if others or ((output / REPORT).exists() and "skipped" not in _read_record(output / REPORT)):
+            raise PreparationError(f"--output {output} holds other files than a preparation's: {[*others, REPORT][0]}")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise PreparationError(f"{path} cannot be read as a preparation's: {error}") from None
+    return content
+
+
+def _shards(job: Preparation, listed: ClipList, split: str) -> list[_Shard]:
+    clips = [clip for clip in listed.clips if clip.split == split]
+    count = max(1, -(-len(clips) // job.shard_size))
+    return [
+        _Shard(
+            shards.shard_path(job.output, split, number, count),
+            tuple(clips[number * job.shard_size : (number + 1) * job.shard_size]),
+        )
+        for number in range(count)
+    ]
+
+
+def _columns(listed: ClipList, options: PreparationOptions) -> tuple[str, ...]:
+    return (*(("segments",) if listed.segment_classes else ()), *options.columns)
+
+
+def _unlisted(index: MediaIndex, listed: ClipList) -> list[str]:
+    known = {stem for clip in listed.clips for stem in _stems(clip)}
+    return sorted(index.stems - known - listed.left_out)
+
+
+def _stems(clip: Clip) -> tuple[str, ...]:
+    return (clip.id, *clip.other_stems)
+
+
+def _skipped(clip: Clip, reason: str) -> dict[str, str]:
+    return {"id": clip.id, "split": clip.split, "reason": reason}
+
+
+def _write_report(output: Path, report: Report) -> None:
+    content = {**asdict(report), "unlisted": [{"id": stem, "reason": NOT_LISTED} for stem in report.unlisted]}
+    with whole(output / REPORT) as partial:
+        partial.write_text(json.dumps({**content, "share": report.share}, indent=2) + "\n")
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

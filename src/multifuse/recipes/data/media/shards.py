@@ -1,0 +1,109 @@
+"""Prepared clips on disk: Arrow files of Hugging Face `datasets`, one a shard, each written whole or not at all.
+
+The folder of a split is one that ``datasets.load_from_disk`` reads too, and the whole output one of a `DatasetDict`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multifuse.recipes.files import whole
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Row = dict[str, Any]
+
+
+def shard_path(output: Path, split: str, index: int, count: int) -> Path:
+    """The Arrow file of a shard; its skipped clips stand beside it."""
+    return output / split / f"data-{index:05d}-of-{count:05d}.arrow"
+
+
+def features(classes: Sequence[str], segment_classes: Sequence[str], columns: Sequence[str], bins: int) -> "Features":
+    """What a row holds: ``id``, ``label``, and of these columns those that are asked for.
+
+    ``segments``, a label for each part of the time; ``frames`` and ``flow``, encoded pictures; ``spectrogram``, (time,
+    frequency); ``waveform``, samples.
+    """
+    from datasets import Array2D, ClassLabel, Features, Image, List, Value
+
+    known = {
+        "segments": lambda: List(ClassLabel(names=list(segment_classes))),
+        "frames": lambda: List(Image(decode=False)),
+        "flow": lambda: List(Image(decode=False)),
+        "spectrogram": lambda: Array2D(shape=(None, bins), dtype="float16"),
+        "waveform": lambda: List(Value("int16")),
+    }
+    return Features(
+        {
+            "id": Value("string"),
+            "label": ClassLabel(names=list(classes)),
+            **{name: known[name]() for name in columns},
+        }
+    )
+
+
+def write_shard(path: Path, rows: Sequence[Row], skipped: Sequence[dict[str, str]], schema: "Features") -> None:
+    """Writes a shard: the clips that it lacks first, then its rows, so that the Arrow file marks a whole shard."""
+    from datasets.arrow_writer import ArrowWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(skipped_path(path)) as partial:
+        partial.write_text(json.dumps(list(skipped), indent=2) + "\n")
+    with whole(path) as partial:
+        writer = ArrowWriter(features=schema, path=str(partial))
+        for row in rows:
+            writer.write(schema.encode_example(row))
+        if not rows:
+            writer.write_batch({name: [] for name in schema})
+        writer.finalize()
+
+
+def skipped_path(path: Path) -> Path:
+    """Where the skipped clips of a shard are listed."""
+    return path.with_suffix(".skipped.json")
+
+
+def read_skipped(path: Path) -> list[dict[str, str]]:
+    """The skipped clips of a finished shard."""
+    content: list[dict[str, str]] = json.loads(skipped_path(path).read_text())
+    return content
+
+
+def describe(output: Path, splits: Sequence[str], schema: "Features", fingerprint: str) -> None:
+    """Writes what ``datasets.load_from_disk`` looks for, when all shards are there."""
+    for split in splits:
+        folder = output / split
+        names = [{"filename": path.name} for path in sorted(folder.glob("data-*.arrow"))]
+        state: dict[str, Any] = {
+            "_data_files": names,
+            "_fingerprint": fingerprint,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        }
+        _write(folder / "dataset_info.json", {"features": schema.to_dict()})
+        _write(folder / "state.json", state)
+    _write(output / "dataset_dict.json", {"splits": list(splits)})
+
+
+def read_split(output: Path, split: str) -> "Dataset":
+    """The prepared clips of a split, memory-mapped.
+
+    Raises:
+        FileNotFoundError: no prepared split there.
+    """
+    from datasets import Dataset, load_from_disk
+
+    found = load_from_disk(str(output / split))
+    assert isinstance(found, Dataset)
+    return found
+
+
+def _write(path: Path, content: Any) -> None:
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")

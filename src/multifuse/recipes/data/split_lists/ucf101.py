@@ -1,0 +1,59 @@
+"""UCF101: the official ``classInd.txt``, ``trainlist0N.txt`` and ``testlist0N.txt``."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from multifuse.recipes.data.split_lists.clips import (
+    Clip,
+    ClipList,
+    SplitListError,
+    held_out,
+    known_label,
+    lines,
+    safe_id,
+    without_overlap,
+)
+
+_GROUP = re.compile(r"v_\w+_(g\d+)_c\d+")
+
+
+def read_ucf101(folder: Path, fold: int = 1) -> ClipList:
+    """Reads one of the three official splits; validation is a tenth of the training clips of every class, by group.
+
+    A group (``g08``) holds the clips cut from one video of a class.
+
+    Raises:
+        SplitListError: a list that is missing or malformed.
+    """
+    if fold not in (1, 2, 3):
+        raise SplitListError(f"fold must be 1, 2 or 3, got {fold}")
+    classes = _classes(folder / "classInd.txt")
+    clips = [
+        _clip(where, line, split, classes)
+        for split in ("train", "test")
+        for where, line in lines(folder / f"{split}list0{fold}.txt")
+    ]
+    clips = list(without_overlap(clips, folder))
+    return ClipList(held_out(clips, lambda clip: clip.group, by_class=True), classes)
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    classes = []
+    for number, (where, line) in enumerate(lines(path), 1):
+        fields = line.split()
+        if len(fields) != 2 or fields[0] != str(number):
+            raise SplitListError(f"{where}: expected '{number} class', got {line!r}")
+        classes.append(fields[1])
+    return tuple(classes)
+
+
+def _clip(where: str, line: str, split: str, classes: tuple[str, ...]) -> Clip:
+    """``Archery/v_Archery_g08_c01.avi 3`` of a training list, without the number of a test list."""
+    name, *number = line.split()
+    folder, _, file = name.rpartition("/")
+    label = known_label(folder, classes, where)
+    own = safe_id(PurePosixPath(file).stem, where)
+    group = _GROUP.fullmatch(own)
+    if group is None or (number and number != [str(label + 1)]) or len(number) > 1:
+        raise SplitListError(f"{where}: expected 'class/v_class_g01_c01.avi' and its class's number, got {line!r}")
+    return Clip(own, label, split, f"{folder} {group[1]}")

@@ -1,0 +1,212 @@
+"""The audio-visual job: from a benchmark's media, prepared or not, to a trained model, its measures and a figure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multifuse.models.configuration_clcr import SCRATCH, CLCRConfig
+from multifuse.models.modeling_clcr import CLCRForPrediction, CLCRForSegmentPrediction
+from multifuse.recipes.data.media import shards
+from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
+from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipCollator, ClipDataset, spectrogram_statistics
+from multifuse.recipes.data.media.preparation import RECORD, prepared_record
+from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
+from multifuse.recipes.jobs import progress
+from multifuse.recipes.jobs.job import Job, JobError, Learning, naming_encoder
+from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
+from multifuse.recipes.measures.classification import CHOICE, ClassificationMeasures, classification_measures
+
+SYNTHETIC_NOTE = (
+    "No --data and no --media given: this is the embedded default, a few SYNTHETIC clips, encoded here and decoded as "
+    "real ones are. Its numbers say that the code works, nothing about {title}."
+)
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+_FLOW = {"mean": [0.5, 0.5], "std": [0.25, 0.25]}
+
+
+@dataclass(frozen=True)
+class PreparedClips:
+    """A prepared set: where it lies, what it was prepared by, and its splits."""
+
+    folder: Path
+    record: dict[str, Any]
+    splits: dict[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What its clips hold."""
+        columns = self.splits["train"].column_names
+        held = {
+            "audio": "spectrogram" in columns or "waveform" in columns,
+            "vision": "frames" in columns,
+            "flow": "flow" in columns,
+        }
+        return tuple(name for name in MODALITIES if held[name])
+
+
+@dataclass(frozen=True)
+class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
+    """Training on an audio-visual benchmark."""
+
+    data_set: AudioVisualSet = field(kw_only=True)
+    data: Path | None = None
+    """A folder that ``multifuse prepare`` has written; ``None``: ``prepare`` makes one."""
+    prepare: Callable[[Path, bool], Path] | None = None
+    """Of the output folder: prepares the set, if the flag says that this process writes, and tells where it is."""
+    synthetic: bool = False
+    target: Literal["label", "segments"] = "label"
+    """A class a clip, or one for each of its segments."""
+    modalities: tuple[str, ...] | None = None
+    """Of audio, vision and flow; ``None``: all that the set holds."""
+    audio_backbone: str = "resnet-18"
+    """A Hugging Face name or folder, loaded with its weights, or a network from scratch."""
+    vision_backbone: str = "resnet-18"
+    default_recipe: Recipe = CLIPS
+    grid: dict[str, list[int | None]] | None = None
+    """By modality, the rows and columns that feature maps are averaged to; the whole map by default."""
+
+    choice = CHOICE
+
+    @property
+    def tunes_pretrained(self) -> bool:
+        return self.audio_backbone not in SCRATCH or self.vision_backbone not in SCRATCH
+
+    def check(self) -> None:
+        unknown = [name for name in self.modalities or () if name not in MODALITIES]
+        if unknown or self.modalities == ():
+            raise JobError(f"--modalities must be some of {MODALITIES}, got {list(self.modalities or ())}")
+        if self.data is None and self.prepare is None:
+            raise JobError("--data is needed, or --media and --splits")
+
+    def named_recipe(self, name: str) -> Recipe:
+        return CLIPS_PAPER if name == "paper" else self.default_recipe
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.data_set.name,
+            "data": None if self.data is None else self.data.name,
+            "target": self.target,
+            "modalities": None if self.modalities is None else list(self.modalities),
+            "audio_backbone": Path(self.audio_backbone).name,
+            "vision_backbone": Path(self.vision_backbone).name,
+            "grid": self.grid,
+        }
+
+    def read_given(self) -> PreparedClips | None:
+        return None if self.data is None else self._read(self.data)
+
+    def make(self, writes: bool) -> PreparedClips:
+        assert self.prepare is not None
+        return self._read(self.prepare(self.output, writes))
+
+    def _read(self, folder: Path) -> PreparedClips:
+        record = prepared_record(folder)
+        if record["benchmark"] != self.data_set.name:
+            raise PreparationError(f"{folder / RECORD}: was prepared for {record['benchmark']}")
+        data = PreparedClips(folder, record, {split: shards.read_split(folder, split) for split in SPLITS})
+        empty = [split for split in SPLITS if len(data.splits[split]) == 0]
+        if empty:
+            raise PreparationError(f"{folder}: holds no clips of {empty}")
+        lacking = [name for name in self.modalities or () if name not in data.modalities]
+        if lacking:
+            raise JobError(f"--modalities {' '.join(lacking)}: {folder} holds {list(data.modalities)} alone")
+        if self.target == "segments" and "segments" not in data.splits["train"].column_names:
+            raise JobError(f"{folder}: its clips have no labels of segments")
+        return data
+
+    def announce(self, data: PreparedClips) -> None:
+        note = SYNTHETIC_NOTE.format(title=self.data_set.title) if self.synthetic else None
+        counts = {split: len(data.splits[split]) for split in SPLITS}
+        progress.announce_clips(data.folder, counts, self._names(data), note)
+
+    def _names(self, data: PreparedClips) -> tuple[str, ...]:
+        return data.modalities if self.modalities is None else self.modalities
+
+    def learning(self, recipe: Recipe, data: PreparedClips) -> Learning:
+        names = self._names(data)
+        splits = {
+            split: ClipDataset(
+                data.splits[split], names, self.target, recipe.augmentation if split == "train" else None
+            )
+            for split in SPLITS
+        }
+        shapes = {name: tuple(values.shape) for name, values in splits["train"][0].inputs.items()}
+        modalities = {name: self._modality(name, data, shapes[name], recipe) for name in names}
+        classes = self._classes(data)
+        config = CLCRConfig(
+            modalities=modalities,
+            problem_type="single_label_classification",
+            id2label=dict(enumerate(classes)),
+            label2id={name: index for index, name in enumerate(classes)},
+            **{
+                "num_segments": self._segments(splits["train"]),
+                "level_floor": recipe.level_floor,
+                "modality_floor": recipe.modality_floor,
+                "initial_last_level": recipe.initial_last_level,
+                **self.fields,
+            },
+        )
+        model = (CLCRForPrediction if self.target == "label" else CLCRForSegmentPrediction)(config)
+        for name in names:
+            backbone = self._backbone(name)
+            if backbone not in SCRATCH:
+                with naming_encoder(_flag(name), backbone):
+                    model.clcr.load_backbone(name, backbone)
+        return Learning(model, splits, ClipCollator())
+
+    def _backbone(self, name: str) -> str:
+        return self.audio_backbone if name == "audio" else self.vision_backbone
+
+    def _modality(self, name: str, data: PreparedClips, shape: tuple[int, ...], recipe: Recipe) -> dict[str, Any]:
+        """The modality's entry in the config: its backbone, fitted to the inputs' sizes, and how inputs are scaled."""
+        backbone = self._backbone(name)
+        kind: Literal["image", "audio"] = "audio" if name == "audio" else "image"
+        channels, scaling = {"audio": (1, {}), "vision": (3, _IMAGENET), "flow": (2, _FLOW)}[name]
+        options: dict[str, Any] = {"dropout": recipe.feature_dropout, **scaling}
+        sizes = {"image_size": data.record["frame_size"]} if kind == "image" else {}
+        if kind == "audio" and len(shape) == 3:
+            mean, std = spectrogram_statistics(data.splits["train"])
+            options |= {"mean": [mean], "std": [std]}
+            sizes = {"num_mel_bins": shape[1], "max_length": shape[2]}
+        if self.grid and name in self.grid:
+            options["grid"] = self.grid[name]
+        with naming_encoder(_flag(name), backbone):
+            entry = CLCRConfig.backbone_modality(kind, channels, backbone, **options)
+        entry["config"] |= {key: value for key, value in sizes.items() if key in entry["config"]}
+        return entry
+
+    def _classes(self, data: PreparedClips) -> list[str]:
+        features = data.splits["train"].features
+        own = features["label"] if self.target == "label" else features["segments"].feature
+        return list(own.names)
+
+    def _segments(self, train: ClipDataset) -> int:
+        label = train[0].label
+        return len(label) if isinstance(label, list) else 1
+
+    def predictions(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        return np.asarray(logits.argmax(-1), np.int64)
+
+    def measure(self, predictions: NDArray[Any], labels: NDArray[Any]) -> ClassificationMeasures:
+        return classification_measures(predictions, labels)
+
+    def description(self, data: PreparedClips) -> dict[str, Any]:
+        return {
+            "benchmark": self.data_set.name,
+            "synthetic": self.synthetic,
+            "data": "embedded default" if self.synthetic else data.folder.name,
+            "samples": {split: len(data.splits[split]) for split in SPLITS},
+            "target": self.target,
+            "classes": len(self._classes(data)),
+            "preparation": data.record,
+            "audio_backbone": Path(self.audio_backbone).name,
+            "vision_backbone": Path(self.vision_backbone).name,
+        }
+
+
+def _flag(name: str) -> str:
+    return "audio-backbone" if name == "audio" else "vision-backbone"

@@ -1,0 +1,366 @@
+"""The job that every benchmark shares: data, a model, training, the measures, and the files that they end in."""
+
+import json
+import os
+import platform
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+
+import multifuse
+from multifuse.ops import backend
+from multifuse.recipes.files import check_writable, whole
+from multifuse.recipes.jobs import figure, progress, resumption
+from multifuse.recipes.jobs.recipe import Recipe
+from multifuse.recipes.measures.measures import Choice, Measures
+from multifuse.recipes.trainer.checkpoints import native_writes
+from multifuse.recipes.trainer.trainer import RecipeTrainer
+
+Data = TypeVar("Data")
+Measured = TypeVar("Measured", bound=Measures)
+
+
+class JobError(ValueError):
+    """A job that cannot start; the message is one line that names the argument and the offending value."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is trained, on what: a model, its splits by name, and the collator of their batches."""
+
+    model: PreTrainedModel
+    splits: Mapping[str, Dataset[Any]]
+    collator: Any
+
+
+@dataclass(frozen=True)
+class JobResult(Generic[Measured]):
+    """What a job ends with; ``predictions`` are the test split's."""
+
+    valid: Measured
+    test: Measured
+    best_epoch: float
+    seconds: float
+    predictions: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Job(ABC, Generic[Data, Measured]):
+    """How a model is trained, and where the results go. ``None`` leaves a number to the recipe.
+
+    A benchmark's job adds what is read, and answers the questions below.
+    """
+
+    output: Path
+    recipe: Literal["default", "paper"] | Recipe = "default"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    dropout: float | None = None
+    """Of the fusion model and of the encoders of stored features and of media."""
+    seed: int = 1111
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    bf16: bool | None = None
+    resume: bool = False
+    loader_workers: int = 0
+    """Processes that read ahead."""
+    log_steps: int | None = None
+    """The steps over which a training loss is averaged and kept; ``None``: an epoch's."""
+    config: dict[str, Any] | None = None
+    """Fields of `CLCRConfig` that differ from the reference configuration."""
+
+    choice: ClassVar[Choice]
+    """The measures, and the one that the epoch is chosen by."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of `CLCRConfig` that the job sets, whatever the recipe says."""
+        return {**({} if self.dropout is None else {"dropout": self.dropout}), **(self.config or {})}
+
+    @property
+    @abstractmethod
+    def tunes_pretrained(self) -> bool:
+        """Whether a pretrained encoder is part of the model: bfloat16 is the default then."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Checks the benchmark's own arguments.
+
+        Raises:
+            JobError: one that does not fit.
+        """
+
+    @abstractmethod
+    def named_recipe(self, name: str) -> Recipe:
+        """The recipe ``"default"`` or ``"paper"`` of this benchmark."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that it goes on with."""
+
+    @abstractmethod
+    def read_given(self) -> Data | None:
+        """The data that were asked for, read and checked; ``None``: they are still to be made, in ``output``."""
+
+    @abstractmethod
+    def make(self, writes: bool) -> Data:
+        """Makes the data in ``output`` and reads them; one process ``writes``, before the others come."""
+
+    @abstractmethod
+    def announce(self, data: Data) -> None:
+        """Prints what was read."""
+
+    @abstractmethod
+    def learning(self, recipe: Recipe, data: Data) -> Learning:
+        """The model and the splits."""
+
+    @abstractmethod
+    def predictions(self, logits: NDArray[np.float32]) -> NDArray[Any]:
+        """What the model's logits say."""
+
+    @abstractmethod
+    def measure(self, predictions: NDArray[Any], labels: NDArray[Any]) -> Measured:
+        """The measures of a split."""
+
+    @abstractmethod
+    def description(self, data: Data) -> dict[str, Any]:
+        """What metrics.json says of the data."""
+
+
+def run(job: Job[Data, Measured]) -> JobResult[Measured]:
+    """Runs a job; on the ranks of a distributed run, all of them together.
+
+    Raises:
+        JobError: an argument, or an output folder that holds another run's results.
+        CheckpointError: the checkpoint that is to be gone on from is not as it was written.
+        OutputError: the output cannot be written; what had been written is whole, and `resume` goes on from it.
+        ValueError: data that cannot be used, as the job's ``read_given`` and ``make`` say.
+    """
+    _check(job)
+    start = time.perf_counter()
+    progress.quieten_loading()
+    use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
+    chosen = _recipe(job)
+    record = {**job.record(), "seed": job.seed, "config": job.fields, **asdict(chosen)}
+    if job.resume:
+        _check_resumed(job.output, record)
+    data = job.read_given()
+    arguments = _arguments(job, chosen, use_cpu)
+    main = arguments.process_index == 0
+    if data is None:
+        with arguments.main_process_first():
+            data = job.make(writes=main)
+    if main:
+        job.announce(data)
+    set_seed(job.seed)
+    learning = job.learning(chosen, data)
+    arguments.dataloader_drop_last = _lone_sample(learning, chosen.batch_size, arguments.world_size)
+    trainer = RecipeTrainer(
+        model=learning.model,
+        args=arguments,
+        recipe=chosen,
+        train_dataset=learning.splits["train"],
+        eval_dataset=learning.splits["valid"],
+        data_collator=learning.collator,
+        compute_metrics=_Metrics(job, tuple(learning.model.config.modalities)),
+    )
+    progress.quieten(trainer, job.choice)
+    if main:
+        resumption.record(job.output, record)
+        resumption.clear_remains(job.output)
+    checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    valid, test = (trainer.predict(learning.splits[name], metric_key_prefix=name) for name in ("valid", "test"))
+    predicted = {name: job.predictions(_logits(own.predictions)) for name, own in (("valid", valid), ("test", test))}
+    result = JobResult(
+        job.measure(predicted["valid"], valid.label_ids),
+        job.measure(predicted["test"], test.label_ids),
+        _best_epoch(trainer, job.choice),
+        time.perf_counter() - start,
+        predicted["test"],
+    )
+    if trainer.is_world_process_zero():
+        _write(job, chosen, data, trainer, result)
+    return result
+
+
+def _lone_sample(learning: Learning, batch_size: int, ranks: int) -> bool:
+    """Whether an epoch would end with one sample on a rank, of which batch normalisation may have no statistics."""
+    normalises = any(isinstance(module, nn.BatchNorm2d) for module in learning.model.modules())
+    return normalises and 0 < len(learning.splits["train"]) % batch_size < 2 * ranks  # type: ignore[arg-type]
+
+
+def _check(job: Job[Any, Any]) -> None:
+    for name in ("epochs", "batch_size", "log_steps"):
+        value = getattr(job, name)
+        if value is not None and value < 1:
+            raise JobError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
+    if job.lr is not None and not 0 < job.lr < float("inf"):
+        raise JobError(f"--lr must be finite and > 0, got {job.lr}")
+    if job.dropout is not None and not 0 <= job.dropout < 1:
+        raise JobError(f"--dropout must lie in [0, 1), got {job.dropout}")
+    if not 0 <= job.seed < 2**32:
+        raise JobError(f"--seed must lie in [0, 2**32), got {job.seed}")
+    if job.loader_workers < 0:
+        raise JobError(f"--loader-workers must be >= 0, got {job.loader_workers}")
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise JobError("--device cuda: this torch sees no CUDA device")
+    job.check()
+    check_writable(job.output)
+    if (job.output / "metrics.json").exists():
+        raise JobError(f"--output {job.output} already holds a finished run's metrics.json; choose another folder")
+    if not job.resume and (job.output / resumption.CHECKPOINTS).exists():
+        raise JobError(
+            f"--output {job.output} already holds a run's checkpoints; use --resume, or choose another folder"
+        )
+    held = [name for name in ("model", "training.png") if (job.output / name).exists()]
+    if held and not (job.resume and resumption.has_record(job.output)):
+        raise JobError(
+            f"--output {job.output} already holds {' and '.join(held)} of another run; choose another folder"
+        )
+
+
+def _check_resumed(output: Path, record: dict[str, Any]) -> None:
+    newest = resumption.newest_checkpoint(output)
+    if newest is not None and not resumption.has_record(output):
+        raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was begun, cannot be read")
+    if found := resumption.differences(output, record):
+        raise JobError(f"--resume: the run in {output} was begun with {'; '.join(found)}")
+    if newest is not None:
+        resumption.check_seal(newest)
+
+
+def _recipe(job: Job[Any, Any]) -> Recipe:
+    chosen = job.recipe if isinstance(job.recipe, Recipe) else job.named_recipe(job.recipe)
+    given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr, "feature_dropout": job.dropout}
+    return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+@contextmanager
+def naming_encoder(flag: str, name: str) -> Iterator[None]:
+    """What cannot be loaded of a pretrained encoder ends in one line that names it."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError, RuntimeError) as error:
+        raise JobError(f"--{flag} {name}: {' '.join(str(error).split())}") from None
+
+
+def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArguments:
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if chosen.batch_size % ranks:
+        raise JobError(f"--batch-size must be a multiple of the {ranks} processes, got {chosen.batch_size}")
+    return TrainingArguments(
+        output_dir=str(job.output / resumption.CHECKPOINTS),
+        num_train_epochs=chosen.epochs,
+        per_device_train_batch_size=chosen.batch_size // ranks,
+        per_device_eval_batch_size=64,
+        learning_rate=chosen.lr,
+        max_grad_norm=chosen.max_grad_norm,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch" if job.log_steps is None else "steps",
+        logging_steps=job.log_steps or 500,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=job.choice.metric,
+        greater_is_better=job.choice.greater_is_better,
+        seed=job.seed,
+        data_seed=job.seed,
+        bf16=_bf16(job, use_cpu),
+        use_cpu=use_cpu,
+        ddp_backend="gloo" if use_cpu and ranks > 1 else None,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=[],
+        dataloader_pin_memory=not use_cpu,
+        dataloader_num_workers=job.loader_workers,
+    )
+
+
+def _bf16(job: Job[Any, Any], use_cpu: bool) -> bool:
+    """By default bfloat16 where a pretrained encoder is tuned and the hardware multiplies in it."""
+    if job.bf16 is not None or not job.tunes_pretrained:
+        return bool(job.bf16)
+    if not use_cpu:
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any("bf16" in name and present for name, present in capabilities.items())
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """What Trainer logs of an evaluation: the measures, and the mean level and modality weights."""
+
+    job: Job[Any, Any]
+    modalities: tuple[str, ...]
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        logits = _logits(prediction.predictions)
+        if not np.isfinite(logits).all():
+            raise JobError("the model's predictions are no longer finite: training has diverged, try a lower --lr")
+        measures = self.job.measure(self.job.predictions(logits), prediction.label_ids)
+        metrics: dict[str, float] = asdict(measures)
+        if isinstance(prediction.predictions, tuple):
+            _, level_weights, modality_weights = prediction.predictions
+            for level, weight in enumerate(_means(level_weights), start=1):
+                metrics[f"level_weight_{level}"] = float(weight)
+            for name, weight in zip(self.modalities, _means(modality_weights), strict=True):
+                metrics[f"modality_weight_{name}"] = float(weight)
+        return metrics
+
+
+def _means(weights: NDArray[Any]) -> NDArray[Any]:
+    """Over samples, and over their segments where those have weights of their own."""
+    means: NDArray[Any] = weights.reshape(-1, weights.shape[-1]).mean(0)
+    return means
+
+
+def _logits(predictions: Any) -> NDArray[np.float32]:
+    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, np.float32)
+
+
+def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
+    name = f"eval_{choice.metric}"
+    logged = [entry for entry in trainer.state.log_history if name in entry]
+    sign = -1 if choice.greater_is_better else 1
+    return float(min(logged, key=lambda entry: sign * entry[name])["epoch"])
+
+
+def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
+    """Writes the model, the figure and, last, metrics.json, each whole or not at all."""
+    with whole(job.output / "model") as folder, native_writes(job.output / "model"):
+        trainer.model.save_pretrained(folder)
+    figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)
+    metrics = {
+        "valid": result.valid.as_dict(),
+        "test": result.test.as_dict(),
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds, 1),
+        **job.description(data),
+        "modalities": list(trainer.model.config.modalities),
+        "recipe": {"name": job.recipe if isinstance(job.recipe, str) else "own", **asdict(chosen)},
+        "config": job.fields,
+        "seed": job.seed,
+        "bf16": trainer.args.bf16,
+        "versions": {
+            "multifuse": multifuse.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "op_backend": backend(trainer.args.device),
+        "threads": torch.get_num_threads(),
+    }
+    with whole(job.output / "metrics.json") as partial:
+        partial.write_text(json.dumps(metrics, indent=2) + "\n")
+    progress.report(job.choice, result.valid, result.test, result.best_epoch, job.output)

@@ -1,0 +1,91 @@
+"""What a job prints: what it read, one line an epoch beside a progress bar, and the table of measures at the end."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
+
+from multifuse.recipes.data.features.mmsa import MMSAData
+from multifuse.recipes.measures.measures import Choice
+
+
+class EpochLines(ProgressCallback):
+    """Trainer's progress bar of the steps alone, with one readable line an epoch in place of its dictionaries."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.choice = choice
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """No second bar while an epoch is evaluated."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or logs is None:
+            return
+        if "loss" in logs:
+            self._train_loss = float(logs["loss"])
+        if f"eval_{self.choice.metric}" in logs:
+            shown = [self.choice.of(name) for name in self.choice.each_epoch]
+            measures = "  ".join(f"{own.label} {own.text(logs[f'eval_{own.name}'], digits=1)}" for own in shown)
+            tqdm.write(
+                f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  "
+                f"train loss {getattr(self, '_train_loss', float('nan')):.3f}  valid {measures}"
+            )
+
+
+def quieten_loading() -> None:
+    """Turns off what transformers prints while it loads and saves models."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def quieten(trainer: Trainer, choice: Choice) -> None:
+    """Replaces Trainer's own printing."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(EpochLines(choice))
+
+
+def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> None:
+    """Says what was read, what was replaced, and whether it is synthetic."""
+    console = Console(soft_wrap=True)
+    if path is None:
+        console.print(f"[bold]{planted_note}[/bold]")
+    counts = ", ".join(f"{name} {len(getattr(data, name).labels)}" for name in ("train", "valid", "test"))
+    widths = ", ".join(
+        f"{name} (T = {sequence.values.shape[1]}, D = {sequence.values.shape[2]})"
+        for name, sequence in data.train.features.items()
+    )
+    console.print(f"Read {path or 'the embedded default'}: {counts}; features: {widths or 'none'}.", highlight=False)
+    for name, count in data.replaced.items():
+        if count:
+            console.print(f"Replaced {count} non-finite values in {name} by 0.", highlight=False)
+
+
+def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, ...], note: str | None) -> None:
+    """Says what was read, and whether it is synthetic."""
+    console = Console(soft_wrap=True)
+    if note is not None:
+        console.print(f"[bold]{note}[/bold]")
+    clips = ", ".join(f"{split} {count}" for split, count in counts.items())
+    console.print(f"Read {folder}: {clips}; modalities: {', '.join(modalities)}.", highlight=False)
+
+
+def report(choice: Choice, valid: Any, test: Any, best_epoch: float, output: Path) -> None:
+    """Prints the table of measures."""
+    console = Console()
+    table = Table(title=f"{choice.title}, epoch {best_epoch:.0f} (chosen on valid by {choice.label})")
+    table.add_column("measure")
+    table.add_column("valid", justify="right")
+    table.add_column("test", justify="right")
+    values = asdict(valid), asdict(test)
+    for shown in choice.shown:
+        table.add_row(shown.label, *(shown.text(split[shown.name]) for split in values))
+    console.print(table)
+    console.print(f"Wrote {output}/metrics.json, model/ and training.png.", highlight=False, soft_wrap=True)

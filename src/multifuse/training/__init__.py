@@ -1,1 +1,0 @@
-"""Training on transformers' Trainer, and the measures that results are reported in."""

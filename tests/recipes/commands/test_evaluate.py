@@ -1,0 +1,212 @@
+"""multifuse evaluate: its tables and figures by the command line, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.recipes.baselines.fusion import LateFusionForPrediction
+from multifuse.recipes.commands.main import main
+from multifuse.recipes.corruption.corrupted import Levels, deviations, evaluated
+from multifuse.recipes.corruption.corruptions import FeatureNoise
+from multifuse.recipes.corruption.missing import at_random, on_subsets
+from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
+from multifuse.recipes.data.features.utterances import datasets
+from multifuse.recipes.measures.scores import SENTIMENT, mean_measures
+from multifuse.recipes.measures.sentiment import SentimentMeasures, sentiment_measures
+from tests.files import mmsa_splits, write
+
+WIDTHS = {"text": 7, "audio": 5, "vision": 4}
+
+
+def model(kind: type[PreTrainedModel] = CLCRForPrediction) -> PreTrainedModel:
+    torch.manual_seed(0)
+    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
+    config = CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, num_heads=2)
+    return kind(config).eval()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write(tmp_path / "mosi.pkl", mmsa_splits(count=12))
+
+
+def saved(folder: Path, kind: type[PreTrainedModel] = CLCRForPrediction) -> Path:
+    model(kind).save_pretrained(folder / "model")
+    return folder
+
+
+def batches(data: Path) -> torch.utils.data.DataLoader:  # type: ignore[type-arg]
+    splits, collator = datasets(standardised(read_mmsa(data)), tuple(WIDTHS))
+    return torch.utils.data.DataLoader(splits["test"], batch_size=5, collate_fn=collator)
+
+
+def test_every_subset_is_scored_as_the_model_scores_it_without_the_others(data: Path) -> None:
+    network, given = model(), batches(data)
+    subsets = list(on_subsets(network, given, SENTIMENT))
+    assert [own.modalities for own in subsets][:2] == [("text", "audio", "vision"), ("text", "audio")]
+    assert len(subsets) == 7
+    with torch.no_grad():
+        alone = torch.cat(
+            [network({"vision": b["inputs"]["vision"]}, {"vision": b["mask"]["vision"]}).logits for b in given]
+        )
+    labels = torch.cat([batch["labels"] for batch in given])
+    (vision,) = (own.measures for own in subsets if own.modalities == ("vision",))
+    assert vision == sentiment_measures(alone[:, 0].numpy(), labels.numpy())
+
+
+def test_absence_at_rate_0_is_the_whole_model_and_repeats_with_its_seed(data: Path) -> None:
+    network, given = model(), batches(data)
+    first, again = (list(at_random(network, given, SENTIMENT, (0.0, 0.6), draws=3, seed=5)) for _ in range(2))
+    assert first == again
+    assert first[0].means.mae == next(iter(on_subsets(network, given, SENTIMENT))).measures.mae
+    assert first[0].deviation == 0
+    assert first[1].deviation > 0
+
+
+def test_means_are_taken_measure_by_measure_and_what_is_undefined_stays_so() -> None:
+    one, other = (SentimentMeasures(mae, 1, 2, 3, 4, 5, 6, float("nan")) for mae in (0.25, 0.75))
+    assert mean_measures([one, other]).as_dict() == SentimentMeasures(0.5, 1, 2, 3, 4, 5, 6, float("nan")).as_dict()
+
+
+def test_level_0_is_the_whole_model_and_the_others_repeat_with_their_seed(data: Path) -> None:
+    network, given = model(), batches(data)
+    spread = deviations(standardised(read_mmsa(data)).train)
+    levels = Levels(noise=(1.0,), drop=(0.5,), shift=(2,))
+    first, again = (evaluated(network, given, spread, levels, draws=2, seed=5) for _ in range(2))
+    assert first == again
+    clean = next(iter(on_subsets(network, given, SENTIMENT))).measures.mae
+    for kind, level in (("noise", 1.0), ("drop", 0.5), ("shift", 2)):
+        zero, worse = first.of(kind)
+        assert (zero.level, worse.level) == (0, level)
+        assert zero.mae == pytest.approx(clean, rel=1e-12)
+        assert worse.mae != zero.mae, kind
+    assert first.late == ("text", "audio", "vision")
+    assert evaluated(network, given, spread, levels, draws=2, seed=6).of("noise")[1] != first.of("noise")[1]
+
+
+def test_noise_is_scored_as_the_model_scores_the_noisy_features(data: Path) -> None:
+    network, given = model(), batches(data)
+    spread = deviations(standardised(read_mmsa(data)).train)
+    found = evaluated(network, given, spread, Levels(noise=(0.7,), drop=(), shift=()), draws=1, seed=3)
+    generator, logits, labels = torch.Generator().manual_seed(3), [], []
+    for batch in given:
+        inputs, mask = FeatureNoise(0.7, spread)(batch["inputs"], batch["mask"], generator)
+        with torch.no_grad():
+            logits.append(network(inputs, mask).logits[:, 0])
+        labels.append(batch["labels"])
+    expected = sentiment_measures(torch.cat(logits).numpy(), torch.cat(labels).numpy())
+    assert found.of("noise")[1].mae == expected.mae
+
+
+def test_deviations_are_those_of_real_tokens_of_the_file(data: Path) -> None:
+    train = read_mmsa(data).train
+    found = deviations(train)
+    audio = train.features["audio"]
+    rows = np.concatenate([values[:length] for values, length in zip(audio.values, audio.lengths, strict=True)])
+    np.testing.assert_allclose(found["audio"].numpy(), rows.std(0), rtol=1e-5)
+
+
+def test_a_modality_of_one_token_is_never_late_and_neither_is_one_alone(data: Path) -> None:
+    network, given = model(), batches(data)
+    short = [
+        {**batch, "inputs": {**batch["inputs"], "audio": batch["inputs"]["audio"][:, :1]},
+         "mask": {**batch["mask"], "audio": batch["mask"]["audio"][:, :1]}} for batch in given
+    ]  # fmt: skip
+    levels = Levels(noise=(), drop=(), shift=(1,))
+    assert evaluated(network, short, {}, levels, draws=1).late == ("text", "vision")  # type: ignore[arg-type]
+    alone = [{"labels": b["labels"], **{k: {"text": b[k]["text"]} for k in ("inputs", "mask")}} for b in given]
+    found = evaluated(network, alone, {}, levels, draws=1)  # type: ignore[arg-type]
+    assert found.late == ()
+    assert found.of("shift") == ()
+
+
+def command(name: str, folder: Path, data: Path, output: Path, *more: str) -> list[str]:
+    return [f"--{name}", "--model", str(folder), "--data", str(data), "--output", str(output), "--draws", "2", *more]
+
+
+def test_missing_by_the_command_line(tmp_path: Path, data: Path) -> None:
+    folder, output = saved(tmp_path / "run"), tmp_path / "missing"
+    given = [sys.executable, "-m", "multifuse", "evaluate", *command("missing", folder, data, output)]
+    done = subprocess.run(given, capture_output=True, text=True, check=True)
+    assert "text + audio" in done.stdout
+    report = json.loads((output / "missing.json").read_text())
+    assert [own["rate"] for own in report["absences"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert len(report["subsets"]) == 7
+    assert (output / "missing.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", [CLCRForPrediction, LateFusionForPrediction])
+def test_noise_by_the_command_line(
+    tmp_path: Path,
+    data: Path,
+    kind: type[PreTrainedModel],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, output = saved(tmp_path / "run", kind), tmp_path / "noise"
+    given = command("noise", folder, data, output, "--noise-levels", "0.5", "--drop-rates", "0.3", "1")
+    assert main(["evaluate", *given]) == 0
+    assert "Rate of dropped tokens" in capsys.readouterr().out
+    report = json.loads((output / "noise.json").read_text())
+    tried = [(own["kind"], own["level"]) for own in report["corrupted"]]
+    assert tried[:5] == [("noise", 0), ("noise", 0.5), ("drop", 0), ("drop", 0.3), ("drop", 1)]
+    assert tried[5:] == [("shift", level) for level in (0, 1, 2, 4, 8, 16)]
+    assert (output / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"--model": "nowhere"}, "--model nowhere holds no saved model: no config.json"),
+        ({"--data": "nowhere.pkl"}, "nowhere.pkl: cannot be opened"),
+        ({"--draws": "0"}, "--draws must be >= 1, got 0"),
+        ({"--noise-levels": "-1"}, "--noise-levels: level must be finite and >= 0, got -1.0"),
+        ({"--drop-rates": "1.1"}, "--drop-rates: rate must lie in [0.0, 1.0], got 1.1"),
+        (
+            {"--shifts": "1020"},
+            "--shifts 1020: inputs have 1028 tokens, the learned positions end at max_positions=1024",
+        ),
+        ({"--shifts": "-3"}, "--shifts: tokens must be an integer >= 0, got -3"),
+        ({"--missing": ""}, "--noise-levels, --drop-rates, --shifts go with --noise, not with --missing"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(
+    tmp_path: Path,
+    data: Path,
+    changed: dict[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, output = saved(tmp_path / "run"), tmp_path / "missing"
+    capsys.readouterr()
+    given = {"--model": str(folder), "--data": str(data), "--output": str(output), **changed}
+    what = ["--missing", "--shifts", "1"] if given.pop("--missing", None) is not None else ["--noise"]
+    assert main(["evaluate", *what, *(f"{name}={value}" for name, value in given.items())]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_features_of_another_width_and_finished_outputs_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = saved(tmp_path / "run"), tmp_path / "missing"
+    splits = mmsa_splits(count=12)
+    for split in splits.values():
+        del split["audio"], split["audio_lengths"]
+    data = write(tmp_path / "without.pkl", splits)
+    command = ["evaluate", "--missing", "--model", str(folder), "--data", str(data), "--output", str(output)]
+    assert main(command) == 2
+    assert "audio must be 5 wide, is None" in capsys.readouterr().err
+    output.mkdir()
+    (output / "missing.json").write_text("{}")
+    assert main(command) == 2
+    assert "already holds missing.json" in capsys.readouterr().err
+    assert (output / "missing.json").read_text() == "{}"

@@ -1,0 +1,64 @@
+"""What a text encoder reads: ids in its own vocabulary, lower-cased raw text, or an error."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multifuse.recipes.data.features.mmsa import MMSAFileError, read_mmsa
+from multifuse.recipes.data.features.text import lowered, token_ids
+from multifuse.recipes.data.features.utterances import Collator, UtteranceDataset
+from tests.files import mmsa_splits, write
+
+
+class Words:
+    """A tokenizer of another vocabulary than bert-base-uncased's."""
+
+    model_max_length = 10**30
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"the": 0, "film": 1}
+
+    def __call__(self, texts: list[str], truncation: bool, max_length: int) -> dict[str, Any]:
+        return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in texts]}
+
+
+def test_another_vocabulary_reads_the_lowered_raw_text(tmp_path: Path) -> None:
+    split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
+    assert token_ids(split, Words(), max_tokens=4) == [[3, 4, 1, 3]] * 6
+    assert lowered("A GOOD FILM") == "a good film"
+    assert lowered("The Film of USA") == "The Film of USA"
+
+
+def test_berts_vocabulary_reads_text_bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multifuse.recipes.data.features.text.has_bert_vocabulary", lambda tokenizer: True)
+    monkeypatch.setattr(Words, "__len__", lambda self: 30522, raising=False)
+    splits = mmsa_splits()
+    ids = token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
+    for row, ours in enumerate(ids):
+        stored = splits["train"]["text_bert"][row]
+        assert ours == stored[0][stored[1] > 0].tolist()
+    splits["train"]["text_bert"][0, 0, 1] = 40_000
+    with pytest.raises(MMSAFileError, match=r"text_bert must hold ids in \[0, 30522\)"):
+        token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
+
+
+def test_without_text_of_any_kind_it_says_so(tmp_path: Path) -> None:
+    splits = mmsa_splits()
+    for split in splits.values():
+        del split["raw_text"]
+    with pytest.raises(MMSAFileError, match="raw_text is missing"):
+        token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
+
+
+def test_batches_are_padded_to_their_longest_with_masks(tmp_path: Path) -> None:
+    split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
+    dataset = UtteranceDataset(split, ("text", "audio"), [[5, 6, 7], [8], [9, 9], [1], [1], [1]])
+    batch = Collator(pad_token_id=3)([dataset[0], dataset[1]])
+    assert batch["inputs"]["text"].tolist() == [[5, 6, 7], [8, 3, 3]]
+    assert batch["mask"]["text"].tolist() == [[True] * 3, [True, False, False]]
+    lengths = split.features["audio"].lengths[:2]
+    assert batch["inputs"]["audio"].shape == (2, lengths.max(), 5)
+    assert batch["mask"]["audio"].sum(1).tolist() == lengths.tolist()
+    assert batch["labels"].tolist() == split.labels[:2].tolist()
+    assert dataset.lengths == [3, 1, 2, 1, 1, 1]

@@ -1,0 +1,58 @@
+"""Optical flow: a motion worked by hand, the stored bytes, and both layouts of folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multifuse.recipes.data.media.decoding import MediaError
+from multifuse.recipes.data.media.flow import dis_flow, displacement_bytes, flow_from_folder
+
+
+def test_displacements_become_the_bytes_of_two_stream_networks() -> None:
+    given = np.array([-30, -20, 0, 10, 20, 30], np.float32)
+    assert displacement_bytes(given).tolist() == [0, 0, 128, 191, 255, 255]
+
+
+def test_a_square_that_moves_right_flows_right() -> None:
+    random = np.random.default_rng(0)
+    pattern = np.repeat(np.repeat(random.integers(0, 255, (16, 16)), 4, 0), 4, 1).astype(np.uint8)
+    before = np.stack([pattern] * 3, -1)
+    after = np.roll(before, 3, axis=1)
+    flow = dis_flow(before, after)
+    assert flow.shape == (64, 64, 2)
+    inner = flow[16:-16, 16:-16]
+    assert np.median(inner[..., 0]) == pytest.approx(displacement_bytes(np.array([3], np.float32))[0], abs=2)
+    assert np.median(inner[..., 1]) == pytest.approx(128, abs=2)
+
+
+@pytest.mark.parametrize(
+    "layout", ["u/{stem}/frame{n:06d}.jpg", "tvl1_flow/u/{stem}/{n}.png", "{stem}/flow_x_{n:05d}.jpg"]
+)
+def test_folders_of_both_layouts_are_read(tmp_path: Path, layout: str) -> None:
+    stem = "v_Archery_g01_c01"
+    for number in range(1, 11):
+        for axis, value in (("u", 10 * number), ("v", 200 - 10 * number)):
+            named = layout.replace("u/", f"{axis}/").replace("flow_x", "flow_x" if axis == "u" else "flow_y")
+            path = tmp_path / named.format(stem=stem, n=number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (20, 10), value).save(path)
+    flows = flow_from_folder(tmp_path, stem, 2, 8)
+    assert [flow.shape for flow in flows] == [(8, 8, 2)] * 2
+    # The middle of both halves: files 3 and 8.
+    for flow, number in zip(flows, (3, 8), strict=True):
+        np.testing.assert_allclose(flow.mean((0, 1)), [10 * number, 200 - 10 * number], atol=2)
+    assert len(flow_from_folder(tmp_path, stem, 99, 8)) == 10
+
+
+def test_folders_that_do_not_pair_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="flow files of 0 frames across and 0 down"):
+        flow_from_folder(tmp_path, "clip", 2, 8)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/flow_x_1.jpg").write_bytes(b"no picture")
+    with pytest.raises(MediaError, match="1 frames across and 0 down"):
+        flow_from_folder(tmp_path, "clip", 2, 8)
+    (tmp_path / "clip/flow_y_1.jpg").write_bytes(b"no picture")
+    with pytest.raises(MediaError, match=r"flow file flow_x_1\.jpg cannot be read"):
+        flow_from_folder(tmp_path, "clip", 2, 8)

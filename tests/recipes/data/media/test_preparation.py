@@ -1,0 +1,219 @@
+"""Preparation: from files to Arrow shards, interrupted and resumed, with every kind of bad clip."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+
+from multifuse.recipes.data.media import preparation, shards
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
+from multifuse.recipes.data.media.planted_media import planted_options, write_planted_media
+from multifuse.recipes.data.media.preparation import REPORT, Preparation, prepare
+from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
+from tests import media_files
+
+OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kinetics-Sounds with two classes and fourteen clips."""
+    return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=14, train=11)
+
+
+@pytest.fixture
+def own_source(source: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(source, tmp_path / "source"))
+
+
+def job(source: Path, output: Path, **changes: Any) -> Preparation:
+    given = Preparation(
+        AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", output, OPTIONS, shard_size=3, quiet=True
+    )
+    return replace(given, **changes)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def report(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / REPORT).read_text())
+    return content
+
+
+def stop_after(clips: int) -> Callable[[ClipTask], ClipRow]:
+    """A decoder that is interrupted, as by Ctrl-C."""
+    done: list[str] = []
+
+    def decoder(task: ClipTask) -> ClipRow:
+        if len(done) == clips:
+            raise KeyboardInterrupt
+        done.append(task.clip.id)
+        return clip_row(task)
+
+    return decoder
+
+
+def test_clips_become_rows_that_the_datasets_library_reads(source: Path, tmp_path: Path) -> None:
+    result = prepare(job(source, tmp_path / "out"))
+    assert result.clips == {"train": 9, "valid": 2, "test": 3}
+    assert (result.skipped, result.unlisted, result.bad) == ([], [], 0)
+    loaded = load_from_disk(str(tmp_path / "out"))
+    assert {name: len(split) for name, split in loaded.items()} == result.clips
+    row = shards.read_split(tmp_path / "out", "test").with_format("numpy")[1]
+    assert row["id"] == "video12_000012_000014"
+    assert row["label"] == 0
+    assert row["spectrogram"].shape == OPTIONS.spectrogram.shape[::-1]
+    assert np.isfinite(row["spectrogram"]).all()
+    assert len(row["frames"]) == 2
+    assert not list((tmp_path / "out").rglob(".*")), "a partial file was left behind"
+
+
+@pytest.mark.parametrize("clips", [0, 1, 4, 10])
+def test_an_interrupted_job_goes_on_to_the_same_files(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: int
+) -> None:
+    prepare(job(source, tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "clip_row", stop_after(clips))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(job(source, tmp_path / "parts"))
+    before = contents(tmp_path / "parts")
+    assert REPORT not in before
+    prepare(job(source, tmp_path / "parts"))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert all(contents(tmp_path / "parts")[name] == content for name, content in before.items())
+
+
+@pytest.mark.parametrize("name", ["cremad", "ks", "ave", "ucf101"])
+def test_a_killed_job_goes_on_to_the_same_files_by_the_command_line(tmp_path: Path, name: str) -> None:
+    planted = write_planted_media(name, tmp_path, divisor=4)
+    command = [sys.executable, "-m", "multifuse", "prepare", name, "--media", str(planted.media)]
+    command += ["--splits", str(planted.splits), "--frame-size", "64", "--shard-size", "3", "--output"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    once = subprocess.run([*command, str(whole)], capture_output=True, text=True, check=True)
+    assert f"Prepared {whole}: train" in once.stdout
+    assert "skipped 0 of" in once.stdout
+    assert "clip/s" in once.stderr
+    before = killed_half_way([*command, str(parts)], parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
+    assert not {REPORT, "dataset_dict.json"} & set(before), "the job ended before it was killed"
+    kept = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
+    subprocess.run([*command, str(parts), "--workers", "2"], capture_output=True, check=True)
+    assert contents(parts) == contents(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was there was made anew"
+
+
+def killed_half_way(command: list[str], output: Path, shards_in_all: int) -> dict[str, bytes]:
+    """Runs a job, kills it as soon as half of its shards are there, and gives what it left."""
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(output.rglob("data-*.arrow"))) < shards_in_all // 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert len(list(output.rglob("data-*.arrow"))) >= shards_in_all // 2, "the job did not come half-way"
+    return contents(output)
+
+
+def test_other_options_or_lists_are_refused_for_what_is_there(own_source: Path, tmp_path: Path) -> None:
+    prepare(job(own_source, tmp_path / "out"))
+    before = contents(tmp_path / "out")
+    with pytest.raises(PreparationError, match="was begun with frame_size 16, now 8"):
+        prepare(job(own_source, tmp_path / "out", options=replace(OPTIONS, frame_size=8)))
+    with pytest.raises(PreparationError, match="was begun with classes"):
+        prepare(job(own_source, tmp_path / "out", list_options={"classes": ["1"]}))
+    with (own_source / "splits/my_test.txt").open("a") as file:
+        file.write("\nnew_1,10,1\n")
+    with pytest.raises(PreparationError, match="was begun with clips"):
+        prepare(job(own_source, tmp_path / "out"))
+    assert contents(tmp_path / "out") == before
+
+
+def test_bad_clips_are_skipped_and_reported_up_to_a_share(own_source: Path, tmp_path: Path) -> None:
+    media = own_source / "media"
+    media_files.truncated(media / "video00_000000_000002.mp4", 0.3)
+    media_files.video(media / "video03_000003_000005.mp4", 10)
+    (media / "video12_000012_000014.mp4").unlink()
+    media_files.video(media / "stranger.mp4", 4)
+    with pytest.raises(PreparationError, match=r"of 15 clips \(.*\) are skipped, more than --max-bad 0\.2"):
+        prepare(job(own_source, tmp_path / "out", max_bad=0.2))
+    assert report(tmp_path / "out")["bad"] > 3
+    result = prepare(job(own_source, tmp_path / "out", max_bad=0.27))
+    reasons = {entry["id"]: entry["reason"] for entry in result.skipped}
+    assert reasons["video12_000012_000014"] == "has no media file"
+    assert reasons["video03_000003_000005"] == "video03_000003_000005.mp4 has no sound"
+    assert "video00_000000_000002.mp4 cannot be decoded" in reasons["video00_000000_000002"]
+    assert result.clips == {"train": 7, "valid": 2, "test": 2}
+    assert report(tmp_path / "out")["unlisted"] == [{"id": "stranger", "reason": "is in no split list"}]
+    assert report(tmp_path / "out")["share"] == pytest.approx(4 / 15)
+    # The finished set too is held against the share that is asked for now.
+    with pytest.raises(PreparationError, match="more than --max-bad 0"):
+        prepare(job(own_source, tmp_path / "out", max_bad=0.0))
+    assert prepare(job(own_source, tmp_path / "out", max_bad=0.25, count_unlisted=False)).bad == 3
+
+
+def test_clips_of_classes_that_are_not_chosen_are_listed_all_the_same(source: Path, tmp_path: Path) -> None:
+    result = prepare(job(source, tmp_path / "out", list_options={"classes": ["1"]}, max_bad=0.0))
+    assert (sum(result.clips.values()), result.unlisted, result.total) == (7, [], 7)
+
+
+def test_missing_media_fail_before_anything_is_decoded(
+    own_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (own_source / "media").glob("video0*"):
+        path.unlink()
+    monkeypatch.setattr(preparation, "clip_row", stop_after(0))
+    with pytest.raises(
+        PreparationError, match=r"10 of 14 clips .* the first: video00_000000_000002: has no media file"
+    ):
+        prepare(job(own_source, tmp_path / "out"))
+    assert len(report(tmp_path / "out")["skipped"]) == 10
+    assert set(contents(tmp_path / "out")) == {REPORT}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"workers": 0}, "--workers must be >= 1, got 0"),
+        ({"max_bad": 1.5}, r"--max-bad must lie in \[0, 1\], got 1.5"),
+        ({"media": Path("nowhere")}, "--media nowhere is not a folder"),
+        ({"options": replace(OPTIONS, flow="folder")}, "needs --flow-folder, got None"),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_is_written(
+    source: Path, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PreparationError, match=message):
+        prepare(job(source, tmp_path / "out", **changed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_waveforms_and_computed_flow_are_stored_on_request(source: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, sound="waveform", flow="dis", image_format="png")
+    prepare(job(source, tmp_path / "out", options=options))
+    row = shards.read_split(tmp_path / "out", "test").with_format("numpy")[0]
+    assert row["waveform"].shape == (options.spectrogram.samples,)
+    assert row["waveform"].std() == pytest.approx(0.5 * 32767 / 2**0.5, rel=0.05)
+    assert len(row["flow"]) == 2
+    assert all(picture["bytes"].startswith(b"\x89PNG") for picture in row["flow"])
+
+
+def test_a_split_without_clips_is_an_empty_one(own_source: Path, tmp_path: Path) -> None:
+    train = own_source / "splits/my_train.txt"
+    train.write_text("video00_000000_000002,2,0\nvideo01_000001_000003,2,1\n")
+    result = prepare(job(own_source, tmp_path / "out", count_unlisted=False))
+    assert result.clips == {"train": 2, "valid": 0, "test": 3}
+    assert [len(shards.read_split(tmp_path / "out", split)) for split in SPLITS] == [2, 0, 3]

@@ -1,0 +1,260 @@
+"""The audio-visual job, by its command line: from media to metrics, resuming, other backbones, what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerCallback, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
+
+from multifuse import CLCRForPrediction
+from multifuse.recipes.commands.main import main
+from multifuse.recipes.data.media import shards
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+from multifuse.recipes.data.media.planted_media import planted_options
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.jobs import progress
+from multifuse.recipes.jobs.audiovisual import AudioVisualJob
+from multifuse.recipes.jobs.job import run
+from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
+from multifuse.recipes.measures.classification import classification_measures
+from tests import media_files
+
+Command = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kinetics-Sounds with two classes and 34 clips."""
+    return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=34, train=28)
+
+
+@pytest.fixture(scope="module")
+def prepared(source: Path) -> Path:
+    options = replace(planted_options("ks"), frames=2, frame_size=32)
+    prepare(
+        Preparation(AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", source / "out", options, quiet=True)
+    )
+    return source / "out"
+
+
+@pytest.fixture
+def command() -> Command:
+    """The command line, in this process."""
+    return lambda benchmark, *arguments: main(["train", benchmark, *map(str, arguments)])
+
+
+def metrics(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    return content
+
+
+def evaluate(what: str, run: Path, *more: Any) -> "subprocess.CompletedProcess[str]":
+    output = run.with_name(f"{run.name} {what}")
+    given = [f"--{what}", "--model", run, "--output", output, "--draws", 1, *more]
+    command = [sys.executable, "-m", "multifuse", "evaluate", *map(str, given)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
+    """What `multifuse evaluate --missing` writes of a run's test split."""
+    done = evaluate("missing", run, *more)
+    assert done.returncode == 0, done.stderr
+    output = run.with_name(f"{run.name} missing")
+    assert (output / "missing.png").read_bytes().startswith(b"\x89PNG")
+    content: dict[str, Any] = json.loads((output / "missing.json").read_text())
+    return content
+
+
+def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
+    source: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--epochs", 1, "--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu")
+    sizes = ("--frame-size", 24, "--frames", 2, "--rate", 8000, "--seconds", 1, "--hop", 160, "--offset", 0.001)
+    prepared = tmp_path / "prepared"
+    given = ("--media", source / "media", "--splits", source / "splits", "--prepared", prepared, *sizes)
+    assert command("ks", *given, *small, "--output", tmp_path / "one") == 0
+    assert "SYNTHETIC" not in capsys.readouterr().out
+    assert command("ks", "--data", prepared, *small, "--output", tmp_path / "two") == 0
+    assert metrics(tmp_path / "one")["test"] == metrics(tmp_path / "two")["test"]
+    content = metrics(tmp_path / "two")
+    assert set(content["test"]) == {"accuracy", "macro_f1", "weighted_f1"}
+    assert content["preparation"]["frame_size"] == 24
+    assert content["preparation"]["spectrogram"]["offset"] == 0.001
+    assert (content["classes"], content["synthetic"], content["samples"]["test"]) == (2, False, 6)
+    model = CLCRForPrediction.from_pretrained(tmp_path / "two/model")
+    assert list(model.config.modalities) == ["audio", "vision"]
+    assert model.config.id2label == {0: "0", 1: "1"}
+    for what, message in (
+        ("missing", "--data is needed, a prepared set"),
+        ("noise", "--noise is for models of feature"),
+    ):
+        refused = evaluate(what, tmp_path / "two")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert message in refused.stderr
+    missing = scored_with_modalities_missing(tmp_path / "two", "--data", prepared)
+    assert [own["modalities"] for own in missing["subsets"]] == [["audio", "vision"], ["audio"], ["vision"]]
+    for clean in (missing["subsets"][0], missing["absences"][0]):
+        assert {name: clean[name] for name in content["test"]} == pytest.approx(content["test"])
+
+
+def test_one_modality_alone_and_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:
+    given = ("--data", prepared, "--epochs", 1, "--recipe", "paper", "--vision-backbone", "resnet-small")
+    assert command("ks", *given, "--modalities", "vision", "--output", tmp_path / "run") == 0
+    content = metrics(tmp_path / "run")
+    assert content["modalities"] == ["vision"]
+    assert (content["recipe"]["optimizer"], content["recipe"]["lr"]) == ("sgd", 1e-3)
+
+
+def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, command: Command) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(tmp_path / "vit")
+    layers = {"conv_dim": (8, 8), "conv_stride": (10, 8), "conv_kernel": (20, 16), "num_feat_extract_layers": 2}
+    pretrained = Wav2Vec2Model(
+        Wav2Vec2Config(**layers, **sizes, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2)
+    )
+    pretrained.save_pretrained(tmp_path / "listener")
+    given = ("--media", source / "media", "--splits", source / "splits", "--frame-size", 32, "--frames", 2)
+    sound = ("--sound", "waveform", "--rate", 8000, "--seconds", 1)
+    names = ("--vision-backbone", tmp_path / "vit", "--audio-backbone", tmp_path / "listener")
+    output = tmp_path / "run"
+    assert command("ks", *given, *sound, *names, "--output", output, "--epochs", 1, "--lr", 1e-9, "--no-bf16") == 0
+    trained = load_file(output / "model/model.safetensors")
+    (name,) = (n for n in trained if "audio" in n and n.endswith("encoder.layers.1.final_layer_norm.weight"))
+    torch.testing.assert_close(trained[name], pretrained.state_dict()["encoder.layers.1.final_layer_norm.weight"])
+
+
+def test_two_processes_end_in_one_model_that_saw_every_sample_once(prepared: Path, tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples/train_ks.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
+    small = ["--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu"]
+    given = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*launcher, example, *given, *small], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Read ") == 1, "more than one process printed"
+    model = CLCRForPrediction.from_pretrained(tmp_path / "run/model").eval()
+    for split in ("valid", "test"):
+        clips = ClipDataset(shards.read_split(prepared, split), ("audio", "vision"))
+        batch = ClipCollator()([clips[index] for index in range(len(clips))])
+        with torch.no_grad():
+            predictions = model(batch["inputs"], batch["mask"]).logits.argmax(-1)
+        expected = classification_measures(predictions.numpy(), batch["labels"].numpy())
+        assert metrics(tmp_path / "run")[split] == expected.as_dict()
+
+
+class Stop(TrainerCallback):
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.epoch >= 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = AudioVisualJob(
+        output=tmp_path / "whole",
+        data_set=AUDIOVISUAL_SETS["ks"],
+        data=prepared,
+        audio_backbone="resnet-small",
+        vision_backbone="resnet-small",
+        recipe=replace(PLANTED_CLIPS, weight_average=0.9),
+        epochs=3,
+        device="cpu",
+    )
+    whole = run(job)
+    parts = replace(job, output=tmp_path / "parts")
+    quieten = progress.quieten
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            progress, "quieten", lambda trainer, choice: (quieten(trainer, choice), trainer.add_callback(Stop()))
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(parts)
+    resumed = run(replace(parts, resume=True))
+    assert (resumed.valid, resumed.test) == (whole.valid, whole.test)
+    trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("parts", "whole"))
+    assert all(torch.equal(trained[name], expected[name]) for name in expected)
+
+
+def test_seconds_are_localised(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "splits").mkdir()
+    for split, ids in (("train", "abcd"), ("val", "e"), ("test", "f")):
+        rows = "".join(f"{'Bark' if own < 'c' else 'Clock'}&{own}&good&1&3\n" for own in ids)
+        (tmp_path / f"splits/{split}Set.txt").write_text(rows)
+        for own in ids:
+            media_files.video(tmp_path / f"media/{own}.mp4", 10, sound=True)
+    given = ("--media", tmp_path / "media", "--splits", tmp_path / "splits", "--frame-size", 16, "--hop", 1000)
+    small = ("--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--epochs", 1)
+    assert command("ave", *given, *small, "--localise", "--output", tmp_path / "run") == 0
+    content = metrics(tmp_path / "run")
+    assert (content["target"], content["classes"]) == ("segments", 3)
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["num_segments"] == 10
+    missing = scored_with_modalities_missing(tmp_path / "run")
+    assert {name: missing["subsets"][0][name] for name in content["test"]} == pytest.approx(content["test"])
+
+
+def test_the_digits_go_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:
+    rows = ["id,label,speaker,split"]
+    for number in range(40):
+        split = "train" if number < 28 else "valid" if number < 34 else "test"
+        rows.append(f"{number % 10}_anna_{number},{number % 10},anna,{split}")
+        media_files.wav(tmp_path / f"data/audio/{number % 10}_anna_{number}.wav", 0.4, pitch=200 + 100 * (number % 10))
+        path = tmp_path / f"data/image/{number % 10}_anna_{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (28, 28), 20 * (number % 10)).save(path)
+    (tmp_path / "data/labels.csv").write_text("\n".join(rows))
+    assert command("av_digits", "--data", tmp_path / "data", "--epochs", 1, "--output", tmp_path / "run") == 0
+    content = metrics(tmp_path / "run")
+    assert content["samples"] == {"train": 28, "valid": 6, "test": 6}
+    assert content["modalities"] == ["audio", "vision"]
+    assert content["recipe"]["augmentation"]["pair_anew"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--media", "."), "--media and --splits go together, got . and None"),
+        (
+            ("--data", "nowhere"),
+            "nowhere holds no finished set; multifuse prepare makes one",
+        ),
+        (("--media", ".", "--splits", "nowhere"), "--splits nowhere is not a folder"),
+        (("--data", "PREPARED", "--modalities", "flow"), "holds ['audio', 'vision'] alone"),
+        (("--data", "PREPARED", "--vision-backbone", "./no-such-folder"), "--vision-backbone ./no-such-folder"),
+        (("--data", "PREPARED", "--loader-workers", "-1"), "--loader-workers must be >= 0, got -1"),
+        (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(
+    prepared: Path,
+    tmp_path: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(prepared) if argument == "PREPARED" else argument for argument in arguments]
+    assert command("ks", *given, "--output", tmp_path / "run") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("multifuse train ks: error: ")
+    assert message in error
+    assert not (tmp_path / "run/metrics.json").exists()
+
+
+def test_a_set_of_another_benchmark_is_refused(
+    prepared: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("cremad", "--data", prepared, "--output", tmp_path / "run") == 2
+    assert "was prepared for ks" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""Checkpoints that are damaged, forged or moved: what is not as written is refused, and no code is run."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multifuse.recipes.jobs import resumption
+from multifuse.recipes.jobs.resumption import CheckpointError
+from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
+from tests.files import contents, mmsa_splits, write
+
+SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+
+
+def job(folder: Path, name: str = "run", **changes: Any) -> SentimentJob:
+    given = SentimentJob(
+        output=folder / name, data=folder / "small.pkl", epochs=3, batch_size=8, device="cpu", config=SMALL
+    )
+    return replace(given, **changes)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as a kill after its last epoch leaves it, and beside it the weights that it would have ended with."""
+    folder = tmp_path_factory.mktemp("pristine")
+    write(folder / "small.pkl", mmsa_splits(count=12))
+    run(job(folder))
+    (folder / "run/model/model.safetensors").rename(folder / "expected")
+    shutil.rmtree(folder / "run/model")
+    for name in ("metrics.json", "training.png"):
+        (folder / "run" / name).unlink()
+    return folder
+
+
+def newest(folder: Path) -> Path:
+    found = resumption.newest_checkpoint(folder / "run")
+    assert found is not None
+    return found
+
+
+def change_state(checkpoint: Path, **fields: Any) -> None:
+    path = checkpoint / "trainer_state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    resumption.seal(checkpoint)
+
+
+def test_a_run_that_was_moved_ends_with_its_own_best_epoch(pristine: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "moved"))
+    change_state(newest(folder), best_model_checkpoint="where/it/was/begun")
+    run(job(folder, resume=True))
+    assert (folder / "run/model/model.safetensors").read_bytes() == (pristine / "expected").read_bytes()
+    assert load_file(newest(folder) / "model.safetensors").keys() == load_file(folder / "expected").keys()
+    assert (newest(folder) / "model.safetensors").read_bytes() != (folder / "expected").read_bytes(), "best is last"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add"])
+def test_a_checkpoint_with_any_file_damaged_is_refused(pristine: Path, tmp_path: Path, damage: str) -> None:
+    names = [path.name for path in newest(pristine).iterdir() if path.name != "trainer_state.json"]
+    assert len(names) >= 5
+    for name in names:
+        folder = Path(shutil.copytree(pristine, tmp_path / name))
+        path = newest(folder) / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        if damage == "flip":
+            path.write_bytes(bytes(content))
+        elif damage == "cut":
+            path.write_bytes(bytes(content[: len(content) // 2]))
+        elif damage == "remove":
+            path.unlink()
+        else:
+            path.with_name(f"pytorch_{name}").write_bytes(b"more")
+        before = contents(folder)
+        with pytest.raises(CheckpointError, match=r"is damaged: .* not as written|cannot be read") as caught:
+            run(job(folder, resume=True))
+        assert str(newest(folder)) in str(caught.value)
+        assert contents(folder) == before
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_hostile_checkpoint_with_a_forged_seal_runs_nothing(pristine: Path, tmp_path: Path, name: str) -> None:
+    folder, marker = Path(shutil.copytree(pristine, tmp_path / "run")), tmp_path / "executed"
+    checkpoint = newest(folder)
+    torch.save({"state": _Hostile(marker)}, checkpoint / name)
+    if name == "rng_state.pth":  # read when an epoch is begun
+        change_state(checkpoint, global_step=4)
+    resumption.seal(checkpoint)
+    if name == "training_args.bin":  # never read
+        run(job(folder, resume=True))
+    else:
+        with pytest.raises(CheckpointError, match="cannot be gone on from: UnpicklingError"):
+            run(job(folder, resume=True))
+    assert not marker.exists()
+
+
+def test_weights_in_a_pickle_are_refused(pristine: Path, tmp_path: Path) -> None:
+    folder, marker = Path(shutil.copytree(pristine, tmp_path / "run")), tmp_path / "executed"
+    checkpoint = newest(folder)
+    weights = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    for content in (weights, {"head": _Hostile(marker)}):
+        torch.save(content, checkpoint / "pytorch_model.bin")
+        resumption.seal(checkpoint)
+        with pytest.raises(CheckpointError, match="holds no safetensors; weights in a pickle are refused"):
+            run(job(folder, resume=True))
+    assert not marker.exists()
+
+
+def test_a_best_checkpoint_that_is_gone_is_missed(pristine: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "run"))
+    (other,) = [path for path in (folder / "run/checkpoints").iterdir() if path != newest(folder)]
+    shutil.rmtree(other)
+    with pytest.raises(CheckpointError, match=f"{other.name}.*cannot be read"):
+        run(job(folder, resume=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", pickle.dumps({})])
+def test_a_damaged_record_is_refused(pristine: Path, tmp_path: Path, content: bytes) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "run"))
+    (folder / "run/job.json").write_bytes(content)
+    with pytest.raises(JobError, match=r"job\.json, which says how the run was begun, cannot be read"):
+        run(job(folder, resume=True))
