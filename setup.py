@@ -1,7 +1,8 @@
-"""Builds the kernels against LibTorch's stable ABI: one binary a device kind, for every torch >= 2.10.
+"""Builds the kernels against LibTorch's stable ABI: one binary per kind of device, for every torch >= 2.10.
 
-The CPU kernels need g++. The CUDA kernels are built where an nvcc is on the PATH, even when torch itself has no CUDA;
-where none is, the CPU part builds alone and says so. MULTIFUSE_SKIP_BUILD=1 installs without kernels, on plain torch.
+The CPU kernels need g++. The CUDA kernels are built where nvcc is on the PATH, even when the installed torch has no
+CUDA; without nvcc only the CPU kernels are built, and the build says so. MULTIFUSE_SKIP_BUILD=1 installs without
+kernels: plain torch runs instead.
 """
 
 import os
@@ -15,7 +16,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
-COMMON = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10
+# torch 2.10; TORCH_STABLE_ONLY rejects headers of torch that are not part of the stable ABI.
+COMMON = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
 CPU_FLAGS = ["-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-trapping-math", "-fno-math-errno", "-Wall"]
 CUDA_ARCHITECTURES = ("80", "90")
 
@@ -41,7 +43,7 @@ class BuildKernels(build_ext):
         command += ["-shared", f"-I{CSRC}", *(f"-I{path}" for path in include_paths()), *map(str, ext.sources)]
         # torch's CUDA symbols are resolved when the library is loaded, so that a CPU-only torch can build it.
         command += [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(output)]
-        subprocess.run(command, check=True)
+        _compile(command)
 
 
 class StableWheel(bdist_wheel):
@@ -49,6 +51,14 @@ class StableWheel(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
+
+
+def _compile(command: list[str]) -> None:
+    advice = "MULTIFUSE_SKIP_BUILD=1 installs multifuse without kernels: plain torch runs instead"
+    if shutil.which(command[0]) is None:
+        sys.exit(f"multifuse: the compiler {command[0]} is not on the PATH: install it, or {advice}")
+    if subprocess.run(command, check=False).returncode:
+        sys.exit(f"multifuse: {command[0]} could not compile the kernels, see its messages above; {advice}")
 
 
 def _cuda_compiler() -> list[str]:
@@ -67,7 +77,7 @@ def _kernels() -> list[Extension]:
     if shutil.which("nvcc"):
         found.append(Extension("multifuse.libmultifuse_cuda", [str(CSRC / "cuda.cu")], depends=headers))
     else:
-        print("multifuse: no nvcc on the PATH, so the CPU kernels are built alone", file=sys.stderr)
+        print("multifuse: nvcc is not on the PATH, so only the CPU kernels are built", file=sys.stderr)
     return found
 
 

@@ -1,11 +1,11 @@
-"""Measures CLCR on real spoken and written digits against the same model given one modality, over several seeds.
+"""Compares CLCR on real spoken and written digits with the same model on a single modality, over several seeds.
 
-    python -m benchmarks.av_digits --data DIR --output FOLDER    # runs what is not there yet, and prints the table
+    python -m benchmarks.av_digits --data DIR --output FOLDER    # does the missing runs and prints the table
     python -m benchmarks.av_digits --output FOLDER --summary      # prints the table
     python -m benchmarks.av_digits --data DIR --output FOLDER --hold-out theo george   # to compare recipes
 
 Every run writes one JSON file with its measures and its test predictions. The epoch is chosen on the validation split.
-With --hold-out, speakers of the training split take the place of the test's, which are not scored.
+With --hold-out, the runs are tested on speakers of the training split; the test split is not used.
 """
 
 import argparse
@@ -35,7 +35,7 @@ MEASURES = ("accuracy", "macro_f1", "weighted_f1")
 
 @dataclass(frozen=True)
 class HoldOutJob(AudioVisualJob):
-    """Trains without some speakers of the training split, and tests on them."""
+    """Leaves some speakers of the training split out of training, and tests on them."""
 
     held_out: tuple[str, ...] = ()
 
@@ -46,26 +46,27 @@ class HoldOutJob(AudioVisualJob):
 
 
 def without_speakers(data: PreparedClips, held_out: Sequence[str]) -> PreparedClips:
-    """Speakers of train leave train and valid, and what they said in train becomes the test split."""
+    """Removes speakers from the train and valid splits, and makes their clips in train the test split."""
 
-    def spoken(split: str, by_them: bool) -> Any:
+    def spoken(split: str, by_held_out: bool) -> Any:
         ids = data.splits[split]["id"]
-        return data.splits[split].select([k for k, own in enumerate(ids) if (_speaker(own) in held_out) == by_them])
+        rows = [row for row, clip_id in enumerate(ids) if (_speaker(clip_id) in held_out) == by_held_out]
+        return data.splits[split].select(rows)
 
     splits = {"train": spoken("train", False), "valid": spoken("valid", False), "test": spoken("train", True)}
-    found = {_speaker(own) for own in splits["test"]["id"]}
-    if found != set(held_out):
-        raise ValueError(f"--hold-out must name speakers of the training split, got {sorted(set(held_out) - found)}")
+    speakers = {_speaker(clip_id) for clip_id in splits["test"]["id"]}
+    if unknown := sorted(set(held_out) - speakers):
+        raise ValueError(f"--hold-out must name speakers of the training split, got {unknown}")
     return replace(data, splits=splits)
 
 
 def _speaker(clip_id: str) -> str:
-    """Of an id like ``7_theo_12``."""
+    """Returns the speaker in an id like ``7_theo_12``."""
     return clip_id.split("_")[1]
 
 
 def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[str, ...] = ()) -> None:
-    """One run, unless its result is there."""
+    """Trains and scores one model, unless its result file exists."""
     label = "-".join([name, *(("without", *held_out) if held_out else ())])
     path = output / f"{label}.{seed}.json"
     if path.exists():
@@ -97,7 +98,7 @@ def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[
 
 
 def summary(output: Path) -> str:
-    """The table, in Markdown, and what fusion gains over the better of the single modalities."""
+    """Returns the table in Markdown, and the gain of fusion over the better of the single modalities."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(output.glob("*.json")):
         entry = json.loads(path.read_text())
@@ -113,13 +114,13 @@ def summary(output: Path) -> str:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Both inputs first; runs without some speakers after the runs with all."""
-    own = [*MODALITIES].index(name.split("-")[0])
-    return own + len(MODALITIES) * ("-" in name), name
+    """Returns the sort key of a row: both inputs first, and runs with held-out speakers last."""
+    position = [*MODALITIES].index(name.split("-")[0])
+    return position + len(MODALITIES) * ("-" in name), name
 
 
 def _row(name: str, runs: list[dict[str, Any]]) -> str:
-    columns = [[run["valid"]["accuracy"] for run in runs]] + [[run["test"][m] for run in runs] for m in MEASURES]
+    columns = [[run["valid"]["accuracy"] for run in runs]] + [[run["test"][name] for run in runs] for name in MEASURES]
     cells = []
     for column in columns:
         values = 100 * np.array(column)
@@ -131,7 +132,7 @@ def _row(name: str, runs: list[dict[str, Any]]) -> str:
 
 def _gain(both: list[dict[str, Any]], single: list[dict[str, Any]], name: str) -> str:
     labels = np.array(both[0]["test_labels"])
-    hits = [np.mean([np.array(r["test_predictions"]) == labels for r in runs], axis=0) for runs in (both, single)]
+    hits = [np.mean([np.array(run["test_predictions"]) == labels for run in runs], axis=0) for runs in (both, single)]
     mean, low, high = mean_and_interval(100 * (hits[0] - hits[1]))
     return (
         f"What fusion gains over {name} alone, the better of the two on test: {mean:+.1f} points "
@@ -141,25 +142,27 @@ def _gain(both: list[dict[str, Any]], single: list[dict[str, Any]], name: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the data set as distributed")
+    parser.add_argument("--data", type=Path, help="the data set's folder as distributed")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--prepared", type=Path, help="where the set is prepared, or was; default: for this call alone")
+    parser.add_argument(
+        "--prepared", type=Path, help="folder of the prepared set, made if it does not exist; default: a temporary one"
+    )
     parser.add_argument("--inputs", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
-    parser.add_argument("--hold-out", nargs="+", default=[], help="speakers of the training split to test on instead")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    given = parser.parse_args()
-    if not given.summary:
-        if given.data is None:
-            parser.error("--data is needed, or --summary")
+    parser.add_argument("--hold-out", nargs="+", default=[], help="speakers of the training split to test on")
+    parser.add_argument("--summary", action="store_true", help="only print the summary")
+    args = parser.parse_args()
+    if not args.summary:
+        if args.data is None:
+            parser.error("--data is required without --summary")
         data_set = AUDIOVISUAL_SETS["av_digits"]
         with tempfile.TemporaryDirectory() as folder:
-            prepared = given.prepared or Path(folder) / "prepared"
-            prepare(Preparation(data_set, given.data, given.data, prepared, data_set.options))
-            for seed in given.seeds:
-                for name in given.inputs:
-                    measure(prepared, name, seed, given.output, tuple(given.hold_out))
-    print(summary(given.output))
+            prepared = args.prepared or Path(folder) / "prepared"
+            prepare(Preparation(data_set, args.data, args.data, prepared, data_set.options))
+            for seed in args.seeds:
+                for name in args.inputs:
+                    measure(prepared, name, seed, args.output, tuple(args.hold_out))
+    print(summary(args.output))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Measures what CLCR, late fusion and cross-attention keep of their measures when what they read is corrupted.
+"""Compares how robust CLCR, late fusion and cross-attention are to corrupted inputs.
 
-    python -m benchmarks.corruption --output FOLDER                # trains what is not there yet, on the planted set
+    python -m benchmarks.corruption --output FOLDER                # does the missing runs on the planted data set
     python -m benchmarks.corruption --data FILE --text-encoder NAME_OR_FOLDER --output FOLDER     # or on real data
     python -m benchmarks.corruption --output FOLDER --summary       # prints the tables and draws the figure
 
-The three have the same encoders, data, recipe and seeds; the epoch of each is chosen on the validation split. With a
-text encoder, the text's features are its last layer, frozen. A run writes one JSON file.
+The three models have the same encoders, data, recipe and seeds; the epoch of each is chosen on the validation split.
+With --text-encoder, the text features are that encoder's frozen last layer. Every run writes one JSON file.
 """
 
 import argparse
@@ -38,7 +38,7 @@ FIGURE = "corruption.png"
 
 
 def measure(data: Path, fusion: Fusion, seed: int, output: Path) -> None:
-    """One run, unless its result is there."""
+    """Trains and scores one model, unless its result file exists."""
     path = output / f"{fusion}.{seed}.json"
     if path.exists():
         return
@@ -50,17 +50,17 @@ def measure(data: Path, fusion: Fusion, seed: int, output: Path) -> None:
     content = standardised(read_mmsa(data))
     splits, collator = datasets(content, tuple(model.config.modalities))
     batches: DataLoader[Any] = DataLoader(splits["test"], batch_size=64, collate_fn=collator)
-    found = evaluated(model, batches, deviations(content.train), draws=DRAWS)
+    scores = evaluated(model, batches, deviations(content.train), draws=DRAWS)
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    metrics["corruption"] = found.report()
+    metrics["corruption"] = scores.report()
     output.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         partial.write_text(json.dumps(metrics) + "\n")
 
 
 def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
-    """Copies a feature file, with a text encoder's last layer as its text features."""
+    """Copies a feature file, with the last layer of a text encoder as its text features."""
     content = read_mmsa(data)
     tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
     splits = {}
@@ -83,14 +83,14 @@ def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
 
 
 def summary(output: Path) -> str:
-    """The tables, in Markdown; draws the figure."""
-    found: dict[str, list[CorruptionScores]] = {}
+    """Returns the tables in Markdown, and draws the figure."""
+    scores: dict[str, list[CorruptionScores]] = {}
     lines = ["| model | parameters | seeds | valid MAE | test MAE | Corr | Acc-2 non0 |", "|---" * 7 + "|"]
     for fusion in FUSIONS:
         runs = [json.loads(path.read_text()) for path in sorted(output.glob(f"{fusion}.*.json"))]
         if not runs:
             continue
-        found[fusion] = [_scores(run["corruption"]) for run in runs]
+        scores[fusion] = [_scores(run["corruption"]) for run in runs]
         measures = [
             _cell([run["valid"]["mae"] for run in runs]),
             _cell([run["test"]["mae"] for run in runs]),
@@ -99,30 +99,30 @@ def summary(output: Path) -> str:
         ]
         seeds = ", ".join(str(run["seed"]) for run in runs)
         lines.append(f"| {fusion} | {runs[0]['parameters']:,} | {seeds} | {' | '.join(measures)} |")
-    if not found:
+    if not scores:
         return ""
     for kind, label in KINDS.items():
-        levels = [own.level for own in next(iter(found.values()))[0].of(kind)]
+        levels = [at_level.level for at_level in next(iter(scores.values()))[0].of(kind)]
         if not levels:
             continue
         lines += ["", f"Test MAE by {label}:", ""]
         lines.append(f"| model | {' | '.join(f'{level:g}' for level in levels)} | rise at {levels[-1]:g} |")
         lines.append("|---" * (len(levels) + 2) + "|")
-        for name, evaluations in found.items():
-            maes = np.array([[own.mae for own in evaluation.of(kind)] for evaluation in evaluations])
+        for name, runs_scores in scores.items():
+            maes = np.array([[at_level.mae for at_level in run_scores.of(kind)] for run_scores in runs_scores])
             cells = [_cell(column) for column in maes.T] + [_cell(maes[:, -1] - maes[:, 0])]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     with whole(output / FIGURE) as partial:
-        curves(found).savefig(partial, format="png", dpi=80)
+        curves(scores).savefig(partial, format="png", dpi=80)
     return "\n".join(lines)
 
 
 def _scores(report: dict[str, Any]) -> CorruptionScores:
-    """What `CorruptionScores.report` told."""
-    known: list[dict[str, Any]] = [
-        {name: math.nan if value is None else value for name, value in own.items()} for own in report["corrupted"]
+    """Returns the scores that `CorruptionScores.report` wrote."""
+    entries: list[dict[str, Any]] = [
+        {name: math.nan if value is None else value for name, value in entry.items()} for entry in report["corrupted"]
     ]
-    return CorruptionScores(tuple(LevelScores(**own) for own in known), tuple(report["late"]))
+    return CorruptionScores(tuple(LevelScores(**entry) for entry in entries), tuple(report["late"]))
 
 
 def _cell(values: Any, digits: int = 3) -> str:
@@ -132,26 +132,26 @@ def _cell(values: Any, digits: int = 3) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="MMSA feature file; default: the planted set")
+    parser.add_argument("--data", type=Path, help="MMSA feature file; default: the planted data set")
     parser.add_argument("--text-encoder", help="Hugging Face name or folder; default: the file's stored text features")
     parser.add_argument("--models", nargs="+", choices=FUSIONS, default=list(FUSIONS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    given = parser.parse_args()
-    if not given.summary:
+    parser.add_argument("--summary", action="store_true", help="only print the tables and draw the figure")
+    args = parser.parse_args()
+    if not args.summary:
         with tempfile.TemporaryDirectory() as folder:
-            data = given.data
+            data = args.data
             if data is None:
                 data = Path(folder) / "planted.pkl"
                 write_planted(data)
-            elif given.text_encoder is not None:
-                data = Path(folder) / f"{given.data.stem}.{Path(given.text_encoder).name}.pkl"
-                with_frozen_text(given.data, given.text_encoder, data)
-            for seed in given.seeds:
-                for fusion in given.models:
-                    measure(data, fusion, seed, given.output)
-    print(summary(given.output))
+            elif args.text_encoder is not None:
+                data = Path(folder) / f"{args.data.stem}.{Path(args.text_encoder).name}.pkl"
+                with_frozen_text(args.data, args.text_encoder, data)
+            for seed in args.seeds:
+                for fusion in args.models:
+                    measure(data, fusion, seed, args.output)
+    print(summary(args.output))
 
 
 if __name__ == "__main__":

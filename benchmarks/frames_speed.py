@@ -1,4 +1,4 @@
-"""Twelve orthonormal frames of (128, 64), forward and backward: Cholesky QR against geotorch's parametrisations."""
+"""Compares Cholesky QR with geotorch's parametrisations: twelve orthonormal (128, 64) frames, forward and backward."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ COUNT, DIM, RANK = 12, 128, 64
 
 
 class Frames(nn.Module):
-    """Free matrices, which a parametrisation may hold to be orthonormal."""
+    """Unconstrained matrices, on which a parametrisation may impose orthonormal columns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Frames(nn.Module):
 
 
 def compare(seconds: float) -> Iterator[Comparison]:
-    """Our default against geotorch's exponential and Cayley maps, and against no constraint at all."""
+    """Compares our default with geotorch's exponential and Cayley maps, and with no constraint."""
     torch.manual_seed(0)
     functions = {"ours": _call(Frames(), orthonormal_columns)}
     for triv in ("expm", "cayley"):

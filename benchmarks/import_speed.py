@@ -1,4 +1,4 @@
-"""What `from multifuse import IntraCED` adds to `import torch`, each in a fresh process, in turns."""
+"""Measures how much time `from multifuse import IntraCED` takes beyond `import torch`, in fresh processes by turns."""
 
 import statistics
 import subprocess
@@ -9,13 +9,13 @@ STATEMENTS = ("import torch", "from multifuse import IntraCED")
 
 
 def added_seconds(rounds: int = 5) -> float:
-    """The difference of the medians, in seconds."""
+    """Returns the difference of the medians in seconds."""
     times: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
     for _ in range(rounds):
         for statement, values in times.items():
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", SECONDS.format(statement)], capture_output=True, text=True, check=True
             )
-            values.append(float(done.stdout))
-    before, after = (statistics.median(values) for values in times.values())
-    return after - before
+            values.append(float(process.stdout))
+    torch_only, with_multifuse = (statistics.median(values) for values in times.values())
+    return with_multifuse - torch_only

@@ -1,62 +1,49 @@
-"""The compiled ops of CLCR's step against the same in torch's own operators, forward and backward, at MOSI's sizes."""
+"""What the CPU kernels other than the projection gain: as an op, and in a whole training step, which decides."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from benchmarks.step_speed import training_step
 from benchmarks.timing import Comparison, in_turns
-from multifuse.ops import attention, budget, convolution
+from multifuse.ops import attention
 
-BATCH, LENGTH, DIM, RANK, HEADS, MODALITIES = 64, 50, 128, 48, 4, 3
+BATCH, LENGTH, RANK, HEADS, MODALITIES = 64, 50, 48, 4, 3
+PAYS = 1.1
+"""A kernel stays if a training step takes at least this many times as long without it."""
 
 
 def compare(seconds: float) -> Iterator[Comparison]:
-    """The exchange's attention, the token budget, and the first and last level's convolutions."""
+    """Compares the attention of the exchange with torch's: as an op, then in a training step."""
     torch.manual_seed(0)
     joined = torch.randn(BATCH, MODALITIES * LENGTH, 3 * RANK, requires_grad=True)
     lengths = [LENGTH] * MODALITIES
-    yield _compared(
-        "attention of three modalities to the others",
-        "torch's, a modality at a time",
-        lambda: attention.attend_others(joined, lengths, HEADS),
-        lambda: attention.by_torch(joined, lengths, HEADS, None, None),
-        [joined],
-        seconds,
-    )
-    codes = torch.randn(BATCH, LENGTH, RANK, requires_grad=True)
-    parameters = torch.tensor([4.0, -1.0, 0.68], requires_grad=True)
-    yield _compared(
-        "token budget, from codes to alpha",
-        "its separate steps",
-        lambda: budget.allot(codes, *parameters.unbind()),
-        lambda: budget.in_steps(codes, parameters, None),
-        [codes, parameters],
-        seconds,
-    )
-    tokens = torch.randn(BATCH, LENGTH, DIM, requires_grad=True)
-    taps, bias = torch.randn(DIM, 3, requires_grad=True), torch.randn(DIM, requires_grad=True)
-    for dilation in (1, 32):
-        yield _compared(
-            f"convolution of dilation {dilation} and GELU",
-            "torch's",
-            partial(convolution.convolve_gelu, tokens, taps, bias, dilation),
-            partial(convolution.by_torch, tokens, taps, bias, dilation, None),
-            [tokens, taps, bias],
-            seconds,
-        )
+    grad = torch.randn(BATCH, MODALITIES * LENGTH, RANK)
 
+    def backward(attended: Tensor) -> object:
+        return torch.autograd.grad(attended, joined, grad)
 
-def _compared(
-    what: str, peer: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], inputs: list[Tensor], seconds: float
-) -> Comparison:
-    grad = torch.randn(ours().shape)
-    times = in_turns(
+    op = in_turns(
         {
-            "ours": lambda: torch.autograd.grad(ours(), inputs, grad),
-            "theirs": lambda: torch.autograd.grad(theirs(), inputs, grad),
+            "ours": lambda: backward(attention.attend_others(joined, lengths, HEADS)),
+            "theirs": lambda: backward(attention.by_torch(joined, lengths, HEADS, None, None)),
         },
         seconds / 2,
     )
-    return Comparison(f"{what}, forward + backward", peer, times["ours"], times["theirs"])
+    what = "attention of three modalities to the others, forward + backward"
+    yield Comparison(what, "torch's, a modality at a time", op["ours"], op["theirs"])
+    step = training_step()
+    steps = in_turns({"ours": step, "theirs": without_attention_kernel(step)}, 4 * seconds)
+    yield Comparison("CLCR's training step", "without the attention kernel", steps["ours"], steps["theirs"], 1 / PAYS)
+
+
+def without_attention_kernel(function: Callable[[], object]) -> Callable[[], object]:
+    """Returns the function with the attention computed by torch."""
+
+    def call() -> object:
+        with patch.object(attention, "runs_compiled", lambda _: False):
+            return function()
+
+    return call

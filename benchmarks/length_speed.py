@@ -1,4 +1,4 @@
-"""IntraCED as sequences grow: time and peak memory of a forward and backward, a process for each length (Linux)."""
+"""Measures time and peak memory of IntraCED, forward and backward, by length, in a process per length (Linux)."""
 
 import json
 import re
@@ -15,7 +15,7 @@ LENGTHS = (64, 256, 1024, 4096, 8192)
 
 @dataclass(frozen=True)
 class Length:
-    """One sample of two modalities of ``tokens`` tokens each; what a call adds to the process's memory, at its peak."""
+    """Figures for one sample of two modalities with ``tokens`` tokens each; memory is the peak that a call adds."""
 
     tokens: int
     seconds: float
@@ -23,11 +23,11 @@ class Length:
 
 
 def measure(threads: int) -> Iterator[Length]:
-    """Yields every length's figures."""
+    """Yields the figures of every length."""
     for tokens in LENGTHS:
         command = [sys.executable, "-m", "benchmarks.length_speed", str(tokens), str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        yield Length(**json.loads(done.stdout))
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield Length(**json.loads(process.stdout))
 
 
 def _measure_here(tokens: int, threads: int) -> Length:
@@ -37,7 +37,7 @@ def _measure_here(tokens: int, threads: int) -> Length:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    layer = IntraCED(128, ("one", "other"), 48, 32)
+    layer = IntraCED(128, ("one", "other"), shared_rank=48, private_rank=32)
 
     def call(length: int) -> None:
         inputs: dict[str, Any] = {name: torch.randn(1, length, 128, requires_grad=True) for name in layer.modalities}
@@ -45,7 +45,7 @@ def _measure_here(tokens: int, threads: int) -> Length:
 
     call(8)
     before = _mebibytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call(tokens)
     memory = _mebibytes("VmHWM") - before
     start = time.perf_counter()
@@ -54,10 +54,10 @@ def _measure_here(tokens: int, threads: int) -> Length:
 
 
 def _mebibytes(field: str) -> float:
-    """A figure of this process, as Linux keeps it."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found, field
-    return int(found[1]) / 1024
+    """Returns a memory figure that Linux keeps of this process."""
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match, field
+    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

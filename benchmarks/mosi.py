@@ -1,10 +1,10 @@
-"""Measures CLCR on real CMU-MOSI against its own text encoder alone, over several seeds, in one harness.
+"""Compares CLCR on real CMU-MOSI with only its text encoder, over several seeds.
 
-    python -m benchmarks.mosi --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # runs what is not there yet
+    python -m benchmarks.mosi --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # does the missing runs
     python -m benchmarks.mosi --results FOLDER --summary                                     # prints the tables
 
 Every run writes one JSON file with its measures and its test predictions. The summary gives the mean and the standard
-deviation over seeds, and what fusion gains with a 95 % bootstrap interval over the test utterances, seeds averaged.
+deviation over seeds, and the gain of fusion, averaged over seeds, with a 95 % bootstrap interval over test utterances.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MEASURES = ("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", 
 
 
 def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int, results: Path) -> None:
-    """One run, unless its result is there."""
+    """Trains and scores one model, unless its result file exists."""
     path = results / f"{data.stem}.{Path(encoder).name}.{model}.{seed}.json"
     if path.exists():
         return
@@ -45,7 +45,7 @@ def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int,
 
 
 def summary(results: Path) -> str:
-    """The tables, in Markdown."""
+    """Returns the tables in Markdown."""
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for path in sorted(results.glob("*.json")):
         entry = json.loads(path.read_text())
@@ -61,7 +61,7 @@ def summary(results: Path) -> str:
             {run["seed"] for run in models.get("text", [])} & {run["seed"] for run in models.get("clcr", [])}
         )
         if paired:
-            lines += ["", _gain({m: [r for r in models[m] if r["seed"] in paired] for m in MODELS}, paired)]
+            lines += ["", _gain({m: [run for run in models[m] if run["seed"] in paired] for m in MODELS}, paired)]
         lines.append("")
     return "\n".join(lines)
 
@@ -79,7 +79,7 @@ def _row(model: str, runs: list[dict[str, Any]]) -> str:
 
 
 def _gain(models: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
-    """What CLCR gains over its text encoder: positive is better."""
+    """Returns the gain of CLCR over its text encoder; positive is better."""
     labels = np.array(models["text"][0]["test_labels"])
     predictions = {m: np.array([run["test_predictions"] for run in models[m]]) for m in MODELS}
     errors = {m: np.abs(predictions[m] - labels).mean(0) for m in MODELS}
@@ -102,15 +102,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113, 1114])
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    given = parser.parse_args()
-    if not given.summary:
-        if given.data is None or given.text_encoder is None:
-            parser.error("--data and --text-encoder are needed, or --summary")
-        for seed in given.seeds:
-            for model in given.models:
-                measure(given.data, given.text_encoder, model, seed, given.results)
-    print(summary(given.results))
+    parser.add_argument("--summary", action="store_true", help="only print the tables")
+    args = parser.parse_args()
+    if not args.summary:
+        if args.data is None or args.text_encoder is None:
+            parser.error("--data and --text-encoder are required without --summary")
+        for seed in args.seeds:
+            for model in args.models:
+                measure(args.data, args.text_encoder, model, seed, args.results)
+    print(summary(args.results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The op against a float64 reference on random and adversarial rows: python -m benchmarks.op_accuracy [--rows N].
+"""Compares the op with a float64 reference on random and adversarial rows: python -m benchmarks.op_accuracy [--rows N].
 
 Prints, for the compiled and the plain-torch path, the worst error of a float32 result relative to max(1, |z|_max) of
-its row (the contract's bound is 2e-6), and the worst excess of a row's mean over its budget's, on the same scale.
+its row (the documented bound is 2e-6), and the worst excess of a row's sum over its budget, per token at the same
+scale.
 """
 
 import argparse
@@ -19,11 +20,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    random = np.random.default_rng(given.seed)
+    args = parser.parse_args()
+    random = np.random.default_rng(args.seed)
     worst = {f"compiled ({backend('cpu')})": [0.0, 0.0], "plain torch": [0.0, 0.0]}
     done = 0
-    while done < given.rows:
+    while done < args.rows:
         length, kind = int(random.choice(LENGTHS)), done // 10 % reference.ROW_KINDS
         z = reference.adversarial_rows(random, 10, length, kind)
         budget = (random.uniform(0, 1.1, size=10) * length).astype(np.float32).astype(np.float64)
@@ -40,7 +41,7 @@ def main() -> None:
             worst[name] = [max(worst[name][0], float(error.max())), max(worst[name][1], float(excess.max()))]
         done += len(z)
     for name, (error, excess) in worst.items():
-        print(f"{name}: {done} rows, worst error {error:.2e}, worst excess over the budget, a token {excess:.2e}")
+        print(f"{name}: {done} rows, worst error {error:.2e}, worst excess over the budget per token {excess:.2e}")
 
 
 if __name__ == "__main__":

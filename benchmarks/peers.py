@@ -1,4 +1,4 @@
-"""What CLCR's training step is measured against: models of other makes, on features (B, T, width) a modality."""
+"""Other models that CLCR's training step is compared with, on features (B, T, width) per modality."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ class Transformer(nn.Module):
 
 
 class Projected(nn.Module):
-    """A fusion of tokens behind one linear map a modality, in place of an encoder."""
+    """A fusion of tokens after one linear map per modality in place of an encoder."""
 
     def __init__(self, widths: Mapping[str, int], fusion: type[LateFusion]) -> None:
         super().__init__()

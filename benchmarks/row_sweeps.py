@@ -1,8 +1,8 @@
-"""What the sweeps of a row cost, of which the projection's forward on a CPU is made, with no library around.
+"""Measures the sweeps over a row that make up the projection's forward pass on a CPU, outside the library.
 
     python -m benchmarks.row_sweeps
 
-Compiles `row_sweeps.cpp` with the kernels' own headers, for this processor's widest vectors, and prints nanoseconds.
+Compiles `row_sweeps.cpp` with the kernels' headers for this processor's widest vectors, and prints nanoseconds.
 """
 
 import subprocess

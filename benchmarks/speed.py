@@ -1,7 +1,8 @@
 """Runs every speed benchmark: python -m benchmarks.speed [--check] [--threads N] [--seconds S] [--results FOLDER].
 
-Writes FOLDER/<processor>-<threads>.json and a table beside it. Ratios are compared with those of the committed file of
-this name first: one that has grown by over 20 % is flagged. With --check nothing is written; a flag ends in status 1.
+Writes FOLDER/<processor>-<threads>.json and a table beside it. First, ratios are compared with those of an existing
+file of this name: one that has grown by over 20 % is flagged. With --check, nothing is written, and any flag gives exit
+status 1.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Report:
     operators: list[Operator]
     operators_of_losses: list[Operator]
     taking_part: dict[str, float]
-    """By gamma: the share of tokens with alpha > 0."""
+    """Fraction of tokens with alpha > 0, per gamma."""
     import_seconds: float
 
     def as_json(self) -> str:
@@ -81,12 +82,12 @@ class Report:
             "",
             *_profile(self.operators),
             "",
-            "Where that of StiefelProjector and the whitening losses goes:",
+            "Where the time of StiefelProjector and the whitening losses goes:",
             "",
             *_profile(self.operators_of_losses),
             "",
             "Tokens with alpha > 0 in a budget before training: "
-            + ", ".join(f"{100 * share:.0f} % at gamma {gamma}" for gamma, share in self.taking_part.items())
+            + ", ".join(f"{100 * fraction:.0f} % at gamma {gamma}" for gamma, fraction in self.taking_part.items())
             + ".",
             "",
             f"Importing IntraCED adds {self.import_seconds:.2f} s to `import torch` (limit {IMPORT_LIMIT} s).",
@@ -95,26 +96,26 @@ class Report:
 
 
 def _profile(operators: Sequence[Operator]) -> list[str]:
-    rows = (f"| `{own.name}` | {100 * own.share:.1f} % | {own.calls:.0f} |" for own in operators)
+    rows = (f"| `{operator.name}` | {100 * operator.share:.1f} % | {operator.calls:.0f} |" for operator in operators)
     return ["| operator | share | calls |", "|---|---|---|", *rows]
 
 
 def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
-    """What has become over 20 % slower against its peer than in a report of before."""
+    """Returns a line for each comparison whose ratio has grown by over 20 % since an earlier report."""
     ratios = {(entry["what"], entry["peer"]): entry["ratio"] for entry in before["comparisons"]}
-    found = []
+    lines = []
     for comparison in now:
         old = ratios.get((comparison.what, comparison.peer))
         if old is not None and comparison.ratio > TOLERATED * old:
-            found.append(
+            lines.append(
                 f"{comparison.what} against {comparison.peer}: ratio {comparison.ratio:.3g}, was {old:.3g} "
                 f"({100 * (comparison.ratio / old - 1):.0f} % slower)"
             )
-    return found
+    return lines
 
 
 def measured(seconds: float) -> Report:
-    """Runs everything, and prints each figure as it comes."""
+    """Runs all benchmarks, and prints each figure as soon as it is known."""
     comparisons = []
     groups = (op_speed, kernels_speed, frames_speed, step_speed, queries_speed)
     for comparison in chain.from_iterable(group.compare(seconds) for group in groups):
@@ -160,7 +161,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's model and its widest vectors, which model names alone do not tell apart."""
+    """Returns the processor's model and its widest vectors, which the model's name need not determine."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -171,23 +172,23 @@ def _processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the committed figures, write nothing")
+    parser.add_argument("--check", action="store_true", help="compare with the existing figures and write nothing")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=4.0, help="about how long each group is measured")
+    parser.add_argument("--seconds", type=float, default=4.0, help="approximate duration of each group of measurements")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    if given.threads < 1 or not given.seconds > 0:
-        parser.error(f"--threads must be >= 1 and --seconds > 0, got {given.threads} and {given.seconds}")
-    torch.set_num_threads(given.threads)
-    report = measured(given.seconds)
+    args = parser.parse_args()
+    if args.threads < 1 or not args.seconds > 0:
+        parser.error(f"--threads must be >= 1 and --seconds > 0, got {args.threads} and {args.seconds}")
+    torch.set_num_threads(args.threads)
+    report = measured(args.seconds)
     name = f"{report.machine['processor']} {report.machine['threads']} threads"
-    path = given.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
-    found = regressions(json.loads(path.read_text()), report.comparisons) if path.exists() else []
-    for line in found:
+    path = args.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
+    regressed = regressions(json.loads(path.read_text()), report.comparisons) if path.exists() else []
+    for line in regressed:
         print(f"REGRESSION: {line}", file=sys.stderr)
-    if given.check:
-        sys.exit(1 if found else 0)
-    given.results.mkdir(parents=True, exist_ok=True)
+    if args.check:
+        sys.exit(1 if regressed else 0)
+    args.results.mkdir(parents=True, exist_ok=True)
     for target, text in ((path, report.as_json()), (path.with_suffix(".md"), report.as_table())):
         with whole(target) as partial:
             partial.write_text(text)

@@ -1,4 +1,4 @@
-"""Where a training step of CLCR, or a part of it, spends its time: the operators' own shares, by torch's profiler."""
+"""Profiles a training step of CLCR, or a part of it: the fraction of its time that each of torch's operators takes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LISTED = 12
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of torch; its share of the step's time, what it calls not counted, and how often a step calls it."""
+    """An operator of torch, its fraction of a step's time without the operators it calls, and its calls per step."""
 
     name: str
     share: float
@@ -22,7 +22,7 @@ class Operator:
 
 
 def measure(step: Callable[[], object]) -> list[Operator]:
-    """The operators with the largest shares."""
+    """Returns the operators that take most of the time."""
     step()
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as measured:
         for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Times of competing functions, called in turns in one process, so that the machine's moods meet all of them alike."""
+"""Times competing functions by turns in one process, so that changes in the machine's load affect all of them alike."""
 
 import gc
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the median of the turns, and their spread from the first to the last decile."""
+    """Seconds per call: the median of the turns, and their spread from the first to the last decile."""
 
     median: float
     low: float
@@ -20,7 +20,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Something of ours against a peer or a limit; ``target`` is the most that the ratio of the medians may be."""
+    """One of our functions against a peer or a whole; ``target`` is the largest acceptable ratio of the medians."""
 
     what: str
     peer: str
@@ -41,10 +41,10 @@ _TURN = 0.01
 
 
 def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, Timing]:
-    """Gives all functions their turns for about ``seconds`` and at least ``least`` rounds.
+    """Times functions by turns for about ``seconds`` and at least ``least`` rounds.
 
-    A turn lasts a hundredth of a second or one call, after one that is not counted: calls are measured as they are in
-    use, one after another, with warm caches and with memory that the call before has freed.
+    A turn lasts a hundredth of a second or one call, after a call that is not counted: calls are measured as they are
+    used, one after another, with warm caches and with memory that the previous call has freed.
     """
     repeats = {name: _calls_a_turn(function) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}

@@ -1,4 +1,4 @@
-// CPU kernels of the projection onto the capped simplex and of its derivatives, parallel over rows.
+// CPU kernels of the projection onto the capped simplex and of its backward, parallel over rows.
 #include "cpu.h"
 
 #define MULTIFUSE_ROWS "cpu_projection_rows.h"

@@ -82,29 +82,27 @@ MULTIFUSE_INLINE void project_rows(const Projection<Element>& p, int64_t begin, 
 }
 
 template <typename Element>
-MULTIFUSE_INLINE void derivative_rows(const Derivative<Element>& d, int64_t begin, int64_t end) {
+MULTIFUSE_INLINE void backward_rows(const Backward<Element>& b, int64_t begin, int64_t end) {
   using T = Compute<Element>;
   std::vector<T> z_scratch;
-  std::vector<T> g_scratch;
+  std::vector<T> grad_scratch;
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t offset = r * d.length;
-    const bool* mask = d.mask ? d.mask + offset : nullptr;
-    T mean = d.threshold[r];
-    if (mean != mean) {
-      fill_valid(d.out + offset, mask, mean, d.length);
+    const int64_t offset = r * b.length;
+    const bool* mask = b.mask ? b.mask + offset : nullptr;
+    const T threshold = b.threshold[r];
+    if (threshold != threshold) {
+      fill_valid(b.grad_z + offset, mask, threshold, b.length);
+      b.grad_budget[r] = threshold;
     } else {
-      const T* z = row_values(d.z + offset, mask, -kInfinity<T>, d.length, z_scratch);
-      const T* g = row_values(d.g + offset, nullptr, T(0), d.length, g_scratch);
-      mean = derivative_row(z, g, mean, d.push ? d.push[r] : T(0), d.length, d.out + offset);
-    }
-    if (d.mean) {
-      d.mean[r] = mean;
+      const T* z = row_values(b.z + offset, mask, -kInfinity<T>, b.length, z_scratch);
+      const T* grad = row_values(b.grad + offset, nullptr, T(0), b.length, grad_scratch);
+      b.grad_budget[r] = backward_row(z, grad, threshold, b.length, b.grad_z + offset);
     }
   }
 }
 
 MULTIFUSE_RUN(Projection, project_rows)
-MULTIFUSE_RUN(Derivative, derivative_rows)
+MULTIFUSE_RUN(Backward, backward_rows)
 
 }  // namespace MULTIFUSE_VERSION
 }  // namespace multifuse

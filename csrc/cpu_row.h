@@ -193,9 +193,9 @@ MULTIFUSE_INLINE T project_from(HostRow<T>& row, const bool* mask, T budget, T g
   return threshold;
 }
 
-// The derivative of a projected row in the compute type; gives `[binds] mean_A g`. `push` is 0 for the vjp.
+// The backward of a projected row in the compute type; returns `[binds] mean_A grad`.
 template <typename Element, typename T>
-MULTIFUSE_INLINE T derivative_row(const T* z, const T* g, T threshold, T push, int64_t length, Element* out) {
+MULTIFUSE_INLINE T backward_row(const T* z, const T* grad, T threshold, int64_t length, Element* grad_z) {
   double sum = 0;
   int64_t count = 0;
   for (int64_t start = 0; start < length; start += kChunk) {
@@ -205,20 +205,18 @@ MULTIFUSE_INLINE T derivative_row(const T* z, const T* g, T threshold, T push, i
 #pragma omp simd reduction(+ : chunk_sum, chunk_count)
     for (int64_t t = start; t < stop; ++t) {
       const bool active = is_inside(z[t] - threshold);
-      const T pulled = g[t];
-      chunk_sum += active ? pulled : T(0);
+      const T value = grad[t];
+      chunk_sum += active ? value : T(0);
       chunk_count += active;
     }
     sum += chunk_sum;
     count += chunk_count;
   }
-  const T share = count > 0 && threshold > 0 ? static_cast<T>(1.0 / static_cast<double>(count)) : T(0);
-  const T mean = static_cast<T>(sum) * share;
-  const T shift = mean - push * share;
+  const T mean = count > 0 && threshold > 0 ? static_cast<T>(sum / static_cast<double>(count)) : T(0);
 #pragma omp simd
   for (int64_t t = 0; t < length; ++t) {
-    const T shifted = g[t] - shift;
-    out[t] = static_cast<Element>(is_inside(z[t] - threshold) ? shifted : T(0));
+    const T shifted = grad[t] - mean;
+    grad_z[t] = static_cast<Element>(is_inside(z[t] - threshold) ? shifted : T(0));
   }
   return mean;
 }

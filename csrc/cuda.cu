@@ -1,4 +1,4 @@
-// CUDA kernels of the projection onto the capped simplex and of its derivatives.
+// CUDA kernels of the projection onto the capped simplex and of its backward.
 //
 // A row is held in registers by one warp (to 512 tokens) or by one block (to 16,384, float64 to 4,096); a longer one is
 // read again from global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
@@ -243,37 +243,36 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
   }
 }
 
-// `out = 1_A (g - [binds] (mean_A g - push / |A|))` and `mean = [binds] mean_A g`. The second sweep finds the row in cache.
+// `grad_z = 1_A (grad - [binds] mean_A grad)` and `grad_budget = [binds] mean_A grad`. The second sweep finds the row in cache.
 template <typename Element, int kThreads>
-__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) differentiate_rows(Derivative<Element> d) {
+__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) backward_rows(Backward<Element> b) {
   using T = Compute<Element>;
   const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (row_index >= d.rows) {
+  if (row_index >= b.rows) {
     return;
   }
-  const int64_t offset = row_index * d.length;
-  const T threshold = d.threshold[row_index];
+  const int64_t offset = row_index * b.length;
+  const T threshold = b.threshold[row_index];
   T sum = 0;
   T count = 0;
-  for (int64_t t = threadIdx.x; t < d.length; t += kThreads) {
-    const bool active = is_inside(load(d.z + offset + t) - threshold) && (!d.mask || d.mask[offset + t]);
-    sum += active ? load(d.g + offset + t) : T(0);
+  for (int64_t t = threadIdx.x; t < b.length; t += kThreads) {
+    const bool active = is_inside(load(b.z + offset + t) - threshold) && (!b.mask || b.mask[offset + t]);
+    sum += active ? load(b.grad + offset + t) : T(0);
     count += active ? T(1) : T(0);
   }
   sum = Group<kThreads>::reduce(sum, Add(), T(0));
   count = Group<kThreads>::reduce(count, Add(), T(0));
   const bool invalid = threshold != threshold;
-  const T share = count > T(0) && threshold > T(0) ? T(1) / count : T(0);
-  const T mean = invalid ? threshold : sum * share;
-  const T shift = d.push ? mean - d.push[row_index] * share : mean;
-  for (int64_t t = threadIdx.x; t < d.length; t += kThreads) {
-    const bool real = !d.mask || d.mask[offset + t];
-    const bool active = real && is_inside(load(d.z + offset + t) - threshold);
-    const T value = active ? load(d.g + offset + t) - shift : T(0);
-    store(d.out + offset + t, invalid && real ? threshold : value);
+  const T slope = count > T(0) && threshold > T(0) ? sum / count : T(0);
+  const T mean = invalid ? threshold : slope;
+  for (int64_t t = threadIdx.x; t < b.length; t += kThreads) {
+    const bool real = !b.mask || b.mask[offset + t];
+    const bool active = real && is_inside(load(b.z + offset + t) - threshold);
+    const T value = active ? load(b.grad + offset + t) - mean : T(0);
+    store(b.grad_z + offset + t, invalid && real ? threshold : value);
   }
-  if (d.mean && threadIdx.x == 0) {
-    d.mean[row_index] = mean;
+  if (threadIdx.x == 0) {
+    b.grad_budget[row_index] = mean;
   }
 }
 
@@ -330,11 +329,11 @@ void launch(const Projection<Element>& p, cudaStream_t stream) {
 }
 
 template <typename Element>
-void launch(const Derivative<Element>& d, cudaStream_t stream) {
-  if (d.length <= 1024) {
-    differentiate_rows<Element, kWarp><<<warp_grid(d.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(d);
+void launch(const Backward<Element>& b, cudaStream_t stream) {
+  if (b.length <= 1024) {
+    backward_rows<Element, kWarp><<<warp_grid(b.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(b);
   } else {
-    differentiate_rows<Element, kBlock><<<dim3(static_cast<unsigned>(d.rows)), kBlock, 0, stream>>>(d);
+    backward_rows<Element, kBlock><<<dim3(static_cast<unsigned>(b.rows)), kBlock, 0, stream>>>(b);
   }
   check_launch();
 }

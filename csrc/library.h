@@ -1,4 +1,4 @@
-// What the libraries check of their tensors: the schema is registered from Python (multifuse/ops/registration.py).
+// What the kernels share: checks of their tensors. The schemas are defined in Python (multifuse/ops/library.py).
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -1,4 +1,4 @@
-// The projection onto the capped simplex and its derivatives as ops, alike on every device.
+// The projection onto the capped simplex and its backward as ops, the same on every device.
 #pragma once
 
 #include "library.h"
@@ -60,23 +60,22 @@ struct Projection {
   int64_t length;
 };
 
-// Both derivatives in one: `out = 1_A (g - [binds] (mean_A g - push / |A|))` and `mean = [binds] mean_A g`.
+// The backward: `grad_z = 1_A (grad - [binds] mean_A grad)` and `grad_budget = [binds] mean_A grad`.
 template <typename Element>
-struct Derivative {
+struct Backward {
   using T = Compute<Element>;
-  const Element* g;
-  const T* push;  // null for the vjp
+  const Element* grad;
   const Element* z;
   const T* threshold;
   const bool* mask;
-  Element* out;
-  T* mean;  // null for the jvp
+  Element* grad_z;
+  T* grad_budget;
   int64_t rows;
   int64_t length;
 };
 
 // The ops of a device: `Device::Type<Element>` is how it names an element type, `Device::Scope` makes it the current one,
-// and `Device::run(task, z)` runs a Projection or a Derivative of some rows.
+// and `Device::run(task, z)` runs a Projection or a Backward of some rows.
 template <typename Device>
 struct ProjectionOps {
   static std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {
@@ -104,59 +103,38 @@ struct ProjectionOps {
                                                 const OptionalTensor& mask) {
     const Rows rows = make_rows(z, threshold, mask);
     const typename Device::Scope scope(z);
+    const Tensor grad_rows = in_order(grad);
+    STD_TORCH_CHECK(grad_rows.numel() == rows.z.numel() && grad_rows.scalar_type() == rows.z.scalar_type(),
+                    "grad must have z's shape and type");
+    check_device("grad", grad, z);
     Tensor grad_z = uninitialised_like(rows.z);
-    Tensor mean = uninitialised_like(rows.per_row);
-    differentiate(grad, nullptr, rows, grad_z, &mean);
-    return {grad_z, mean};
-  }
-
-  static Tensor project_jvp(const Tensor& tangent_z, const Tensor& tangent_budget, const Tensor& z, const Tensor& threshold,
-                            const OptionalTensor& mask) {
-    const Rows rows = make_rows(z, threshold, mask);
-    const typename Device::Scope scope(z);
-    const Tensor push = in_order(tangent_budget);
-    STD_TORCH_CHECK(push.numel() == rows.rows && push.scalar_type() == rows.per_row.scalar_type(),
-                    "tangent_budget must have the budget's shape and type");
-    check_device("tangent_budget", tangent_budget, z);
-    Tensor out = uninitialised_like(rows.z);
-    differentiate(tangent_z, &push, rows, out, nullptr);
-    return out;
+    Tensor grad_budget = uninitialised_like(rows.per_row);
+    if (is_empty(rows)) {
+      torch::stable::zero_(grad_budget);
+      return {grad_z, grad_budget};
+    }
+    with_element_type("z", z, [&](auto element) {
+      using Element = typename Device::template Type<decltype(element)>;
+      using T = Compute<Element>;
+      Device::run(Backward<Element>{static_cast<const Element*>(grad_rows.data_ptr()),
+                                    static_cast<const Element*>(rows.z.data_ptr()),
+                                    static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
+                                    static_cast<Element*>(grad_z.data_ptr()), static_cast<T*>(grad_budget.data_ptr()),
+                                    rows.rows, rows.length},
+                  z);
+    });
+    return {grad_z, grad_budget};
   }
 
  private:
   static bool is_empty(const Rows& rows) {
     return rows.rows == 0 || rows.length == 0;
   }
-
-  static void differentiate(const Tensor& g, const Tensor* push, const Rows& rows, Tensor& out, Tensor* mean) {
-    const Tensor g_rows = in_order(g);
-    STD_TORCH_CHECK(g_rows.numel() == rows.z.numel() && g_rows.scalar_type() == rows.z.scalar_type(),
-                    "grad must have z's shape and type");
-    check_device("grad", g, rows.z);
-    if (is_empty(rows)) {
-      if (mean) {
-        torch::stable::zero_(*mean);
-      }
-      return;
-    }
-    with_element_type("z", rows.z, [&](auto element) {
-      using Element = typename Device::template Type<decltype(element)>;
-      using T = Compute<Element>;
-      Device::run(Derivative<Element>{static_cast<const Element*>(g_rows.data_ptr()),
-                                      push ? static_cast<const T*>(push->data_ptr()) : nullptr,
-                                      static_cast<const Element*>(rows.z.data_ptr()),
-                                      static_cast<const T*>(rows.per_row.data_ptr()), mask_data(rows.mask),
-                                      static_cast<Element*>(out.data_ptr()),
-                                      mean ? static_cast<T*>(mean->data_ptr()) : nullptr, rows.rows, rows.length},
-                  rows.z);
-    });
-  }
 };
 
 // Registers the ops of a device on a STABLE_TORCH_LIBRARY_IMPL's m.
-#define MULTIFUSE_PROJECTION_OPS(m, Device)                                              \
-  m.impl("project", TORCH_BOX(&multifuse::ProjectionOps<Device>::project));              \
-  m.impl("project_vjp", TORCH_BOX(&multifuse::ProjectionOps<Device>::project_vjp));      \
-  m.impl("project_jvp", TORCH_BOX(&multifuse::ProjectionOps<Device>::project_jvp))
+#define MULTIFUSE_PROJECTION_OPS(m, Device)                                         \
+  m.impl("project", TORCH_BOX(&multifuse::ProjectionOps<Device>::project));         \
+  m.impl("project_vjp", TORCH_BOX(&multifuse::ProjectionOps<Device>::project_vjp))
 
 }  // namespace multifuse

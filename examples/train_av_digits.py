@@ -1,6 +1,6 @@
-"""Trains CLCR on spoken and written digits: noisy sounds and pictures of the same digit, speakers of test unseen.
+"""Trains CLCR on spoken and written digits: noisy sounds and images of the same digit, with unseen speakers in test.
 
-From the folder as distributed (--data: audio/*.wav, image/*.png, labels.csv) to accuracy and F1.
+Reads the data set's folder as distributed (--data: audio/*.wav, image/*.png, labels.csv) and reports accuracy and F1.
 """
 
 import sys

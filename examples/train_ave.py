@@ -1,7 +1,7 @@
-"""Trains CLCR on AVE: 28 events a clip; with --localise a class for each second, background among them.
+"""Trains CLCR on AVE: one of 28 events per clip or, with --localise, an event or background for each second.
 
-From the media files and the published split lists (--media, --splits), or from what `multifuse prepare` made of them
-(--data), to accuracy and F1. Without either it runs on a few synthetic clips that it encodes itself.
+Reads the media files and the published split lists (--media, --splits), or the folder that `multifuse prepare` made of
+them (--data), and reports accuracy and F1. Without either, it runs on a few synthetic clips that it encodes itself.
 """
 
 import sys

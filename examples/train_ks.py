@@ -1,7 +1,7 @@
-"""Trains CLCR on Kinetics-Sounds: 31 classes, or those of --classes, sounds and actions.
+"""Trains CLCR on Kinetics-Sounds: 31 classes of actions (or those of --classes) in sound and frames.
 
-From the media files and the published split lists (--media, --splits), or from what `multifuse prepare` made of them
-(--data), to accuracy and F1. Without either it runs on a few synthetic clips that it encodes itself.
+Reads the media files and the published split lists (--media, --splits), or the folder that `multifuse prepare` made of
+them (--data), and reports accuracy and F1. Without either, it runs on a few synthetic clips that it encodes itself.
 """
 
 import sys

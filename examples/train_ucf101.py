@@ -1,7 +1,7 @@
-"""Trains CLCR on UCF101: 101 actions, frames and optical flow.
+"""Trains CLCR on UCF101: 101 actions in frames and optical flow.
 
-From the media files and the published split lists (--media, --splits), or from what `multifuse prepare` made of them
-(--data), to accuracy and F1. Without either it runs on a few synthetic clips that it encodes itself.
+Reads the media files and the published split lists (--media, --splits), or the folder that `multifuse prepare` made of
+them (--data), and reports accuracy and F1. Without either, it runs on a few synthetic clips that it encodes itself.
 """
 
 import sys

@@ -42,7 +42,12 @@ def exchange(sizes: Sizes, gamma: float = 1.0) -> IntraCED:
     """An IntraCED of these sizes in eval mode."""
     torch.manual_seed(1)
     layer = IntraCED(
-        sizes.dim, sizes.modalities, sizes.shared_rank, sizes.private_rank, num_heads=sizes.heads, gamma=gamma
+        sizes.dim,
+        sizes.modalities,
+        shared_rank=sizes.shared_rank,
+        private_rank=sizes.private_rank,
+        num_heads=sizes.heads,
+        gamma=gamma,
     )
     return layer.eval()
 

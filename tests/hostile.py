@@ -44,8 +44,8 @@ from multifuse.recipes.data.split_lists.clips import Clip, PreparationError, Spl
 from multifuse.recipes.jobs import progress, resumption
 from tests import media_files
 from tests.files import mmsa_splits, write
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 512 << 20
 """Bytes by which a process may grow over all its cases; the system refuses it more than four times as many."""
 SECONDS = 30

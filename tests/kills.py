@@ -35,8 +35,8 @@ from rich.table import Table
 from multifuse.recipes.jobs import resumption
 from tests import killed, media_files
 from tests.files import bert, mmsa_splits, write
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 _CLOCK = ("_runtime", "_per_second")
 _LATEST = 30.0
 """Milliseconds after the beginning of a step."""

@@ -1,36 +1,78 @@
 """The documents: every README example runs, every relative link leads somewhere."""
 
+import ast
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.recipes.test_hostile import CASES
+from tests.test_import import LAYERS
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PUBLISHED = (
+    "https://github.com/multifuse/multifuse/blob/main/",
+    "https://raw.githubusercontent.com/multifuse/multifuse/main/",
+)
+"""The README links to these, because it is shown outside of the repository, where relative links lead nowhere."""
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)\"")
 _FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_relative_links_resolve(document: Path) -> None:
+def test_links_to_the_repository_resolve(document: Path) -> None:
     text = _FENCE.sub("", document.read_text())
     for match in _LINK.finditer(text):
         target = match[1] or match[2]
+        folder = document.parent
+        for prefix in PUBLISHED:
+            if target.startswith(prefix):
+                target, folder = target.removeprefix(prefix).removesuffix("?sanitize=true"), ROOT
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         path, _, anchor = target.partition("#")
-        resolved = (document.parent / path).resolve() if path else document
+        resolved = (folder / path).resolve() if path else document
         assert resolved.exists(), f"{document.name} links to {target}"
         if anchor and resolved.suffix == ".md":
             assert anchor in _anchors(resolved), f"{document.name} links to {target}"
 
 
+def test_the_readme_has_no_relative_link() -> None:
+    for match in _LINK.finditer(_FENCE.sub("", (ROOT / "README.md").read_text())):
+        assert (match[1] or match[2]).startswith("https://"), match[0]
+
+
 def _anchors(document: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).replace(" ", "-") for heading in headings}
+
+
+def _summary(module: Path) -> str:
+    text = ast.get_docstring(ast.parse(module.read_text()))
+    assert text, f"{module} has no docstring"
+    return text.splitlines()[0].rstrip(".").replace("``", "`")
+
+
+def _tree(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yields the files of a package with what their docstrings say, its folders after its files."""
+    for file in sorted(folder.glob("*.py")):
+        if file.name != "__init__.py":
+            yield "    " * depth + file.name, _summary(file)
+    folders = [path for path in folder.iterdir() if (path / "__init__.py").exists()]
+    for path in sorted(folders, key=lambda path: ((*LAYERS, path.name).index(path.name), path.name)):
+        yield "    " * depth + path.name + "/", _summary(path / "__init__.py")
+        yield from _tree(path, depth + 1)
+
+
+def test_the_tree_of_the_design_has_a_line_for_every_file_as_its_docstring_says() -> None:
+    lines = [("__init__.py", _summary(ROOT / "src/multifuse/__init__.py")), *_tree(ROOT / "src/multifuse")]
+    width = max(len(name) for name, _ in lines) + 2
+    expected = "\n".join(f"{name:<{width}}{summary}" for name, summary in lines)
+    tree = (ROOT / "docs/design.md").read_text().split("```text\n", 1)[1].split("\n```", 1)[0]
+    assert tree == expected
 
 
 def test_every_python_block_of_the_readme_runs() -> None:

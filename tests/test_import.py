@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import multifuse
+from tests.paths import ROOT
 
 _HEAVY = ("transformers", "sklearn", "matplotlib", "datasets", "av", "rich", "accelerate")
 
@@ -30,7 +31,6 @@ def test_every_public_name_resolves() -> None:
     assert not hasattr(multifuse, "no_such_name")
 
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("_internal", "ops", "layers", "losses", "models", "recipes")
 """Each part of the package may import itself and what comes before it."""
 # The public names and the report for bugs belong to the library; `python -m multifuse` is the application's door.

@@ -1,1 +1,3 @@
+"""The version of multifuse."""
+
 __version__ = "0.1.0"

@@ -20,8 +20,9 @@ from multifuse import CLCRForPrediction
 from multifuse.recipes.data.features.planted import planted_splits, write_planted
 from multifuse.recipes.measures.sentiment import sentiment_measures
 from tests.files import bert, mmsa_splits, write
+from tests.paths import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples/train_mosi.py"
+SCRIPT = ROOT / "examples/train_mosi.py"
 TEST_MEASURES = {"mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0"}
 
 
@@ -54,7 +55,7 @@ def test_the_embedded_default_goes_from_raw_file_to_metrics(tmp_path: Path) -> N
     done = train("--output", output, "--epochs", 2, "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stdout
-    assert "Replaced 3 non-finite values in audio by 0" in done.stdout
+    assert "Replaced 3 non-finite values in audio with 0" in done.stdout
     assert "Acc-2 non0" in done.stdout
     content = metrics(output)
     assert set(content["test"]) == TEST_MEASURES
@@ -126,7 +127,7 @@ def test_a_killed_run_resumes_to_the_uninterrupted_result(
     assert "use --resume" in refused.stderr
     other = train(*arguments, "--resume", "--seed", 5, cwd=tmp_path)
     assert other.returncode == 2
-    assert "was begun with seed 1111, now 5" in other.stderr
+    assert "was started with seed 1111, now 5" in other.stderr
     done = train(*arguments, "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     uninterrupted = train(*common, "--output", tmp_path / "whole", cwd=tmp_path)
@@ -187,7 +188,10 @@ class _Hostile:
         (b"", "empty or truncated"),
         (b"\x89PNG not a pickle", "cannot be read as a pickle"),
         (pickle.dumps(mmsa_splits())[:5000], "cannot be read as a pickle"),
-        (pickle.dumps({"train": _Hostile()}), "refused, a feature file holds arrays only, but it names posix.system"),
+        (
+            pickle.dumps({"train": _Hostile()}),
+            "refused, a feature file may contain only arrays, but it names posix.system",
+        ),
         (pickle.dumps({"train": {}, "valid": {}, "test": {}}), "train.regression_labels is missing"),
     ],
 )
@@ -209,7 +213,7 @@ def test_a_bad_file_ends_in_one_line_with_nothing_executed_or_written(
     ("arguments", "message"),
     [
         (("--epochs", 0), "--epochs must be >= 1, got 0"),
-        (("--dropout", 1), "--dropout must lie in [0, 1), got 1.0"),
+        (("--dropout", 1), "--dropout must be in [0, 1), got 1.0"),
         (("--lr", -1), "--lr must be finite and > 0, got -1.0"),
         (("--model", "text"), "--model text needs --text-encoder"),
         (("--text-encoder", "./no-such-folder"), "--text-encoder ./no-such-folder"),

@@ -70,7 +70,7 @@ def test_tokens_are_frame_by_frame_and_a_spectrograms_column_by_column() -> None
 
     image = BackboneLevels(Positions(), 4)._tokens(torch.stack([torch.zeros(1, 2, 3), torch.ones(1, 2, 3)]))
     assert image[..., 0].tolist() == [[0, 1, 2, 10, 11, 12], [100, 101, 102, 110, 111, 112]]
-    sound = BackboneLevels(Positions(), 4, "audio")._tokens(torch.zeros(1, 1, 2, 3))
+    sound = BackboneLevels(Positions(), 4, kind="audio")._tokens(torch.zeros(1, 1, 2, 3))
     assert sound[..., 0].tolist() == [[0, 10, 1, 11, 2, 12]]
 
 
@@ -123,18 +123,18 @@ def test_other_backbones_take_the_networks_place() -> None:
     config = ASTConfig(
         num_mel_bins=20, max_length=40, patch_size=10, frequency_stride=10, time_stride=10, **TRANSFORMER
     )
-    ast = BackboneLevels(ASTModel(config), 10, "audio").eval()
+    ast = BackboneLevels(ASTModel(config), 10, kind="audio").eval()
     assert ast(spectrogram, torch.tensor([[True], [False]]))[0].shape == (2, 8 + 2, 10)
     wave = Wav2Vec2Config(
         conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2, **TRANSFORMER
     )
-    listening = BackboneLevels(Wav2Vec2Model(wave), 10, "audio").eval()
+    listening = BackboneLevels(Wav2Vec2Model(wave), 10, kind="audio").eval()
     assert listening(torch.randn(2, 400))[0].shape[::2] == (2, 10)
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="kind must be 'image' or 'audio', got 'video'"):
-        BackboneLevels(resnet(), 10, "video")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="kind must be one of 'image', 'audio', got 'video'"):
+        BackboneLevels(resnet(), 10, kind="video")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"grid must be \(rows, columns\), each an integer >= 1 or None, got \(0, 1\)"):
         BackboneLevels(resnet(), 10, grid=(0, 1))
     with pytest.raises(

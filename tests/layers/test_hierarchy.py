@@ -106,7 +106,7 @@ def test_bad_encoders_and_inputs_are_named() -> None:
         def forward(self, inputs: Tensor, mask: Tensor | None) -> list[Tensor]:
             return [inputs, inputs]
 
-    with pytest.raises(ValueError, match=r"encoders\['text'\] must tell its width .* has None"):
+    with pytest.raises(ValueError, match=r"encoders\['text'\] must have its width .* has None"):
         SemanticHierarchyEncoder(8, {"text": nn.Linear(2, 2)})
     with pytest.raises(ValueError, match=r"encoders\['a'\] must give 3 levels, gave 2"):
         SemanticHierarchyEncoder(8, {"a": TwoLevels()})({"a": torch.randn(1, 2, 5)})

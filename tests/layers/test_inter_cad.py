@@ -19,7 +19,7 @@ def levels_of(drawn: Sizes, tokens: Tokens, mask: Tokens, count: int) -> list[In
 
 def aggregation(drawn: Sizes, levels: int = 2, **options: float) -> InterCAD:
     torch.manual_seed(2)
-    return InterCAD(drawn.dim, drawn.modalities, levels, **options).eval()  # type: ignore[arg-type]
+    return InterCAD(drawn.dim, drawn.modalities, num_levels=levels, **options).eval()  # type: ignore[arg-type]
 
 
 def assert_close(ours: InterCADOutput, expected: InterCADOutput, tolerance: float = 1e-4) -> None:
@@ -84,7 +84,7 @@ def test_reordering_the_modalities_reorders_the_columns() -> None:
     tokens, mask = batch(SIZES)
     levels = levels_of(SIZES, tokens, mask, 2)
     layer = aggregation(SIZES)
-    other = InterCAD(SIZES.dim, ("audio", "text", "vision"), 2).eval()
+    other = InterCAD(SIZES.dim, ("audio", "text", "vision"), num_levels=2).eval()
     other.load_state_dict(layer.state_dict())
     ours, reordered = layer(levels, mask), other(levels, mask)
     assert torch.allclose(reordered.fused, ours.fused, atol=1e-5)
@@ -106,7 +106,7 @@ def test_weights_begin_as_they_are_said_to() -> None:
     tokens, mask = batch(SIZES)
     alike = aggregation(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
     torch.testing.assert_close(alike, torch.full_like(alike, 1 / 3))
-    last = aggregation(SIZES, 3, initial_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
+    last = aggregation(SIZES, 3, init_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
     torch.testing.assert_close(last, torch.tensor([0.05, 0.05, 0.9]).expand_as(last))
 
 
@@ -164,5 +164,5 @@ def test_bad_arguments_are_named() -> None:
         aggregation(SIZES)([codes, codes], mask, [exchange(SIZES).projector.bases()])
     with pytest.raises(ValueError, match="level_temperature must be finite and > 0, got 0"):
         aggregation(SIZES, level_temperature=0)
-    with pytest.raises(ValueError, match=r"modality_floor must lie in \[0.0, 1.0\], got 1.5"):
+    with pytest.raises(ValueError, match=r"modality_floor must be in \[0.0, 1.0\], got 1.5"):
         aggregation(SIZES, modality_floor=1.5)

@@ -202,7 +202,7 @@ def test_compiles_as_one_graph() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_training_keeps_no_tensor_of_the_size_of_the_attention_weights(masked: bool) -> None:
     length = 256
-    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2, dropout=0.1).train()
+    layer = IntraCED(8, ("one", "other"), shared_rank=4, private_rank=2, num_heads=2, dropout=0.1).train()
     tokens = {name: torch.randn(2, length, 8, requires_grad=True) for name in layer.modalities}
     mask = {name: torch.rand(2, length) < 0.8 for name in layer.modalities} if masked else None
     kept: list[int] = []
@@ -218,7 +218,7 @@ def test_training_keeps_no_tensor_of_the_size_of_the_attention_weights(masked: b
 
 
 def test_dropout_closes_the_exchange_where_it_drops_everything() -> None:
-    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2, dropout=1.0)
+    layer = IntraCED(8, ("one", "other"), shared_rank=4, private_rank=2, num_heads=2, dropout=1.0)
     tokens = {name: torch.randn(2, 5, 8) for name in layer.modalities}
     assert torch.equal(layer.train()(tokens).tokens["one"], tokens["one"])
     assert not torch.equal(layer.eval()(tokens).tokens["one"], tokens["one"])
@@ -237,9 +237,9 @@ def test_the_meta_device_and_empty_batches_are_served() -> None:
 
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="num_heads must divide shared_rank, got num_heads=4, shared_rank=6"):
-        IntraCED(16, ("text",), 6, 4, num_heads=4)
-    with pytest.raises(ValueError, match=r"dropout must lie in \[0.0, 1.0\], got 2"):
-        IntraCED(16, ("text",), 4, 4, dropout=2)
+        IntraCED(16, ("text",), shared_rank=6, private_rank=4, num_heads=4)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0.0, 1.0\], got 2"):
+        IntraCED(16, ("text",), shared_rank=4, private_rank=4, dropout=2)
     layer = exchange(SIZES)
     tokens, mask = batch(SIZES)
     with pytest.raises(ValueError, match=r"\['smell'\]; this module knows \['text', 'vision', 'audio'\]"):
@@ -248,7 +248,7 @@ def test_bad_arguments_are_named() -> None:
         layer({})
     with pytest.raises(ValueError, match=r"mask\['text'\] must have shape \(3, 5\), got \(3, 4\)"):
         layer(tokens, {"text": mask["text"][:, :4]})
-    with pytest.raises(ValueError, match=r"mask\['text'\] must be a bool tensor .* got torch.int64"):
-        layer(tokens, {"text": mask["text"].long()})
+    with pytest.raises(ValueError, match=r"mask\['text'\] must be bool, .* got torch.int64 with the values 2$"):
+        layer(tokens, {"text": 2 * mask["text"].long()})
     with pytest.raises(ValueError, match="batch size 2, the modalities before it 3"):
         layer({**tokens, "audio": tokens["audio"][:2]})

@@ -54,7 +54,7 @@ def test_a_modality_left_out_as_none_is_as_if_its_key_were() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match=r"rate must lie in \[0.0, 1.0\], got 1.5"):
+    with pytest.raises(ValueError, match=r"rate must be in \[0.0, 1.0\], got 1.5"):
         ModalityDropout(NAMES, 1.5)
     with pytest.raises(ValueError, match=r"rate has modalities \['vision'\]"):
         ModalityDropout(NAMES, {"vision": 0.5})

@@ -1,11 +1,10 @@
 """TemporalConvLevels: receptive fields that grow, masked padding, and sequences of one token."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from multifuse import TemporalConvLevels
 
@@ -41,17 +40,59 @@ def test_one_token_equals_the_first_of_a_masked_pair() -> None:
         assert torch.allclose(one[:, 0], two[:, 0], atol=1e-5)
 
 
-@given(st.integers(2, 40))
-def test_a_stage_is_torchs_convolutions(length: int) -> None:
-    """The one-dimensional convolutions run as two-dimensional ones; both are the same sums."""
-    layer = encoder(1)
-    inputs = torch.randn(2, length, 4)
+def by_torch(layer: TemporalConvLevels, inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+    """The definition, by torch's dilated one-dimensional convolutions."""
     hidden = layer.projection(inputs)
-    stage: Any = layer.stages[0]
-    update = stage.norm(hidden)
-    for convolution in stage.convolutions:
-        update = torch.nn.functional.gelu(convolution(update.transpose(1, 2)).transpose(1, 2))
-    torch.testing.assert_close(layer(inputs)[0], hidden + stage.mixer(update))
+    levels = []
+    for stage in layer.stages:
+        update = stage.norm(hidden)  # type: ignore[operator]
+        for conv in stage.convolutions:  # type: ignore[union-attr]
+            update = update if mask is None else update * mask.unsqueeze(-1)
+            step = conv.dilation[0]  # type: ignore[index]
+            filtered = functional.conv1d(
+                update.mT,
+                conv.weight,
+                conv.bias,
+                padding=step,
+                dilation=step,
+                groups=conv.groups,  # type: ignore[arg-type]
+            )
+            update = functional.gelu(filtered).mT
+        hidden = hidden + stage.mixer(update)  # type: ignore[operator]
+        levels.append(hidden)
+    return levels
+
+
+@given(st.integers(1, 80), st.booleans(), st.integers(0, 9))
+def test_levels_are_torchs_dilated_convolutions_with_their_gradients(length: int, masked: bool, seed: int) -> None:
+    """For lengths below, at and beyond every dilation, multiples of it and others."""
+    layer = encoder().double()
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(2, length, 4, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, length, generator=generator) < 0.6 if masked else None
+    ours, expected = layer(inputs, mask), by_torch(layer, inputs, mask)
+    weights = list(layer.parameters())
+    for level, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(level, other)
+    grads = [torch.autograd.grad(torch.stack(levels).square().sum(), weights) for levels in (ours, expected)]
+    for grad, other in zip(*grads, strict=True):
+        torch.testing.assert_close(grad, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_kept_and_close(dtype: torch.dtype) -> None:
+    inputs = torch.randn(2, 9, 4)
+    for half, full in zip(encoder().to(dtype)(inputs.to(dtype)), encoder()(inputs), strict=True):
+        assert half.dtype == dtype
+        torch.testing.assert_close(half.float(), full, atol=0.1, rtol=0.1)
+
+
+def test_nan_stays_in_its_sample() -> None:
+    inputs = torch.randn(2, 6, 4)
+    inputs[0, 2, 1] = float("nan")
+    for level in encoder()(inputs):
+        assert level[0].isnan().any()
+        assert level[1].isfinite().all()
 
 
 def test_dropout_takes_whole_channels_of_a_sample() -> None:

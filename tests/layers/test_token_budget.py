@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multifuse import TokenBudget
-from multifuse.ops.budget import standardised
+from multifuse.layers.token_budget import standardised
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.floats(0, 2), st.floats(0.05, 0.95), st.integers(0, 99))
@@ -62,7 +62,7 @@ def test_gamma_zero_closes_the_exchange() -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="gamma must be finite and >= 0, got -1"):
         TokenBudget(gamma=-1)
-    with pytest.raises(ValueError, match=r"init_participation must lie in \(0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"init_participation must be in \(0, 1\), got 1"):
         TokenBudget(init_participation=1)
     with pytest.raises(ValueError, match=r"evidence must be floating point of shape .* got torch.float32 \(3,\)"):
         TokenBudget()(torch.rand(3))

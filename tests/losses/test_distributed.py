@@ -111,7 +111,7 @@ def clcr_of_ids(samples: slice, parallel: Parallel) -> Result:
 def exchange(samples: slice, parallel: Parallel) -> Result:
     """An IntraCED by itself; each rank's loss is its share of the batch's mean, which averaged gradients add up."""
     torch.manual_seed(0)
-    network = parallel(IntraCED(8, ("text", "audio"), 4, 3, num_heads=2))
+    network = parallel(IntraCED(8, ("text", "audio"), shared_rank=4, private_rank=3, num_heads=2))
     tokens = {name: torch.randn(SAMPLES, 5, 8)[samples] for name in ("text", "audio")}
     ranks = 1 if parallel is alone else distributed.get_world_size()
     total = sum(values.square().sum() for values in network(tokens).tokens.values())
@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
     "whitening, replicated": (whitening, replicated),
     "CLCR, replicated": (clcr, replicated),
     "CLCR, sharded": (clcr, sharded),
-    "CLCR of geotorch's frames, sharded": (partial(clcr, stiefel_parametrization="geotorch"), sharded),
+    "CLCR of geotorch's frames, sharded": (partial(clcr, parametrization="geotorch"), sharded),
     "CLCR, sharded by accelerate": (clcr, sharded_by_accelerate),
     "CLCR with a text encoder, sharded": (clcr_of_ids, sharded),
     "IntraCED, sharded": (exchange, sharded),

@@ -22,7 +22,7 @@ def sample(drawn: Sizes = SIZES, count: int = 3) -> tuple[list[IntraCEDOutput], 
     layer = exchange(drawn)
     levels = [layer({n: torch.roll(v, level, -1) for n, v in tokens.items()}, mask) for level in range(count)]
     torch.manual_seed(3)
-    return levels, InterCAD(drawn.dim, drawn.modalities, count).eval()(levels, mask), mask
+    return levels, InterCAD(drawn.dim, drawn.modalities, num_levels=count).eval()(levels, mask), mask
 
 
 def correlation(x: Tensor, y: Tensor, debias: bool) -> Tensor:
@@ -68,7 +68,7 @@ def test_inter_level_terms_are_the_means_over_pairs_of_levels(debias: bool) -> N
 def test_one_modality_has_no_pairs_and_one_level_no_inter_loss() -> None:
     one = Sizes(30, 9, 4, 3, 2, {"text": 4})
     levels, aggregate, mask = sample(one, 1)
-    intra = IntraLevelLoss()(levels, aggregate, mask)
+    intra = IntraLevelLoss()(levels, mask)
     assert float(intra.private_private) == 0
     assert torch.equal(intra.total, intra.private_shared)
     assert not any(InterLevelLoss()(levels, aggregate, mask))
@@ -77,13 +77,13 @@ def test_one_modality_has_no_pairs_and_one_level_no_inter_loss() -> None:
 @given(sizes())
 def test_terms_are_finite_with_their_gradients_and_ignore_padding(drawn: Sizes) -> None:
     tokens, mask = batch(drawn)
-    layer, aggregation = exchange(drawn), InterCAD(drawn.dim, drawn.modalities, 2).eval()
+    layer, aggregation = exchange(drawn), InterCAD(drawn.dim, drawn.modalities, num_levels=2).eval()
     totals = []
     for given_tokens, given_mask in ((tokens, mask), padded(tokens, mask, 3, 1e3)):
         levels = [layer(given_tokens, given_mask)] * 2
         aggregate = aggregation(levels, given_mask)
         totals.append(
-            IntraLevelLoss(debias=False)(levels, aggregate, given_mask).total
+            IntraLevelLoss(debias=False)(levels, given_mask).total
             + InterLevelLoss(debias=False)(levels, aggregate, given_mask).total
         )
     totals[0].backward()

@@ -116,7 +116,7 @@ def test_a_checkpoint_is_loaded_by_name_for_any_number_of_channels(tmp_path: Pat
     for modality, expected in (("vision", given), ("audio", given.mean(1, keepdim=True) * 3)):
         network.clcr.load_backbone(modality, str(tmp_path))
         torch.testing.assert_close(backbone(network, modality).state_dict()[name], expected)
-    with pytest.raises(ValueError, match="modality 'vision' has no text encoder, but a BackboneLevels"):
+    with pytest.raises(ValueError, match="modality 'vision' has a BackboneLevels, not a text encoder"):
         network.clcr.load_text_encoder("vision", str(tmp_path))
 
 
@@ -139,7 +139,7 @@ def test_resnet_18_from_scratch_is_the_known_network() -> None:
         ),
         (
             {"encoder": "audio", "config": {"model_type": "resnet"}, "std": [0.0]},
-            r"modalities\['m'\]\['std'\] must lie in",
+            r"modalities\['m'\]\['std'\] must be in",
         ),
     ],
 )

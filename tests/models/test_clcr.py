@@ -179,7 +179,7 @@ def test_modality_dropout_leaves_out_modalities_in_training_alone() -> None:
     assert not torch.allclose(whole.logits, without.logits)
     network.clcr.modality_dropout.train()  # alone: the text encoder has a dropout of its own
     torch.testing.assert_close(network(features, mask).logits, without.logits)
-    with pytest.raises(ValueError, match=r"modality_dropout\['audio'\] must lie in \[0.0, 1.0\], got 2"):
+    with pytest.raises(ValueError, match=r"modality_dropout\['audio'\] must be in \[0.0, 1.0\], got 2"):
         config(modality_dropout={"audio": 2})
 
 
@@ -289,11 +289,11 @@ def test_the_text_baseline_is_a_linear_head_on_the_mean_of_the_last_layer() -> N
         ({"modalities": {"a": {"encoder": "text"}}}, r"modalities\['a'\]\['config'\] must be"),
         ({"modalities": {"not a name": {"encoder": "temporal_conv", "input_size": 2}}}, "identifiers"),
         ({"num_heads": 3}, "num_heads must divide shared_rank=8, got 3"),
-        ({"shared_rank": 14}, r"must not exceed dim, got 14 \+ 4 > 16"),
-        ({"dropout": 1.5}, r"dropout must lie in \[0.0, 1.0\], got 1.5"),
+        ({"shared_rank": 14}, r"must not exceed hidden_size, got 14 \+ 4 > 16"),
+        ({"dropout": 1.5}, r"dropout must be in \[0.0, 1.0\], got 1.5"),
         ({"positions": "rotary"}, "positions must be one of .* got 'rotary'"),
         ({"regression_loss": "huber"}, "regression_loss must be one of .* got 'huber'"),
-        ({"initial_participation": 1.0}, "initial_participation must lie in"),
+        ({"init_participation": 1.0}, "init_participation must be in"),
     ],
 )
 def test_bad_configs_are_named(options: dict[str, Any], message: str) -> None:
@@ -311,5 +311,5 @@ def test_bad_inputs_are_named() -> None:
         model()({"smell": features["audio"]})
     with pytest.raises(ValueError, match="labels must be class indices"):
         model(problem_type="single_label_classification", num_labels=3)(features, mask, labels=torch.randn(4))
-    with pytest.raises(ValueError, match="modality 'audio' has no text encoder"):
+    with pytest.raises(ValueError, match="modality 'audio' has a TemporalConvLevels, not a text encoder"):
         model().clcr.load_text_encoder("audio", "anything")

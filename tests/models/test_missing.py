@@ -75,8 +75,10 @@ class Layers(torch.nn.Module):
         super().__init__()
         self.hierarchy = hierarchy()
         self.dropout = ModalityDropout(NAMES, 0.0)
-        self.exchanges = torch.nn.ModuleList(IntraCED(DIM, NAMES, 4, 3, num_heads=2) for _ in range(2))
-        self.aggregation = InterCAD(DIM, NAMES, 2)
+        self.exchanges = torch.nn.ModuleList(
+            IntraCED(DIM, NAMES, shared_rank=4, private_rank=3, num_heads=2) for _ in range(2)
+        )
+        self.aggregation = InterCAD(DIM, NAMES, num_levels=2)
         self.losses = torch.nn.ModuleList([IntraLevelLoss(modalities=NAMES), InterLevelLoss(modalities=NAMES)])
 
     def forward(self, inputs: Inputs, mask: Inputs, left: list[str]) -> Outputs:
@@ -88,8 +90,8 @@ class Layers(torch.nn.Module):
         for level, own in enumerate(exchanged):
             for name, values in own._asdict().items():
                 outputs |= by_name(f"level {level} {name}", values, left)
-        for loss in self.losses:
-            outputs |= {f"{type(loss).__name__} {n}": v for n, v in loss(exchanged, aggregate, masks)._asdict().items()}
+        for loss, read in zip(self.losses, ((exchanged,), (exchanged, aggregate)), strict=True):
+            outputs |= {f"{type(loss).__name__} {n}": v for n, v in loss(*read, masks)._asdict().items()}
         return outputs
 
 
@@ -98,7 +100,7 @@ class Projected(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.projector = StiefelProjector(DIM, 4, 3, NAMES)
+        self.projector = StiefelProjector(DIM, NAMES, shared_rank=4, private_rank=3)
 
     def forward(self, inputs: Inputs, mask: Inputs, left: list[str]) -> Outputs:
         codes = self.projector(inputs)

@@ -85,7 +85,7 @@ def test_under_debug_a_value_that_is_not_finite_is_named() -> None:
     inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
     inputs["audio"][1, 4, 2] = float("-inf")
     model = network(debug=True)
-    message = r"inputs\['audio'\] must be finite at real tokens, holds -inf at sample 1, token 4; 1 tokens in all"
+    message = r"inputs\['audio'\] must be finite at real tokens, has -inf at sample 1, token 4; 1 tokens in all"
     with pytest.raises(ValueError, match=message):
         model(inputs)
     padded = {"audio": torch.arange(5).expand(3, -1) < 4}

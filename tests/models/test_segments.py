@@ -110,7 +110,7 @@ def test_it_trains_with_every_term_and_saves(tmp_path: Path) -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match=r"labels must have shape \(2, 4\), samples and segments, got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"labels must have shape \(2, 4\) \(samples, segments\), got \(2, 3\)"):
         model(4)(inputs(), labels=torch.zeros(2, 3))
     with pytest.raises(ValueError, match="num_segments must be an integer >= 1, got 0"):
         model(0)

@@ -40,7 +40,7 @@ def trained(**options: Any) -> CLCRForPrediction:
 
 @pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
 def test_a_saved_state_gives_the_same_model(tmp_path: Path, parametrization: str) -> None:
-    model, fresh = (trained(stiefel_parametrization=parametrization) for _ in range(2))
+    model, fresh = (trained(parametrization=parametrization) for _ in range(2))
     torch.save(model.state_dict(), tmp_path / "state.pt")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
@@ -52,7 +52,7 @@ def test_a_saved_state_gives_the_same_model(tmp_path: Path, parametrization: str
 
 @pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
 def test_a_copy_is_the_same_and_independent(parametrization: str) -> None:
-    model = trained(stiefel_parametrization=parametrization)
+    model = trained(parametrization=parametrization)
     before = model(inputs()).logits
     other = copy.deepcopy(model)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """`attend_others`, compiled and by torch: against its definition, masks, derivatives, what torch asks of an op."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse.ops.attention import attend_others, by_torch
+from multifuse.ops.transforms import runs_compiled
 
 Attention = Callable[..., Tensor]
 
@@ -47,8 +48,17 @@ def drawn(
 
 
 @pytest.fixture(params=["dispatched", "by torch"])
-def attend(request: pytest.FixtureRequest) -> Attention:
-    return attend_others if request.param == "dispatched" else by_torch
+def attend(request: pytest.FixtureRequest, device: torch.device) -> Attention:
+    """The attention on a device, by each path; what it returns is on the CPU."""
+    path = attend_others if request.param == "dispatched" else by_torch
+
+    def attended(
+        query_key_value: Tensor, lengths: Sequence[int], heads: int, mask: Tensor | None, asking: Tensor | None
+    ) -> Tensor:
+        masks = (None if value is None else value.to(device) for value in (mask, asking))
+        return path(query_key_value.to(device), lengths, heads, *masks).cpu()
+
+    return attended
 
 
 @given(
@@ -93,13 +103,11 @@ def test_first_and_second_derivatives_are_correct() -> None:
     assert torch.autograd.gradgradcheck(function, query_key_value)
 
 
-def test_masked_keys_and_silent_queries_take_no_gradient_and_give_none_not_even_from_nan(attend: Attention) -> None:
+def test_masked_keys_and_queries_that_are_not_needed_receive_no_gradient_and_give_none(attend: Attention) -> None:
     query_key_value, mask, asking = drawn(2, (6, 7), 2, 4, True)
     assert mask is not None
     assert asking is not None
     expected = attend(query_key_value, (6, 7), 2, mask, asking)
-    if attend is attend_others:  # torch's own multiplies masked values by 0
-        query_key_value[(~mask & ~asking)] = float("nan")
     query_key_value.requires_grad_()
     attended = attend(query_key_value, (6, 7), 2, mask, asking)
     torch.testing.assert_close(attended, expected)
@@ -108,6 +116,17 @@ def test_masked_keys_and_silent_queries_take_no_gradient_and_give_none_not_even_
     assert not queries[~asking].any()
     assert not keys[~mask].any()
     assert not values[~mask].any()
+
+
+def test_nan_in_masked_tokens_reaches_nothing_in_the_compiled_operator() -> None:
+    """torch's attention multiplies masked values by 0; IntraCED zeroes padding before either of them."""
+    query_key_value, mask, asking = drawn(2, (6, 7), 2, 4, True)
+    assert mask is not None
+    assert asking is not None
+    expected = attend_others(query_key_value, (6, 7), 2, mask, asking)
+    query_key_value[(~mask & ~asking)] = float("nan")
+    if runs_compiled(query_key_value):
+        torch.testing.assert_close(attend_others(query_key_value, (6, 7), 2, mask, asking), expected)
 
 
 def test_large_scores_neither_overflow_nor_lose_the_others(attend: Attention) -> None:

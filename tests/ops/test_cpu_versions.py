@@ -1,4 +1,4 @@
-"""The kernels' versions for narrower processors: each gives what plain torch gives, in a process of its own."""
+"""The versions of the kernels for narrower processors: each gives what plain torch gives, in a separate process."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from multifuse.ops import backend
 
 _SCRIPT = """
 import torch
-from multifuse.ops import attention, budget, convolution, portable, project_capped_simplex
+from multifuse.ops import attention, portable, project_capped_simplex
 
 torch.manual_seed(0)
 for length in (1, 15, 50, 300, 1500):
@@ -27,19 +27,11 @@ for dtype in (torch.float32, torch.float64):
     for length, width in ((3, 1), (20, 13), (70, 40)):
         inputs = torch.randn(2, 2 * length, 6 * width, dtype=dtype, requires_grad=True)
         mask = torch.rand(2, 2 * length) < 0.7
-        both = [own(inputs, (length, length), 2, mask, None) for own in (attention.attend_others, attention.by_torch)]
-        grads = [torch.autograd.grad(own.square().sum(), inputs)[0] for own in both]
-        torch.testing.assert_close(*both)
+        paths = (attention.attend_others, attention.by_torch)
+        attended = [path(inputs, (length, length), 2, mask, None) for path in paths]
+        grads = [torch.autograd.grad(result.square().sum(), inputs)[0] for result in attended]
+        torch.testing.assert_close(*attended)
         torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)
-        taps, bias = (torch.randn(6 * width, *shape, dtype=dtype, requires_grad=True) for shape in ((3,), ()))
-        both = [own(inputs, taps, bias, 2, mask) for own in (convolution.convolve_gelu, convolution.by_torch)]
-        grads = [torch.autograd.grad(own.square().sum(), (inputs, taps, bias)) for own in both]
-        torch.testing.assert_close(*both, atol=1e-5, rtol=1e-5)
-        for ours, theirs in zip(*grads):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-        parameters = torch.tensor([4.0, -0.5, 0.6], dtype=dtype)
-        alpha = budget.allot(inputs, *parameters.unbind(), mask)
-        torch.testing.assert_close(alpha, budget.in_steps(inputs, parameters, mask), atol=1e-4, rtol=1e-4)
 """
 
 

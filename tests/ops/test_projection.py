@@ -22,9 +22,25 @@ def portable_projection(z: Tensor, budget: Tensor, mask: Tensor | None = None) -
     return portable.project(z, budget, None if mask is None else mask.expand(z.shape))[0]
 
 
-@pytest.fixture(params=["dispatched", "portable"])
-def project(request: pytest.FixtureRequest) -> Projection:
-    return project_capped_simplex if request.param == "dispatched" else portable_projection
+def differentiable_projection(z: Tensor, budget: Tensor, mask: Tensor | None = None) -> Tensor:
+    budget = budget.to(compute_dtype(z.dtype)).expand(z.shape[:-1])
+    return portable.differentiable_projection(z, budget, None if mask is None else mask.expand(z.shape))
+
+
+@pytest.fixture(params=["dispatched", "portable", "differentiable"])
+def project(request: pytest.FixtureRequest, device: torch.device) -> Projection:
+    """The projection on a device, by each path; what it returns is on the CPU."""
+    paths = {
+        "dispatched": project_capped_simplex,
+        "portable": portable_projection,
+        "differentiable": differentiable_projection,
+    }
+    path = paths[request.param]
+
+    def projected(z: Tensor, budget: Tensor, mask: Tensor | None = None) -> Tensor:
+        return path(z.to(device), budget.to(device), None if mask is None else mask.to(device)).cpu()
+
+    return projected
 
 
 @pytest.mark.parametrize("kind", range(reference.ROW_KINDS))
@@ -132,7 +148,18 @@ def test_budget_broadcasts_as_a_number_and_as_a_tensor() -> None:
         (torch.ones(2, 3, dtype=torch.long), 1.0, None, "z must be float16.*torch.int64"),
         (torch.tensor(1.0), 1.0, None, "z must have at least one dimension"),
         (torch.rand(2, 3), torch.ones(5), None, r"budget of shape \(5,\)"),
-        (torch.rand(2, 3), 1.0, torch.ones(2, 3), "mask must be bool.*float32"),
+        (
+            torch.rand(2, 3),
+            1.0,
+            torch.full((2, 3), 0.5),
+            r"mask must be bool, .*torch.float32 with the values 0\.5",
+        ),
+        (
+            torch.rand(2, 3),
+            1.0,
+            torch.arange(6).view(2, 3),
+            "mask must be bool, .* the values 2, 3, 4, 5",
+        ),
         (torch.rand(2, 3), 1.0, torch.ones(2, 4, dtype=torch.bool), r"mask of shape \(2, 4\)"),
         (torch.rand(2, 3), 1.0, torch.ones(2, 3, dtype=torch.bool, device="meta"), "mask must be on z's device cpu"),
     ],
@@ -142,25 +169,35 @@ def test_bad_arguments_are_named(z: Tensor, budget: Any, mask: Tensor | None, me
         project_capped_simplex(z, budget, mask)
 
 
-def inputs_away_from_kinks(rows: int = 6, length: int = 12) -> tuple[Tensor, Tensor]:
-    """Half of the rows bind and half are slack; no token within 1e-3 of a kink."""
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32, torch.bfloat16])
+def test_masks_of_zeros_and_ones_equal_bool_masks(dtype: torch.dtype) -> None:
+    z, mask = torch.rand(3, 7), torch.rand(3, 7) < 0.6
+    assert torch.equal(project_capped_simplex(z, 1.5, mask.to(dtype)), project_capped_simplex(z, 1.5, mask))
+
+
+def inputs_away_from_kinks(device: torch.device, rows: int = 6, length: int = 12) -> tuple[Tensor, Tensor]:
+    """Half of the rows bind and half are slack; no token is within 1e-3 of a kink."""
     z = torch.randn(rows, length, dtype=torch.float64)
     budget = torch.cat([torch.rand(rows // 2) * 2 + 0.5, torch.full((rows - rows // 2,), 50.0)]).double()
     shifted = z - portable.project(z, budget, None)[1].unsqueeze(-1)
     near = (shifted.abs() < 1e-3) | ((shifted - 1).abs() < 1e-3)
-    return (z + near * 0.01).requires_grad_(), budget.requires_grad_()
+    return (z + near * 0.01).to(device).requires_grad_(), budget.to(device).requires_grad_()
 
 
-def test_gradients_of_first_and_second_order() -> None:
-    z, budget = inputs_away_from_kinks()
-    mask = torch.rand(z.shape) < 0.8
-    for keep in (None, mask):
-        assert torch.autograd.gradcheck(lambda a, b, k=keep: project_capped_simplex(a, b, k), (z, budget), eps=1e-7)
-        assert torch.autograd.gradgradcheck(lambda a, b, k=keep: project_capped_simplex(a, b, k), (z, budget), eps=1e-7)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_first_and_second_order(device: torch.device, masked: bool) -> None:
+    z, budget = inputs_away_from_kinks(device)
+    mask = (torch.rand(z.shape) < 0.8).to(device) if masked else None
+
+    def function(z: Tensor, budget: Tensor) -> Tensor:
+        return project_capped_simplex(z, budget, mask)
+
+    assert torch.autograd.gradcheck(function, (z, budget), eps=1e-7)
+    assert torch.autograd.gradgradcheck(function, (z, budget), eps=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_backward_is_the_stated_formula_on_both_paths(dtype: torch.dtype) -> None:
+def test_backward_is_the_stated_formula_on_every_path(device: torch.device, dtype: torch.dtype) -> None:
     z = torch.randn(8, 300).to(dtype)
     budget = torch.tensor([5.0, 40.0, 500.0, 1.0, 0.0, 20.0, 3.0, 9.0], dtype=compute_dtype(dtype))
     mask = torch.rand(8, 300) < 0.7
@@ -170,14 +207,30 @@ def test_backward_is_the_stated_formula_on_both_paths(dtype: torch.dtype) -> Non
     mean = torch.where(active, grad.to(budget.dtype), 0.0).sum(-1) / active.sum(-1).clamp(min=1)
     mean = torch.where((threshold > 0) & active.any(-1), mean, 0.0)
     expected = torch.where(active, grad.to(budget.dtype) - mean[:, None], 0.0)
-    zg, bg = z.clone().requires_grad_(), budget.clone().requires_grad_()
-    project_capped_simplex(zg, bg, mask).backward(grad)
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
-    for grad_z, grad_budget in (portable.project_vjp(grad, z, threshold, mask), (zg.grad, bg.grad)):
-        assert grad_z is not None
-        assert grad_budget is not None
-        assert torch.allclose(grad_z.to(expected.dtype), expected, atol=tolerance)
-        assert torch.allclose(grad_budget, mean, atol=1e-5)
+    for path in (project_capped_simplex, differentiable_projection):
+        inputs = (z.to(device).requires_grad_(), budget.to(device).requires_grad_())
+        grad_z, grad_budget = torch.autograd.grad(path(*inputs, mask.to(device)), inputs, grad.to(device))
+        assert torch.allclose(grad_z.cpu().to(expected.dtype), expected, atol=tolerance)
+        assert torch.allclose(grad_budget.cpu(), mean, atol=1e-5)
+    grad_z, grad_budget = portable.project_vjp(grad, z, threshold, mask)
+    assert torch.allclose(grad_z.to(expected.dtype), expected, atol=tolerance)
+    assert torch.allclose(grad_budget, mean, atol=1e-5)
+
+
+def test_gradients_at_infinity_and_nan_are_the_same_on_every_path(device: torch.device) -> None:
+    inf, nan = float("inf"), float("nan")
+    z = torch.tensor([[inf, 0.6, 0.5], [inf, 0.5, 0.2], [nan, 0.5, 0.2], [0.3, 0.2, 0.1], [-inf, 0.7, 0.6]])
+    budget = torch.tensor([0.5, 1.4, 1.0, nan, 1.0])
+    mask = torch.tensor([[True] * 3] * 2 + [[True, True, False]] + [[True] * 3] * 2)
+    expected_z = torch.tensor([[0.0] * 3, [0.0, -0.5, 0.5], [nan, nan, 0.0], [nan] * 3, [0.0, -0.5, 0.5]])
+    expected_budget = torch.tensor([0.0, 2.5, nan, nan, 2.5])
+    for path in (project_capped_simplex, differentiable_projection):
+        inputs = (z.to(device).requires_grad_(), budget.to(device).requires_grad_())
+        grad = torch.tensor([1.0, 2.0, 3.0], device=device).expand(5, 3)
+        grads = torch.autograd.grad(path(*inputs, mask.to(device)), inputs, grad)
+        torch.testing.assert_close(grads[0].cpu(), expected_z, equal_nan=True)
+        torch.testing.assert_close(grads[1].cpu(), expected_budget, equal_nan=True)
 
 
 @pytest.mark.parametrize("length", [4, 100, 4096])
@@ -193,26 +246,16 @@ def test_a_budget_that_binds_by_a_rounding_is_not_taken_for_a_slack_one(length: 
     assert grad_budget[1] == 0
 
 
-def test_compiled_and_portable_jvp_agree() -> None:
-    z, budget = torch.randn(5, 70), torch.tensor([3.0, 9.0, 100.0, 0.0, 20.0])
-    mask = torch.rand(5, 70) < 0.7
-    _, threshold = portable.project(z, budget, mask)
-    tangents = torch.randn(5, 70), torch.randn(5)
-    dispatched = torch.ops.multifuse.project_jvp(*tangents, z, threshold, mask)
-    assert torch.allclose(dispatched, portable.project_jvp(*tangents, z, threshold, mask), atol=1e-6)
-
-
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_opcheck_passes_for_all_three_ops(requires_grad: bool) -> None:
-    z = torch.randn(3, 9, requires_grad=requires_grad)
-    budget = torch.tensor([1.0, 2.0, 30.0], requires_grad=requires_grad)
-    mask = torch.rand(3, 9) < 0.8
+def test_opcheck_passes_for_both_operators(device: torch.device, requires_grad: bool) -> None:
+    z = torch.randn(3, 9, device=device, requires_grad=requires_grad)
+    budget = torch.tensor([1.0, 2.0, 30.0], device=device, requires_grad=requires_grad)
+    mask = torch.rand(3, 9, device=device) < 0.8
     threshold = portable.project(z.detach(), budget.detach(), mask)[1]
-    grad = torch.randn(3, 9, requires_grad=requires_grad)
+    grad = torch.randn(3, 9, device=device, requires_grad=requires_grad)
     for keep in (None, mask):
         torch.library.opcheck(torch.ops.multifuse.project.default, (z, budget, keep))
         torch.library.opcheck(torch.ops.multifuse.project_vjp.default, (grad, z.detach(), threshold, keep))
-        torch.library.opcheck(torch.ops.multifuse.project_jvp.default, (grad, budget, z.detach(), threshold, keep))
 
 
 def test_compiles_as_one_graph_with_equal_gradients() -> None:

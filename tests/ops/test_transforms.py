@@ -1,4 +1,4 @@
-"""What holds of all compiled ops: forward mode, `torch.func`, third derivatives, and sequences of no tokens."""
+"""What holds for all compiled ops: forward mode, `torch.func`, third derivatives, and sequences without tokens."""
 
 from collections.abc import Callable
 
@@ -10,32 +10,28 @@ from torch.autograd import forward_ad
 from multifuse import IntraCED, TemporalConvLevels
 from multifuse.ops import project_capped_simplex
 from multifuse.ops.attention import attend_others
-from multifuse.ops.budget import allot
-from multifuse.ops.convolution import convolve_gelu
 
-TAPS, BIAS = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, 3), torch.zeros(3, dtype=torch.float64)
-SCALARS = tuple(torch.tensor(value, dtype=torch.float64) for value in (2.0, -0.3, 0.6))
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "project": lambda given: project_capped_simplex(given, 0.8),
     "attend_others": lambda given: attend_others(given, (2, 3), 1),
-    "convolve_gelu": lambda given: convolve_gelu(given, TAPS, BIAS, 1),
-    "allot": lambda given: allot(given, *SCALARS),
 }
 
 
 @pytest.fixture(params=list(FUNCTIONS))
 def loss(request: pytest.FixtureRequest) -> Callable[[Tensor], Tensor]:
     function = FUNCTIONS[request.param]
-    return lambda given: (function(given) * torch.arange(1.0, 1.0 + function(given).shape[-1])).sin().sum()
+    return lambda given: (
+        (function(given) * torch.arange(1.0, 4.0, device=given.device)[: function(given).shape[-1]]).sin().sum()
+    )
 
 
 @pytest.fixture
-def given() -> Tensor:
-    return torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+def given(device: torch.device) -> Tensor:
+    return torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(device)
 
 
 def test_forward_mode_and_func_give_the_gradients_slope(loss: Callable[[Tensor], Tensor], given: Tensor) -> None:
-    direction = torch.randn(given.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    direction = torch.randn(given.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(given)
     leaf = given.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(leaf), leaf)
     slope = (gradient * direction).sum()
@@ -54,11 +50,11 @@ def test_hessians_of_func_are_those_of_autograd(loss: Callable[[Tensor], Tensor]
     torch.testing.assert_close(hessian, expected)
 
 
-@pytest.mark.parametrize("name", ["attend_others", "convolve_gelu", "allot"])
+@pytest.mark.parametrize("name", list(FUNCTIONS))
 def test_third_derivatives_are_not_dropped(name: str, given: Tensor) -> None:
-    def second(own: Tensor) -> Tensor:
-        (first,) = torch.autograd.grad(FUNCTIONS[name](own).sin().sum(), own, create_graph=True)
-        (again,) = torch.autograd.grad(first.sin().sum(), own, create_graph=True)
+    def second(values: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(FUNCTIONS[name](values).sin().sum(), values, create_graph=True)
+        (again,) = torch.autograd.grad(first.sin().sum(), values, create_graph=True)
         return again.sin().sum()
 
     leaf = given[:1].clone().requires_grad_()
@@ -75,14 +71,14 @@ def test_no_tokens_give_parameters_no_gradient_whatever_memory_held() -> None:
     levels = TemporalConvLevels(5, 8, 1)
     sum(level.sum() for level in levels(torch.randn(7, 0, 5))).backward()  # type: ignore[union-attr]
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in levels.stages.parameters())
-    layer = IntraCED(8, ("one", "none"), 4, 2, num_heads=2)
+    layer = IntraCED(8, ("one", "none"), shared_rank=4, private_rank=2, num_heads=2)
     output = layer({"one": torch.randn(7, 3, 8), "none": torch.randn(7, 0, 8)})
     sum(stream.square().sum() for stream in output.tokens.values()).backward()  # type: ignore[union-attr]
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in layer.budget.parameters())
 
 
 def test_token_counts_stay_free_in_an_exported_layer() -> None:
-    layer = IntraCED(8, ("one", "other"), 4, 2, num_heads=2).eval()
+    layer = IntraCED(8, ("one", "other"), shared_rank=4, private_rank=2, num_heads=2).eval()
     tokens = {"one": torch.randn(3, 5, 8), "other": torch.randn(3, 6, 8)}
     batch = torch.export.Dim("batch")
     shapes = {name: {0: batch, 1: torch.export.Dim(name)} for name in tokens}

@@ -208,7 +208,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
         assert by_command("train", "mosi", "--data", data, "--output", unwritable) == 2
         assert evaluation(model, data, unwritable) == 2
         lines = capsys.readouterr().err.splitlines()
-        with pytest.raises(OutputError, match=r"cannot be (made|written)") as caught:
+        with pytest.raises(OutputError, match=r"cannot be (created|written)") as caught:
             prepare(preparation(clips, unwritable))
     assert [str(unwritable) in line and "cannot be" in line for line in [*lines, str(caught.value)]] == 3 * [True]
     assert contents(tmp_path) == before
@@ -224,7 +224,7 @@ def test_training_refuses_an_output_that_holds_anothers_results(
     if resume and name.startswith("checkpoints"):
         (tmp_path / name).with_name("trainer_state.json").write_text("{}")
     before = contents(tmp_path)
-    with pytest.raises(JobError, match=r"already holds|which says how the run was begun, cannot be read"):
+    with pytest.raises(JobError, match=r"already holds|which says how the run was started, cannot be read"):
         run(training(data, tmp_path, resume=resume))
     assert contents(tmp_path) == before
 
@@ -245,7 +245,7 @@ def test_preparation_refuses_an_output_that_holds_anothers_results(
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(content)
     before = contents(tmp_path)
-    with pytest.raises(PreparationError, match=r"holds other files than a preparation's|cannot be read as"):
+    with pytest.raises(PreparationError, match=r"contains a file that no preparation wrote|cannot be read as"):
         prepare(preparation(clips, tmp_path))
     assert contents(tmp_path) == before
 
@@ -258,7 +258,7 @@ def test_evaluation_refuses_an_output_that_holds_anothers_results(
     output.mkdir()
     (output / name).write_text("other")
     assert evaluation(model, data, output) == 2
-    assert f"already holds {name}" in capsys.readouterr().err
+    assert f"already contains {name}" in capsys.readouterr().err
     assert contents(output) == {name: b"other"}
 
 

@@ -1,0 +1,1 @@
+"""Private helpers of the library: argument checks, masks, precision, initialisation."""

@@ -1,14 +1,17 @@
-"""Argument checks of the public border: every message names the argument and shows the offending value."""
+"""Argument checks of the public API: every message names the argument and shows the offending value."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+_VALUES_SHOWN = 5
+
 
 class Tokens(NamedTuple):
-    """One modality's checked tokens: ``values`` (B, T, d), zero at padding; ``mask`` (B, T), ``None``: all are real."""
+    """The checked tokens of one modality: ``values`` (B, T, d), 0 at padding; ``mask`` (B, T), ``None``: all real."""
 
     values: Tensor
     mask: Tensor | None
@@ -22,12 +25,23 @@ def positive_integer(name: str, value: object) -> int:
 
 def in_range(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}")
+        raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
     return float(value)
 
 
+def positive_number(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+    return float(value)
+
+
+def choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
 def grid(name: str, value: Sequence[int | None]) -> tuple[int | None, int | None]:
-    """Checks rows and columns, either of them ``None``."""
+    """Checks (rows, columns), either of which may be ``None``."""
     if len(value) != 2 or not all(size is None or (type(size) is int and size >= 1) for size in value):
         raise ValueError(f"{name} must be (rows, columns), each an integer >= 1 or None, got {value!r}")
     rows, columns = value
@@ -35,8 +49,15 @@ def grid(name: str, value: Sequence[int | None]) -> tuple[int | None, int | None
 
 
 def modality_names(modalities: Iterable[str]) -> tuple[str, ...]:
+    """Checks the names of a module's modalities, whose order is the order of its weights."""
     if isinstance(modalities, str):
         raise ValueError(f"modalities must be a sequence of names, got the single string {modalities!r}")
+    if isinstance(modalities, set | frozenset):
+        # Weights are stored by position: with another order they would load into the wrong subspaces.
+        raise ValueError(
+            f"modalities must be ordered, such as a list or a tuple: a set's order differs between processes, "
+            f"got {modalities!r}"
+        )
     names = tuple(modalities)
     if not names:
         raise ValueError("modalities must name at least one modality, got none")
@@ -48,22 +69,24 @@ def modality_names(modalities: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def subspace_ranks(dim: int, shared_rank: int, private_rank: int) -> None:
-    positive_integer("dim", dim)
+def subspace_ranks(dim: int, shared_rank: int, private_rank: int, width: str = "dim") -> None:
+    """Checks ranks against the width of the tokens, whose argument is called ``width``."""
+    positive_integer(width, dim)
     positive_integer("shared_rank", shared_rank)
     positive_integer("private_rank", private_rank)
     if shared_rank + private_rank > dim:
-        raise ValueError(f"shared_rank + private_rank must not exceed dim, got {shared_rank} + {private_rank} > {dim}")
+        ranks = f"{shared_rank} + {private_rank}"
+        raise ValueError(f"shared_rank + private_rank must not exceed {width}, got {ranks} > {dim}")
 
 
-def known_modalities(argument: str, given: Iterable[str], modalities: tuple[str, ...]) -> None:
-    unknown = [name for name in given if name not in modalities]
+def known_modalities(argument: str, names: Iterable[str], modalities: tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in modalities]
     if unknown:
         raise ValueError(f"{argument} has modalities {unknown}; this module knows {list(modalities)}")
 
 
 def rates(argument: str, rate: float | Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:
-    """A rate for every modality: one for all of them, or by name, 0 for one that is not named."""
+    """Returns the rate of every modality: one rate for all, or a mapping by name, in which a missing name means 0."""
     if isinstance(rate, Mapping):
         known_modalities(argument, rate, modalities)
         named = {name: in_range(f"{argument}[{name!r}]", value, 0.0, 1.0) for name, value in rate.items()}
@@ -71,12 +94,34 @@ def rates(argument: str, rate: float | Mapping[str, float], modalities: tuple[st
     return dict.fromkeys(modalities, in_range(argument, rate, 0.0, 1.0))
 
 
+def bool_mask(argument: str, mask: Tensor) -> Tensor:
+    """Returns a mask as bool; integers and floats are accepted where they are 0 (padding) and 1 (real token) only."""
+    if mask.dtype == torch.bool:
+        return mask
+    real = mask == 1
+    valid = real | (mask == 0)
+    expected = f"{argument} must be bool, or numbers that are 0 and 1 only (True or 1 = real token)"
+    if torch.compiler.is_compiling():
+        torch._assert_async(valid.all(), expected)
+    elif not (mask.is_meta or torch._C._are_functorch_transforms_active() or valid.all()):
+        values = mask[~valid].unique().tolist()
+        shown = ", ".join(f"{value:g}" for value in values[:_VALUES_SHOWN]) + ", ..." * (len(values) > _VALUES_SHOWN)
+        raise ValueError(f"{expected}, got {mask.dtype} with the values {shown}")
+    return real
+
+
 def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
-    if mask.dtype != torch.bool:
-        raise ValueError(f"{argument} must be a bool tensor (True = real token), got {mask.dtype}")
+    """Returns the mask (batch, length) of a token sequence as bool."""
     if mask.shape != (batch, length):
         raise ValueError(f"{argument} must have shape {(batch, length)}, got {tuple(mask.shape)}")
-    return mask
+    return bool_mask(argument, mask)
+
+
+def modality_masks(mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...]) -> dict[str, Tensor | None]:
+    """Returns the masks by modality as bool."""
+    mask = {} if mask is None else mask
+    known_modalities("mask", mask, modalities)
+    return {name: None if real is None else bool_mask(f"mask[{name!r}]", real) for name, real in mask.items()}
 
 
 def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str, Tensor | None]) -> None:
@@ -89,9 +134,9 @@ def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str
         wrong = wrong if real is None else wrong & real
         if wrong.any():
             sample, token = wrong.nonzero()[0].tolist()
-            worst = values[sample, token][~values[sample, token].isfinite()][0]
+            first = values[sample, token][~values[sample, token].isfinite()][0]
             raise ValueError(
-                f"{argument}[{name!r}] must be finite at real tokens, holds {float(worst.detach())} "
+                f"{argument}[{name!r}] must be finite at real tokens, has {float(first.detach())} "
                 f"at sample {sample}, token {token}; {int(wrong.sum())} tokens in all"
             )
 
@@ -99,14 +144,12 @@ def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str
 def token_shapes(
     argument: str,
     tokens: Mapping[str, Tensor | None],
-    mask: Mapping[str, Tensor | None] | None,
+    mask: Mapping[str, Tensor | None],
     modalities: tuple[str, ...],
     dim: int,
 ) -> None:
-    """Checks the names, shapes and types of a batch of token tensors and of their masks."""
-    mask = {} if mask is None else mask
+    """Checks the names, shapes and dtypes of a batch of token tensors, and the shapes of their masks."""
     known_modalities(argument, tokens, modalities)
-    known_modalities("mask", mask, modalities)
     batch: int | None = None
     for name in modalities:
         values = tokens.get(name)
@@ -132,11 +175,12 @@ def token_mapping(
     modalities: tuple[str, ...],
     dim: int,
 ) -> dict[str, Tokens]:
-    """Checks a batch of token tensors and returns the present modalities, in the constructor's order."""
-    token_shapes("tokens", tokens, mask, modalities, dim)
+    """Checks a batch of token tensors and returns the modalities that are present, in the constructor's order."""
+    masks = modality_masks(mask, modalities)
+    token_shapes("tokens", tokens, masks, modalities, dim)
     present: dict[str, Tokens] = {}
     for name in modalities:
-        values, real = tokens.get(name), None if mask is None else mask.get(name)
+        values, real = tokens.get(name), masks.get(name)
         if values is not None:
             if real is not None:
                 values = values.masked_fill(~real.unsqueeze(-1), 0.0)

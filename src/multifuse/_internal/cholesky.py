@@ -1,4 +1,4 @@
-"""The inverse Cholesky factor of a batch of matrices: what both whitening and orthonormal frames are made of."""
+"""The inverse Cholesky factor of a batch of matrices, the basis of whitening and of orthonormal frames."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _InverseFactor(torch.autograd.Function):
-    """``W = L^{-1}``, with derivatives made of products alone, where autograd's own take four triangular solves."""
+    """``W = L^{-1}``, with derivatives by matrix products only, where autograd would take four triangular solves."""
 
     generate_vmap_rule = True
 
@@ -42,7 +42,7 @@ def _by_torch(matrix: Tensor) -> Tensor:
 
 
 def _half_lower(matrix: Tensor) -> Tensor:
-    """The lower triangle, its diagonal halved."""
+    """Returns the lower triangle with its diagonal halved."""
     return matrix.tril() - 0.5 * torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
 
 
@@ -52,7 +52,7 @@ def inverse_factor(matrix: Tensor) -> Tensor:
     ``W matrix W^T = I``. A batched Cholesky factorisation and triangular solves cannot hang where other batched
     factorisations do (oneMKL with two threads).
     """
-    if torch.compiler.is_compiling():  # torch.compile takes no function of autograd's that has a forward derivative
+    if torch.compiler.is_compiling():  # torch.compile does not trace an autograd.Function with a jvp
         return _by_torch(matrix)
     inverse: Tensor = _InverseFactor.apply(matrix)  # type: ignore[no-untyped-call]
     return inverse

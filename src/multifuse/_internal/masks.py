@@ -1,4 +1,4 @@
-"""Arithmetic under token masks. A mask is bool, True = real token; ``None`` stands for a mask of Trues."""
+"""Arithmetic under token masks. A mask is bool, True = real token; ``None`` means that all tokens are real."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ def token_count(values: Tensor, mask: Tensor | None) -> Tensor:
     """Counts the real tokens of every sample: values (B, T, ...) -> (B,), in float32 or better."""
     dtype = torch.promote_types(values.dtype, torch.float32)
     if mask is None:
-        return torch.full((values.shape[0],), float(values.shape[1]), dtype=dtype, device=values.device)
+        return torch.full((values.shape[0],), values.shape[1], dtype=dtype, device=values.device)
     return mask.sum(dim=1).to(dtype)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Averages the real tokens of every sample, in float32 or better: (B, T, d) -> (B, d); none give 0."""
+    """Averages the real tokens of every sample, in float32 or better: (B, T, d) -> (B, d); no token gives 0."""
     if mask is not None:
         values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
     count = token_count(values, mask).clamp(min=1.0)
@@ -25,8 +25,8 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 def segment_means(values: Tensor, mask: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
     """Averages the real tokens in each of S equal segments: (B, T, d) -> (B, S, d), and where there is one (B, S).
 
-    Segment s holds the tokens that overlap its time, ``floor(s T / S)`` to ``ceil((s + 1) T / S) - 1`` as in adaptive
-    average pooling, so that T need be no multiple of S, nor as large.
+    Segment s has the tokens that overlap its time, ``floor(s T / S)`` to ``ceil((s + 1) T / S) - 1`` as in adaptive
+    average pooling, so that T need not be a multiple of S, and may be smaller.
     """
     dtype = torch.promote_types(values.dtype, torch.float32)
     length = values.shape[1]
@@ -43,30 +43,29 @@ def segment_means(values: Tensor, mask: Tensor | None, segments: int) -> tuple[T
 
 
 def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
-    """The mask (B, T_1 + T_2 + ...) of sequences (B, T_m, ...) laid one after the other; ``None``: all are real."""
+    """Returns the mask (B, T_1 + T_2 + ...) of concatenated sequences (B, T_m, ...); ``None`` if all are real."""
     if all(mask is None for _, mask in sequences):
         return None
-    return torch.cat([_whole(values) if mask is None else mask for values, mask in sequences], dim=1)
+    masks = [
+        values.new_ones(values.shape[:2], dtype=torch.bool) if mask is None else mask for values, mask in sequences
+    ]
+    return torch.cat(masks, dim=1)
 
 
-def _whole(values: Tensor) -> Tensor:
-    return values.new_ones(values.shape[:2], dtype=torch.bool)
-
-
-def spread(mask: Tensor, tokens: int) -> Tensor:
-    """The mask of tokens that were computed so many a step: (B, F) -> (B, T), T a multiple of F.
+def token_mask_of_frames(mask: Tensor, tokens: int) -> Tensor:
+    """Expands a mask of frames to their tokens, the same number for every frame: (B, F) -> (B, T), T a multiple of F.
 
     Raises:
-        ValueError: T is no multiple.
+        ValueError: T is not a multiple of F.
     """
-    steps = mask.shape[1]
-    if steps == 0 or tokens % steps:
-        raise ValueError(f"mask must have a number of steps that divides the {tokens} tokens, got {steps}")
-    return mask.repeat_interleave(tokens // steps, dim=1)
+    frames = mask.shape[1]
+    if frames == 0 or tokens % frames:
+        raise ValueError(f"mask must have a number of frames that divides the {tokens} tokens, got {frames}")
+    return mask.repeat_interleave(tokens // frames, dim=1)
 
 
 def has_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Tells which samples have a real token: (B, T, ...) -> (B,) bool."""
+    """Returns which samples have a real token: (B, T, ...) -> (B,) bool."""
     if mask is None:
         return torch.full((values.shape[0],), values.shape[1] > 0, device=values.device)
     return mask.any(dim=1)

@@ -1,4 +1,4 @@
-"""The precision that statistics and bases are computed in."""
+"""The precision in which statistics and bases are computed."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast leaves types alone; devices without autocast (meta) need none."""
+    """Returns a context without autocast; devices that have no autocast (meta) need none."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     context: AbstractContextManager[object] = torch.autocast(device.type, enabled=False)
@@ -15,5 +15,5 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half types in float32, the others as they are."""
+    """Converts half types to float32, and leaves the others unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -11,53 +11,67 @@ from multifuse.layers.temporal_conv import TemporalConvLevels
 
 
 class BackboneLevels(nn.Module):
-    """Turns a backbone's feature map into a token sequence, and that into L levels by `TemporalConvLevels`.
+    """Turns the feature map of a backbone into a token sequence, and that into L levels by `TemporalConvLevels`.
 
-    Every position of the map is a token, time first: frame by frame and row by row in frames, column by column in a
-    spectrogram. Of a backbone that gives tokens itself (ViT, AST, wav2vec 2.0) each is one.
+    Every position of the map is a token, in the order of time: frame by frame and row by row for frames, column by
+    column for a spectrogram. A backbone that returns tokens (ViT, AST, wav2vec 2.0) has them used as they are.
 
     Args:
         model: a transformers vision or audio model that returns ``last_hidden_state``, a map (N, C, rows, columns) or
             tokens (N, K, C).
         dim: width of every level, also ``output_dim``.
-        kind: ``"image"``, inputs (B, F, C, H, W), F frames a sample; or ``"audio"``, inputs (B, 1, frequency, time) or,
-            for a backbone that reads waveforms, (B, samples). A backbone whose input is named otherwise than
+        kind: ``"image"``, inputs (B, F, C, H, W), F frames per sample; or ``"audio"``, inputs (B, 1, frequency, time)
+            or, for a backbone that reads waveforms, (B, samples). A backbone whose main input is not called
             ``pixel_values`` reads a spectrogram as (B, time, frequency).
-        num_levels: L. dropout: as in `TemporalConvLevels`.
-        grid: (rows, columns) that a map is averaged to before it becomes tokens, ``None`` in either place: as it is.
-        mean, std: subtracted from and divided into the inputs, by channel, or one for all; bytes come to [0, 1] first.
+        num_levels, dropout: L and the dropout rate, as in `TemporalConvLevels`.
+        grid: (rows, columns) that a map is averaged to before it becomes tokens; ``None`` leaves a side unchanged.
+        mean, std: subtracted from the inputs, which are then divided by ``std``; one number per channel, or one for
+            all. Bytes are scaled to [0, 1] first.
 
-    ``forward(inputs, mask)``: mask (B, F) bool of the frames, (B, 1) of sounds (a sample has one or none), or ``None``
-    -> list of L tensors (B, F K, dim), K tokens a frame. Padded frames never reach the backbone, so that they change
-    nothing, not even batch statistics.
+    Shape:
+        ``forward(inputs, mask=None)``: mask (B, F) of the frames, or (B, 1) of sounds -> list of L tensors
+        (B, F K, dim), K tokens per frame. Padded frames never reach the backbone, so that they change nothing, not even
+        batch statistics.
 
     Raises:
         ValueError: inputs or a mask of another shape, a backbone of unknown width.
 
     Source: CLCR (arXiv 2602.19605): ResNet-18, then a multi-stage TCN. The order of the tokens is ours.
+
+    Example:
+        >>> from transformers import ResNetConfig, ResNetModel
+        >>> backbone = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]))
+        >>> levels = BackboneLevels(backbone, 32, num_levels=2, grid=(1, 1))(torch.randn(4, 3, 3, 32, 32))
+        >>> [tuple(level.shape) for level in levels]
+        [(4, 3, 32), (4, 3, 32)]
     """
 
-    spreads_mask = True  # a mask has an entry a frame, and the levels have several tokens a frame
+    masks_frames = True  # the mask has an entry per frame, and a frame has several tokens
 
     def __init__(
         self,
         model: nn.Module,
         dim: int,
+        *,
         kind: Literal["image", "audio"] = "image",
         num_levels: int = 3,
         dropout: float = 0.0,
         grid: Sequence[int | None] = (None, None),
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if kind not in ("image", "audio"):
-            raise ValueError(f"kind must be 'image' or 'audio', got {kind!r}")
+        checks.choice("kind", kind, ("image", "audio"))
         self.model, self.kind, self.grid = model, kind, checks.grid("grid", grid)
         self.mean, self.std = tuple(mean), tuple(std)  # numbers, not buffers: they belong to the config
         self.output_dim, self.num_levels = dim, num_levels
-        self.pretrained = False  # loading weights sets it: such a backbone may learn at a rate of its own
-        self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout)
+        self.pretrained = False  # set when weights are loaded: such a backbone may learn at a rate of its own
+        self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout=dropout, device=device, dtype=dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.output_dim}, kind={self.kind!r}, grid={self.grid}, mean={self.mean}, std={self.std}"
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         frames = self._frames(inputs)
@@ -65,16 +79,18 @@ class BackboneLevels(nn.Module):
         if mask is None:
             tokens = self._tokens(frames.flatten(0, 1))
         else:
-            real = checks.token_mask("mask", mask, batch, count).flatten()
-            seen = frames.flatten(0, 1)[real]
-            found = self._tokens(seen) if len(seen) else self._no_tokens(frames)
-            tokens = found.new_zeros(batch * count, *found.shape[1:])
-            tokens = tokens.index_put((real.nonzero()[:, 0],), found)
+            mask = checks.token_mask("mask", mask, batch, count)
+            real = mask.flatten()
+            real_frames = frames.flatten(0, 1)[real]
+            real_tokens = self._tokens(real_frames) if len(real_frames) else self._no_tokens(frames)
+            tokens = real_tokens.new_zeros(batch * count, *real_tokens.shape[1:])
+            tokens = tokens.index_put((real.nonzero()[:, 0],), real_tokens)
         sequence = tokens.unflatten(0, (batch, count)).flatten(1, 2)
-        return list(self.levels(sequence, None if mask is None else masks.spread(mask, sequence.shape[1])))
+        token_mask = None if mask is None else masks.token_mask_of_frames(mask, sequence.shape[1])
+        return list(self.levels(sequence, token_mask))
 
     def _frames(self, inputs: Tensor) -> Tensor:
-        """The inputs with a dimension of frames: of a sound, one."""
+        """Returns the inputs with a dimension of frames; a sound is one frame."""
         expected = {"image": (5,), "audio": (4,) if self._reads_pixels else (2, 4)}[self.kind]
         if inputs.ndim not in expected:
             axes = {"image": "batch, frames, channels, height, width", "audio": "batch, 1, frequency, time"}[self.kind]
@@ -86,30 +102,30 @@ class BackboneLevels(nn.Module):
         return getattr(self.model, "main_input_name", "pixel_values") == "pixel_values"
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """The tokens (N, K, C) of N images or sounds."""
+        """Returns the tokens (N, K, C) of N images or sounds."""
         values = self._normalised(images)
         if not self._reads_pixels and values.ndim == 4:
             values = values.squeeze(1).mT
-        found: Tensor = self.model(values).last_hidden_state
-        if found.ndim == 3:
-            return found
+        features: Tensor = self.model(values).last_hidden_state
+        if features.ndim == 3:
+            return features
         rows, columns = self.grid
         if self.grid != (None, None):
-            size = (rows or found.shape[2], columns or found.shape[3])
-            found = nn.functional.adaptive_avg_pool2d(found, size)
+            size = (rows or features.shape[2], columns or features.shape[3])
+            features = nn.functional.adaptive_avg_pool2d(features, size)
         if self.kind == "audio":
-            found = found.mT
-        return found.flatten(2).mT
+            features = features.mT
+        return features.flatten(2).mT
 
     @torch.no_grad()
     def _no_tokens(self, frames: Tensor) -> Tensor:
-        """The tokens (0, K, C) of no frames; how many a frame has is seen at one of zeros, outside training."""
+        """Returns the tokens (0, K, C) of no frames; K is found from a frame of zeros, in eval mode."""
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
-        found = self._tokens(torch.zeros_like(frames[0, :1]))
+        tokens = self._tokens(torch.zeros_like(frames[0, :1]))
         for module in training:
             module.training = True
-        return found[:0]
+        return tokens[:0]
 
     def _normalised(self, images: Tensor) -> Tensor:
         dtype = next(self.model.parameters()).dtype
@@ -121,10 +137,12 @@ class BackboneLevels(nn.Module):
 
 
 def _width(model: nn.Module) -> int:
-    """The width of what a backbone gives: the last of ``hidden_sizes`` in networks of stages, else ``hidden_size``."""
+    """Returns the output width of a backbone: the last of ``hidden_sizes`` if it has stages, else ``hidden_size``."""
     config: Any = model.config
     sizes = getattr(config, "hidden_sizes", None)
     width = sizes[-1] if sizes else getattr(config, "hidden_size", None)
     if not isinstance(width, int):
-        raise ValueError(f"model must tell its width as config.hidden_size or hidden_sizes, got {type(model).__name__}")
+        raise ValueError(
+            f"model must have its width as config.hidden_size or config.hidden_sizes, got a {type(model).__name__}"
+        )
     return width

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 class ChannelDropout(nn.Dropout):
     """Zeroes, in training, every channel of every sample of (B, T, d) with probability p, and scales the others.
 
-    What `torch.nn.Dropout1d` does to (B, d, T), without turning the tokens to that layout and back.
+    Computes what `torch.nn.Dropout1d` does to (B, d, T), without transposing the tokens.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return tokens
-        kept: Tensor = super().forward(tokens.new_ones(tokens.shape[0], 1, tokens.shape[-1]))
-        return tokens * kept
+        scale: Tensor = super().forward(tokens.new_ones(tokens.shape[0], 1, tokens.shape[-1]))
+        return tokens * scale

@@ -1,9 +1,9 @@
-"""Orthonormal frames from unconstrained matrices, by Cholesky QR: the fast parametrisation of StiefelProjector.
+"""Orthonormal frames from unconstrained matrices, by Cholesky QR: the fast parametrization of StiefelProjector.
 
 Batched QR, LU and eigendecompositions can hang under oneMKL with two threads; a batched Cholesky factorisation and
-triangular solves do not, and cost less. The factorisation runs twice: in float64 where the device has it, which leaves
-columns that are nearly orthonormal for every matrix whose condition number is below about 1e7, and in the result's own
-type, which leaves them orthonormal to its rounding.
+triangular solves do not, and cost less. The factorisation runs twice: first in float64, where the device has it, which
+makes the columns nearly orthonormal for every matrix whose condition number is below about 1e7; then in the dtype of
+the result, which makes them orthonormal to its rounding.
 """
 
 import torch
@@ -40,7 +40,7 @@ def _working(matrix: Tensor) -> torch.dtype:
 
 
 def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
-    """What of the columns of (..., M, d, r) lies outside a frame (..., d, s), in one product."""
+    """Projects the columns of (..., M, d, r) onto the complement of a frame (..., d, s), in one product."""
     count, _, rank = matrices.shape[-3:]
     columns = matrices.movedim(-3, -2).flatten(-2)
     columns = columns - frame @ (frame.mT @ columns)
@@ -49,12 +49,12 @@ def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _nearly(matrix: Tensor) -> Tensor:
-    """The first pass; the shift keeps the factor real when columns are dependent to rounding."""
+    """Runs the first pass; the shift keeps the factor real where columns are dependent to rounding."""
     return _cholesky_qr(matrix, 8 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps)
 
 
 def _refined(matrix: Tensor) -> Tensor:
-    """The second pass, which takes out the first one's shift and rounding."""
+    """Runs the second pass, which removes the shift and the rounding of the first."""
     return _cholesky_qr(matrix, torch.finfo(matrix.dtype).eps)
 
 

@@ -8,31 +8,40 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks, masks
+from multifuse._internal.initialisation import DrawsOwnParameters
 
 
 class SemanticHierarchyEncoder(nn.Module):
     """Computes ``H_l^m = LayerNorm(Z_l^m W_l^m + P_l^m)`` for every modality m and level l.
 
-    ``Z_l^m`` comes from the modality's own encoder; ``W_l^m`` is a linear map to the common width and ``P_l^m`` a
+    ``Z_l^m`` comes from the encoder of the modality, ``W_l^m`` is a linear map to the common width, and ``P_l^m`` is a
     positional embedding.
 
     Args:
         dim: d, the common width.
-        encoders: by modality, a module that maps ``(input, mask)`` to L sequences (B, T_m, width) and tells the width
-            as ``output_dim``, such as `TextLevels`, `TemporalConvLevels` or `BackboneLevels`. With an attribute
-            ``spreads_mask`` its mask is (B, F), and each of F frames gives the same number of tokens.
+        encoders: by modality, a module that maps ``(input, mask)`` to L sequences (B, T_m, width) and has the width as
+            its attribute ``output_dim``, such as `TextLevels`, `TemporalConvLevels` or `BackboneLevels`. An encoder
+            with ``masks_frames = True`` takes a mask (B, F), and gives the same number of tokens for each of F frames.
         num_levels: L.
         positions: ``"learned"``, for up to ``max_positions`` tokens, or ``"sinusoidal"``, for any number.
-        max_positions: tokens a modality at most, with learned positions.
+        max_positions: the largest number of tokens per modality, with learned positions.
 
-    ``forward(inputs, mask=None)``: dicts by modality, an input whatever its encoder takes -> list of L dicts of
-    (B, T_m, d), 0 at padding. A modality may be left out, or ``None``.
+    Shape:
+        ``forward(inputs, mask=None)``: inputs by modality, each whatever its encoder takes; masks by modality -> list
+        of L dicts of (B, T_m, d), 0 at padding. A modality may be left out, or be ``None``.
 
     Raises:
         ValueError: an unknown modality, an encoder without ``output_dim`` or with another number of levels, too many
             tokens for the learned positions.
 
     Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder.
+
+    Example:
+        >>> encoders = {"audio": TemporalConvLevels(5, 32, 2), "vision": TemporalConvLevels(20, 32, 2)}
+        >>> hierarchy = SemanticHierarchyEncoder(64, encoders, num_levels=2)
+        >>> levels = hierarchy({"audio": torch.randn(4, 30, 5), "vision": torch.randn(4, 50, 20)})
+        >>> len(levels), levels[0]["vision"].shape
+        (2, torch.Size([4, 50, 64]))
     """
 
     def __init__(
@@ -40,63 +49,71 @@ class SemanticHierarchyEncoder(nn.Module):
         dim: int,
         encoders: Mapping[str, nn.Module],
         num_levels: int = 3,
+        *,
         positions: Literal["learned", "sinusoidal"] = "learned",
         max_positions: int = 1024,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
         self.modalities = checks.modality_names(encoders)
-        if positions not in ("learned", "sinusoidal"):
-            raise ValueError(f"positions must be 'learned' or 'sinusoidal', got {positions!r}")
+        checks.choice("positions", positions, ("learned", "sinusoidal"))
+        checks.positive_integer("max_positions", max_positions)
+        self.positions, self.max_positions = positions, max_positions
         widths = {name: _output_dim(name, encoder) for name, encoder in encoders.items()}
-        # Prefixed keys: a modality may be named like an attribute of nn.ModuleDict ("keys", "type").
+        # The keys have a prefix, because a modality may be named like an attribute of nn.ModuleDict ("keys", "type").
         self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
         self.levels = nn.ModuleDict(
             {
                 _key(name): nn.ModuleList(
-                    _Level(width, dim, positions, checks.positive_integer("max_positions", max_positions))
-                    for _ in range(num_levels)
+                    _Level(width, dim, positions, max_positions, device=device, dtype=dtype) for _ in range(num_levels)
                 )
                 for name, width in widths.items()
             }
         )
 
     def encoder(self, modality: str) -> nn.Module:
-        """The encoder of a modality."""
+        """Returns the encoder of a modality."""
         checks.known_modalities("encoder", [modality], self.modalities)
         return self.encoders[_key(modality)]
 
     def token_masks(
         self, levels: Sequence[Mapping[str, Tensor]], mask: Mapping[str, Tensor | None]
     ) -> dict[str, Tensor | None]:
-        """The masks of the levels' tokens: of an encoder that gives several tokens a frame, the frames' spread."""
+        """Returns the masks of the tokens of the levels, where an encoder gives several tokens per frame."""
         tokens = levels[0]
         return {
             name: self._token_mask(name, real, tokens[name]) if name in tokens else real for name, real in mask.items()
         }
 
     def _token_mask(self, modality: str, mask: Tensor | None, tokens: Tensor) -> Tensor | None:
-        if mask is None or not getattr(self.encoders[_key(modality)], "spreads_mask", False):
+        if mask is None or not getattr(self.encoders[_key(modality)], "masks_frames", False):
             return mask
-        return masks.spread(mask, tokens.shape[1])
+        return masks.token_mask_of_frames(mask, tokens.shape[1])
 
     def _level(self, modality: str, index: int) -> nn.Module:
         stack = self.levels[_key(modality)]
         assert isinstance(stack, nn.ModuleList)
         return stack[index]
 
+    def extra_repr(self) -> str:
+        return (
+            f"{self.dim}, num_levels={self.num_levels}, positions={self.positions!r}, "
+            f"max_positions={self.max_positions}"
+        )
+
     def forward(
         self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
     ) -> list[dict[str, Tensor]]:
         checks.known_modalities("inputs", inputs, self.modalities)
-        mask = {} if mask is None else mask
-        checks.known_modalities("mask", mask, self.modalities)
+        masks_given = checks.modality_masks(mask, self.modalities)
         levels: list[dict[str, Tensor]] = [{} for _ in range(self.num_levels)]
         for name in self.modalities:
             if inputs.get(name) is None:
                 continue
-            real = mask.get(name)
+            real = masks_given.get(name)
             sequences = self.encoders[_key(name)](_without_padding(inputs[name], real), real)
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
@@ -106,16 +123,23 @@ class SemanticHierarchyEncoder(nn.Module):
         return levels
 
 
-class _Level(nn.Module):
-    """One modality's ``LayerNorm(Z W + P)`` at one level."""
+class _Level(DrawsOwnParameters):
+    """``LayerNorm(Z W + P)`` of one modality at one level."""
 
-    def __init__(self, width: int, dim: int, positions: str, max_positions: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        dim: int,
+        positions: str,
+        max_positions: int,
+        *,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
         super().__init__()
-        self.projection = nn.Linear(width, dim)
-        self.position = nn.Embedding(max_positions, dim) if positions == "learned" else None
-        self.norm = nn.LayerNorm(dim)
-        if self.position is not None:
-            nn.init.normal_(self.position.weight, std=0.02)
+        self.projection = nn.Linear(width, dim, device=device, dtype=dtype)
+        self.position = _Positions(max_positions, dim, device=device, dtype=dtype) if positions == "learned" else None
+        self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
 
     def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
         hidden: Tensor = self.projection(sequence)
@@ -124,8 +148,8 @@ class _Level(nn.Module):
             hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
         elif length > self.position.num_embeddings:
             raise ValueError(
-                f"inputs have {length} tokens, the learned positions end at max_positions="
-                f"{self.position.num_embeddings}; use positions='sinusoidal' for longer sequences"
+                f"inputs have {length} tokens, more than max_positions={self.position.num_embeddings}; "
+                "use positions='sinusoidal' for longer sequences"
             )
         else:
             hidden = hidden + self.position.weight[:length]
@@ -133,8 +157,15 @@ class _Level(nn.Module):
         return hidden if mask is None else hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
+class _Positions(nn.Embedding):
+    """A learned positional embedding."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
+
 def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
-    """The fixed embedding of Vaswani et al. (2017), section 3.5: (length, dim), sines beside cosines."""
+    """Returns the fixed embedding of Vaswani et al. (2017), section 3.5: (length, dim), sines beside cosines."""
     half = (dim + 1) // 2
     frequency = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / half))
     angle = torch.arange(length, device=device).unsqueeze(-1) * frequency
@@ -142,7 +173,7 @@ def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
 
 
 def _without_padding(inputs: Any, mask: Tensor | None) -> Any:
-    """Zeroes padded features, so that not even NaN there can spread; ids and mappings are the encoder's to mask."""
+    """Zeroes padded features, so that not even NaN there can spread; encoders mask ids and mappings themselves."""
     if mask is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 3:
         return inputs
     return inputs.masked_fill(~checks.token_mask("mask", mask, *inputs.shape[:2]).unsqueeze(-1), 0.0)
@@ -155,5 +186,5 @@ def _key(modality: str) -> str:
 def _output_dim(name: str, encoder: nn.Module) -> int:
     width = getattr(encoder, "output_dim", None)
     if not isinstance(width, int):
-        raise ValueError(f"encoders[{name!r}] must tell its width as an integer attribute output_dim, has {width!r}")
+        raise ValueError(f"encoders[{name!r}] must have its width as an integer attribute output_dim, has {width!r}")
     return width

@@ -14,16 +14,23 @@ class ModalityDropout(nn.Module):
 
     Args:
         modalities: names, any Python identifiers.
-        rate: p for all of them, or a mapping by name (0 for one that it lacks).
+        rate: p for all of them, or a mapping by name, in which a missing name means 0.
 
-    ``forward(tokens, mask=None)``: tokens by modality (B, T_m, ...), ``None`` for one that is left out, mask by
-    modality (B, T_m) bool -> the mask of what is left, by modality. A sample that would lose everything keeps what it
-    has. Without a rate, or in eval mode, the mask comes back as it was given.
+    Shape:
+        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, ...), ``None`` for one that is left out; mask by
+        modality (B, T_m) -> the mask of the remaining tokens, by modality. A sample that would lose everything keeps
+        what it has. In eval mode, or with a rate of 0, the mask is returned unchanged.
 
     Raises:
         ValueError: a rate outside [0, 1], an unknown modality.
 
     Source: ours; the paper leaves missing modalities open.
+
+    Example:
+        >>> dropout = ModalityDropout(("text", "audio"), rate=0.5)
+        >>> mask = dropout({"text": torch.randn(4, 6, 8), "audio": torch.randn(4, 9, 8)})
+        >>> bool((mask["text"].any(1) | mask["audio"].any(1)).all())
+        True
     """
 
     def __init__(self, modalities: Iterable[str], rate: float | Mapping[str, float] = 0.0) -> None:
@@ -34,19 +41,20 @@ class ModalityDropout(nn.Module):
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> dict[str, Tensor | None]:
-        left_of: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **({} if mask is None else mask)}
-        held = {name: values for name, values in tokens.items() if values is not None}
-        if not self.training or not any(self.rates[name] for name in held):
-            return left_of
-        names = list(held)
-        present = torch.stack([has_tokens(held[name], left_of[name]) for name in names], dim=1)
+        checks.known_modalities("tokens", tokens, self.modalities)
+        masks: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
+        given = {name: values for name, values in tokens.items() if values is not None}
+        if not self.training or not any(self.rates[name] for name in given):
+            return masks
+        names = list(given)
+        present = torch.stack([has_tokens(given[name], masks[name]) for name in names], dim=1)
         rates = torch.tensor([self.rates[name] for name in names], device=present.device)
-        left = present & (torch.rand(present.shape, device=present.device) >= rates)
-        left = left | ~left.any(dim=1, keepdim=True)  # what a sample lacks stays masked by its own mask
-        for name, own in zip(names, left.unbind(dim=1), strict=True):
-            real, kept = left_of[name], own.unsqueeze(-1)
-            left_of[name] = kept.expand(held[name].shape[:2]) if real is None else real & kept
-        return left_of
+        kept = present & (torch.rand(present.shape, device=present.device) >= rates)
+        kept = kept | ~kept.any(dim=1, keepdim=True)  # a modality that the sample lacks stays masked by its own mask
+        for name, column in zip(names, kept.unbind(dim=1), strict=True):
+            real, keeps = masks[name], column.unsqueeze(-1)
+            masks[name] = keeps.expand(given[name].shape[:2]) if real is None else real & keeps
+        return masks
 
     def extra_repr(self) -> str:
-        return f"rates={self.rates}"
+        return f"{self.modalities}, rates={self.rates}"

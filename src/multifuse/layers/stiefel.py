@@ -1,13 +1,15 @@
-"""StiefelProjector: one shared subspace for all modalities and a private one for each, orthogonal by construction."""
+"""StiefelProjector: one subspace shared by all modalities and a private one for each, orthogonal by construction."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from multifuse._internal import checks
+from multifuse._internal.initialisation import DrawsOwnParameters
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.frames import shared_and_private_frames
 
@@ -19,14 +21,6 @@ class Bases(NamedTuple):
     private: Tensor
 
 
-class _Kept(NamedTuple):
-    """Bases of earlier, what they depended on, and the weights that they were computed from."""
-
-    state: Hashable
-    weights: list[Tensor]
-    bases: Bases
-
-
 class SharedPrivate(NamedTuple):
     """Codes by modality: ``shared`` (B, T, r_s) and ``private`` (B, T, r_p)."""
 
@@ -34,112 +28,99 @@ class SharedPrivate(NamedTuple):
     private: dict[str, Tensor]
 
 
-class StiefelProjector(nn.Module):
+class StiefelProjector(DrawsOwnParameters):
     """Computes the codes ``h U_sh`` and ``h U_pr^m`` of tokens h in two mutually orthogonal subspaces.
 
-    ``U_sh`` in St(d, r_s) is shared by all modalities of a level, ``U_pr^m`` in St(d, r_p) is modality m's own, and
-    ``U_sh^T U_pr^m = 0`` holds by construction (ours: the paper asks for orthogonal bases). The bases are float32
-    whatever the dtype of the parameters or of autocast, orthonormal after any optimiser step.
+    ``U_sh`` in St(d, r_s) is shared by all modalities of a level, ``U_pr^m`` in St(d, r_p) belongs to modality m, and
+    ``U_sh^T U_pr^m = 0`` holds by construction (ours: the paper asks for orthogonal bases). The bases are orthonormal
+    after any optimiser step, and float32 whatever the dtype of the parameters or of autocast.
 
     Args:
         dim: d, the width of the tokens.
+        modalities: names, any Python identifiers, in a fixed order (a set is refused).
         shared_rank: r_s; ``shared_rank + private_rank <= dim``.
         private_rank: r_p.
-        modalities: names, any Python identifiers.
         parametrization: ``"cholesky"`` (default: a Cholesky QR of free matrices, which cannot hang) or
             ``"geotorch"`` (geotorch's matrix exponential on SO(d) and on St(d - r_s, r_p)).
 
+    Shape:
+        ``forward(tokens, bases=None)``: tokens by modality (B, T_m, d) -> `SharedPrivate`, codes (B, T_m, r_s) and
+        (B, T_m, r_p). ``bases`` are computed unless they are passed in.
+
     Raises:
-        ValueError: ranks that do not fit, names that are no identifiers, an unknown parametrisation.
+        ValueError: ranks that do not fit, names that are not identifiers, an unknown parametrization.
 
     Source: CLCR (arXiv 2602.19605), the shared and private subspaces of IntraCED.
+
+    Example:
+        >>> projector = StiefelProjector(8, ("text", "audio"), shared_rank=3, private_rank=2)
+        >>> codes = projector({"text": torch.randn(4, 5, 8), "audio": torch.randn(4, 9, 8)})
+        >>> codes.shared["audio"].shape, codes.private["audio"].shape
+        (torch.Size([4, 9, 3]), torch.Size([4, 9, 2]))
+        >>> bool((projector.shared_basis.T @ projector.private_basis("text")).abs().max() < 1e-5)
+        True
     """
 
     def __init__(
         self,
         dim: int,
+        modalities: Iterable[str],
+        *,
         shared_rank: int,
         private_rank: int,
-        modalities: Iterable[str],
         parametrization: Literal["cholesky", "geotorch"] = "cholesky",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         checks.subspace_ranks(dim, shared_rank, private_rank)
-        if parametrization not in ("cholesky", "geotorch"):
-            raise ValueError(f"parametrization must be 'cholesky' or 'geotorch', got {parametrization!r}")
+        checks.choice("parametrization", parametrization, ("cholesky", "geotorch"))
         self.dim, self.shared_rank, self.private_rank = dim, shared_rank, private_rank
         self.modalities = checks.modality_names(modalities)
         self.parametrization = parametrization
-        self._kept: _Kept | None = None
-        count = len(self.modalities)
+        self._cached_bases: _CachedBases | None = None
         if parametrization == "cholesky":
-            self.shared_weight = nn.Parameter(torch.empty(dim, shared_rank))
-            self.private_weight = nn.Parameter(torch.empty(count, dim, private_rank))
+            count = len(self.modalities)
+            self.shared_weight = nn.Parameter(torch.empty(dim, shared_rank, device=device, dtype=dtype))
+            self.private_weight = nn.Parameter(torch.empty(count, dim, private_rank, device=device, dtype=dtype))
             self.reset_parameters()
         else:
-            import geotorch
+            self._register_geotorch(device, dtype)
 
-            # geotorch draws its frames here and now, which a meta tensor, as from_pretrained builds it, does not allow.
-            with torch.device("cpu" if torch.get_default_device().type == "meta" else torch.get_default_device()):
-                # The first r_s columns of the rotation are U_sh, the others C, an orthonormal basis of its complement.
-                self.rotation = nn.Parameter(torch.empty(dim, dim))
-                self.private_in_complement = nn.Parameter(torch.empty(count, dim - shared_rank, private_rank))
-                geotorch.orthogonal(self, "rotation")
-                geotorch.orthogonal(self, "private_in_complement")
-            for weight in self.parameters():  # geotorch leaves some strided, which FSDP2 does not shard
-                weight.data = weight.data.contiguous()
+    def _register_geotorch(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        import geotorch
+
+        default = torch.get_default_device()
+        # geotorch draws when it is registered, which a meta tensor, as from_pretrained makes it, does not allow.
+        with torch.device("cpu" if default.type == "meta" else default):
+            # The first r_s columns of the rotation are U_sh, the others an orthonormal basis of its complement.
+            self.rotation = nn.Parameter(torch.empty(self.dim, self.dim))
+            self.private_in_complement = nn.Parameter(
+                torch.empty(len(self.modalities), self.dim - self.shared_rank, self.private_rank)
+            )
+            geotorch.orthogonal(self, "rotation")
+            geotorch.orthogonal(self, "private_in_complement")
+        self._make_contiguous()
+        self.to(device=device, dtype=dtype)
+
+    def _make_contiguous(self) -> None:
+        """geotorch leaves some weights strided, which FSDP2 does not shard."""
+        for weight in self.parameters():
+            weight.data = weight.data.contiguous()
 
     def reset_parameters(self) -> None:
-        """Draws the subspaces uniformly (geotorch draws its own when it is registered)."""
+        """Draws the subspaces uniformly."""
         if self.parametrization == "cholesky":
             nn.init.normal_(self.shared_weight)
             nn.init.normal_(self.private_weight)
+        else:
+            for name, maps in self.parametrizations.items():  # type: ignore[union-attr, operator]
+                setattr(self, name, maps[0].sample())
+            self._make_contiguous()
 
     def bases(self) -> Bases:
-        """Computes the bases of this level, to be read only: see `bases_of_levels`."""
+        """Computes the bases of this level; within `cached_bases`, returns those that are kept."""
         return bases_of_levels([self])[0]
-
-    def _rotated(self) -> Bases:
-        rotation = at_least_float32(self.rotation)
-        shared, complement = rotation[:, : self.shared_rank], rotation[:, self.shared_rank :]
-        with without_autocast(rotation.device):
-            return Bases(shared, complement @ self.private_in_complement.to(rotation.dtype))
-
-    def _weights(self) -> list[Tensor]:
-        return [*self.parameters(), *self.buffers()]
-
-    def _state(self) -> Hashable | None:
-        """What the bases depend on, to tell whether kept ones still hold; ``None`` where none may be kept.
-
-        A write to a weight raises its version; only a write through ``.data``, within eval mode, goes unseen.
-        """
-        weights = self._weights()
-        _check_whole(weights)
-        asked = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-        if self.training or asked or not weights or torch.compiler.is_compiling() or _are_captured(weights):
-            return None
-        addresses = _addresses(weights)
-        if addresses is None:
-            return None
-        versions = tuple((weight._version, weight.dtype, weight.device) for weight in weights)
-        return addresses, versions, torch.is_inference_mode_enabled()
-
-    def _keep(self, state: Hashable | None, bases: Bases) -> None:
-        if state is None or _addresses(bases) is None:
-            self._kept = None
-        else:  # the weights are held, so that no other ones can come to lie where they did
-            self._kept = _Kept(state, [weight.detach() for weight in self._weights()], bases)
-
-    def train(self, mode: bool = True) -> Self:
-        self._kept = None
-        return super().train(mode)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._kept = None
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
 
     @property
     def shared_basis(self) -> Tensor:
@@ -147,83 +128,135 @@ class StiefelProjector(nn.Module):
         return self.bases().shared.clone()
 
     def private_basis(self, modality: str) -> Tensor:
-        """U_pr^m (d, r_p) of a modality."""
+        """Returns U_pr^m (d, r_p) of a modality."""
         checks.known_modalities("private_basis", [modality], self.modalities)
         return self.bases().private[self.modalities.index(modality)].clone()
 
     def forward(self, tokens: Mapping[str, Tensor], bases: Bases | None = None) -> SharedPrivate:
-        """Computes the codes of tokens (B, T, d) a modality; ``bases`` are computed here unless they are given."""
         present = checks.token_mapping(tokens, None, self.modalities, self.dim)
-        return self.codes({name: given.values for name, given in present.items()}, bases or self.bases())
+        values = {name: checked.values for name, checked in present.items()}
+        return self.codes(values, self.bases() if bases is None else bases)
 
     def codes(self, tokens: Mapping[str, Tensor], bases: Bases) -> SharedPrivate:
-        """`forward` on tokens that are checked already."""
+        """Computes `forward` for tokens that have been checked."""
         shared: dict[str, Tensor] = {}
         private: dict[str, Tensor] = {}
         for name, values in tokens.items():
-            own = bases.private[self.modalities.index(name)]
-            both = values @ torch.cat([bases.shared, own], dim=-1).to(values.dtype)
-            shared[name], private[name] = both.split([self.shared_rank, self.private_rank], dim=-1)
+            private_basis = bases.private[self.modalities.index(name)]
+            codes = values @ torch.cat([bases.shared, private_basis], dim=-1).to(values.dtype)
+            shared[name], private[name] = codes.split([self.shared_rank, self.private_rank], dim=-1)
         return SharedPrivate(shared, private)
 
     def extra_repr(self) -> str:
         return (
-            f"dim={self.dim}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
-            f"modalities={self.modalities}, parametrization={self.parametrization!r}"
+            f"{self.dim}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
+            f"parametrization={self.parametrization!r}"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out bases that `cached_bases` keeps: its scope does not extend to copies."""
+        return {**self.__dict__, "_cached_bases": None}
+
+
+class _CachedBases(NamedTuple):
+    bases: Bases
+    weights: list[Tensor]
+    """What the bases were computed from."""
+    versions: list[int]
+    """How often each weight had been written to."""
 
 
 def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    """Computes the bases of several levels, in one batched computation where the parametrisation allows it.
+    """Computes the bases of several levels, in one batched computation where the parametrization allows it.
 
-    In eval mode, where no gradient is asked for, bases are kept, and computed again once a weight has been changed.
+    Within `cached_bases` the kept ones are returned, unless a gradient is asked for.
 
     Raises:
         ValueError: weights that FSDP2 has not gathered.
+        RuntimeError: weights that were changed within `cached_bases`.
     """
-    states = [projector._state() for projector in projectors]
-    kept = [
-        projector._kept.bases
-        for projector, state in zip(projectors, states, strict=True)
-        if projector._kept is not None and projector._kept.state == state
+    if any(map(_is_sharded, projectors)):
+        raise ValueError(
+            "the bases of all levels are computed together, from whole weights, got weights in shards: fully_shard the "
+            "model that holds all levels, not each IntraCED in it"
+        )
+    cached = [_cached(projector) for projector in projectors]
+    kept = [bases for bases in cached if bases is not None]
+    return kept if len(kept) == len(projectors) else _computed(projectors)
+
+
+@contextmanager
+def cached_bases(model: nn.Module) -> Iterator[None]:
+    """Computes the bases of every `StiefelProjector` in a model once, for all forward passes within the scope.
+
+    For evaluation, where the weights do not change. In the scope, a change of the weights that torch can see, such as
+    ``load_state_dict``, raises an error at the next forward pass; a write through ``.data`` cannot be seen, and needs a
+    new scope. A forward pass that needs gradients of the weights ends the scope for them, since a training step may
+    follow. Under ``torch.compile``, and for weights that FSDP2 shards, the bases are computed as if there were no
+    scope. Scopes can be nested.
+
+    Example:
+        >>> layer = StiefelProjector(8, ("text", "audio"), shared_rank=3, private_rank=2)
+        >>> with cached_bases(layer), torch.no_grad():
+        ...     layer.bases() is layer.bases()
+        True
+    """
+    projectors = [
+        module for module in model.modules() if isinstance(module, StiefelProjector) and not _is_sharded(module)
     ]
-    if len(kept) == len(projectors):
-        return kept
-    bases = _computed(projectors)
-    for projector, state, own in zip(projectors, states, bases, strict=True):
-        projector._keep(state, own)
-    return bases
-
-
-def _addresses(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
-    """Where plain tensors lie; ``None`` if one is of another kind, or has no numbers: fake, or under a transform."""
-    plain = [tensor for tensor in tensors if type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta]
+    outer = [projector._cached_bases for projector in projectors]
+    with torch.no_grad():
+        bases = _computed(projectors) if projectors else []
     try:
-        found = tuple(tensor.data_ptr() for tensor in plain)
-    except RuntimeError:
+        for projector, level in zip(projectors, bases, strict=True):
+            weights = _weights(projector)
+            projector._cached_bases = _CachedBases(level, weights, _versions(weights))
+        yield
+    finally:
+        for projector, cached in zip(projectors, outer, strict=True):
+            projector._cached_bases = cached if projector._cached_bases is not None else None
+
+
+def _cached(projector: StiefelProjector) -> Bases | None:
+    cached = projector._cached_bases
+    if cached is None or torch.compiler.is_compiling():
         return None
-    return found if len(found) == len(tensors) else None
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in projector.parameters()):
+        projector._cached_bases = None
+        return None
+    weights = _weights(projector)
+    if any(map(operator.is_not, weights, cached.weights)) or _versions(weights) != cached.versions:
+        raise RuntimeError("the weights of a StiefelProjector were changed within cached_bases; open a new scope")
+    return cached.bases
 
 
-def _check_whole(weights: Sequence[Tensor]) -> None:
-    for weight in weights:
-        if hasattr(weight, "full_tensor"):
-            raise ValueError(
-                f"the bases of all levels are computed together, from whole weights, got one {tuple(weight.shape)} in "
-                "shards: fully_shard the model that holds all levels, not each IntraCED in it"
-            )
+def _weights(projector: StiefelProjector) -> list[Tensor]:
+    return [*projector.parameters(), *projector.buffers()]
 
 
-def _are_captured(weights: Sequence[Tensor]) -> bool:
-    """Whether a CUDA graph is being captured, which has to compute the bases each time that it is replayed."""
-    return any(weight.is_cuda for weight in weights) and torch.cuda.is_current_stream_capturing()
+def _versions(weights: Sequence[Tensor]) -> list[int]:
+    return [0 if weight.is_inference() else weight._version for weight in weights]
+
+
+def _is_sharded(projector: StiefelProjector) -> bool:
+    return any(hasattr(weight, "full_tensor") for weight in projector.parameters())
 
 
 def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     if any(projector.parametrization == "geotorch" for projector in projectors):
-        return [own._rotated() if own.parametrization == "geotorch" else _computed([own])[0] for own in projectors]
+        return [
+            _rotated(projector) if projector.parametrization == "geotorch" else _computed([projector])[0]
+            for projector in projectors
+        ]
     shared, private = shared_and_private_frames(
         torch.stack([projector.shared_weight for projector in projectors]),
         torch.stack([projector.private_weight for projector in projectors]),
     )
     return [Bases(*level) for level in zip(shared.unbind(), private.unbind(), strict=True)]
+
+
+def _rotated(projector: StiefelProjector) -> Bases:
+    rotation = at_least_float32(projector.rotation)
+    shared, complement = rotation[:, : projector.shared_rank], rotation[:, projector.shared_rank :]
+    with without_autocast(rotation.device):
+        return Bases(shared, complement @ projector.private_in_complement.to(rotation.dtype))

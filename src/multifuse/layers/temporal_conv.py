@@ -1,47 +1,68 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from multifuse._internal import checks
+from multifuse._internal.initialisation import DrawsOwnParameters
 from multifuse.layers.channel_dropout import ChannelDropout
-from multifuse.ops.convolution import convolve_gelu
 
 
-class TemporalConvLevels(nn.Module):
+class TemporalConvLevels(DrawsOwnParameters):
     """Computes L sequences whose receptive field grows with the level.
 
-    Stage l is a residual block of two convolutions of width 3, with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 /
-    16, 32); padding is masked to zero before each, so padding tokens change nothing, and the length is kept. T = 1 is
-    legal.
-    A stage is separable, as in Conv-TasNet (arXiv 1809.07454): its convolutions take every channel along time, then a
-    linear map mixes the channels.
+    Stage l is a residual block of two convolutions of width 3 with dilations ``4^l`` and ``2 * 4^l`` (1, 2 / 4, 8 /
+    16, 32). Padding is masked to zero before each convolution, so padding tokens change nothing, and the length is
+    kept. T = 1 is legal. A stage is separable, as in Conv-TasNet (arXiv 1809.07454): its convolutions filter every
+    channel along time, then a linear map mixes the channels.
 
     Args:
         input_dim: width of the input features.
         dim: width of every level, also ``output_dim``.
         num_levels: L.
-        dropout: of whole channels of a sample, on the input and after each stage, in training (as in the TCN of
-            Bai, Kolter and Koltun, arXiv 1803.01271).
+        dropout: rate at which whole channels of a sample are dropped in training, at the input and after each stage (as
+            in the TCN of Bai, Kolter and Koltun, arXiv 1803.01271).
 
-    ``forward(inputs, mask)``: (B, T, input_dim), (B, T) bool or ``None`` -> list of L tensors (B, T, dim).
+    Shape:
+        ``forward(inputs, mask=None)``: inputs (B, T, input_dim), mask (B, T) -> list of L tensors (B, T, dim).
+
+    Raises:
+        ValueError: inputs or a mask of another shape.
 
     Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder; widths and dilations are ours.
+
+    Example:
+        >>> levels = TemporalConvLevels(20, 64, num_levels=3)(torch.randn(8, 50, 20))
+        >>> [tuple(level.shape) for level in levels]
+        [(8, 50, 64), (8, 50, 64), (8, 50, 64)]
     """
 
-    def __init__(self, input_dim: int, dim: int, num_levels: int = 3, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        dim: int,
+        num_levels: int = 3,
+        *,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.input_dim = checks.positive_integer("input_dim", input_dim)
         self.output_dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
-        self.dropout = ChannelDropout(dropout)
-        self.projection = nn.Linear(input_dim, dim)
-        self.stages = nn.ModuleList(_Stage(dim, 4**level, dropout) for level in range(num_levels))
+        self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
+        self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
+        self.stages = nn.ModuleList(
+            _Stage(dim, 4**level, dropout, device=device, dtype=dtype) for level in range(num_levels)
+        )
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
         if mask is not None:
-            checks.token_mask("mask", mask, *inputs.shape[:2])
+            mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
         levels = []
         for stage in self.stages:
@@ -49,23 +70,51 @@ class TemporalConvLevels(nn.Module):
             levels.append(hidden)
         return levels
 
+    def extra_repr(self) -> str:
+        return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
+
 
 class _Stage(nn.Module):
-    def __init__(self, dim: int, dilation: int, dropout: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        dilation: int,
+        dropout: float,
+        *,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(dim, dim, kernel_size=3, padding=step, dilation=step, groups=dim)
+            _Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
             for step in (dilation, 2 * dilation)
         )
-        self.mixer = nn.Linear(dim, dim)
+        self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
         self.dropout = ChannelDropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         update: Tensor = self.norm(hidden)
         for convolution in self.convolutions:
-            assert isinstance(convolution, nn.Conv1d)
-            assert convolution.bias is not None
-            update = convolve_gelu(update, convolution.weight[:, 0], convolution.bias, convolution.dilation[0], mask)
-        brought: Tensor = self.dropout(self.mixer(update))
-        return hidden + brought
+            if mask is not None:
+                update = update.masked_fill(~mask.unsqueeze(-1), 0.0)
+            update = functional.gelu(convolution(update))
+        residual: Tensor = self.dropout(self.mixer(update))
+        return hidden + residual
+
+
+class _Convolution(nn.Conv1d):
+    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        assert self.bias is not None
+        if length == 0:
+            return tokens * self.weight.sum() + self.bias
+        # Outer taps that are length or more away meet no token, and no branch on the length is needed to say so.
+        step = torch.sym_min(length, self.dilation[0])
+        # As an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow.
+        padded = functional.pad(tokens, (0, 0, step, step + -length % step))
+        image = padded.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
+        filtered = functional.conv2d(image, self.weight[:, :1, :, None], self.bias, groups=self.groups)
+        return filtered.permute(0, 2, 3, 1).flatten(1, 2)[:, :length]

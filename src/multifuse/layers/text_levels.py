@@ -10,17 +10,28 @@ from multifuse._internal import checks
 
 
 class TextLevels(nn.Module):
-    """Averages the hidden layers of a Hugging Face encoder in L groups: first, ..., last (early to late semantics).
+    """Averages the hidden layers of a Hugging Face encoder in L groups, from the first to the last layers.
 
     Args:
-        model: any transformers encoder that returns ``hidden_states``; its config gives ``hidden_size`` and
+        model: any transformers encoder that returns ``hidden_states``; its config has ``hidden_size`` and
             ``num_hidden_layers``.
         num_levels: L, at most the number of hidden layers.
 
-    ``forward(inputs, mask)``: token ids (B, T), or a mapping with ``input_ids`` and what else the encoder takes; mask
-    (B, T) bool (default: the mapping's ``attention_mask``) -> list of L tensors (B, T, hidden_size).
+    Shape:
+        ``forward(inputs, mask=None)``: token ids (B, T), or a mapping with ``input_ids`` and whatever else the encoder
+        takes; mask (B, T), by default the mapping's ``attention_mask`` -> list of L tensors (B, T, hidden_size).
+
+    Raises:
+        ValueError: more levels than hidden layers, a mapping without ``input_ids``.
 
     Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder: early, middle and late layers of BERT.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> sizes = dict(vocab_size=100, hidden_size=32, num_hidden_layers=6, num_attention_heads=2)
+        >>> levels = TextLevels(BertModel(BertConfig(intermediate_size=64, **sizes)), num_levels=3)
+        >>> [tuple(level.shape) for level in levels(torch.randint(100, (4, 7)))]
+        [(4, 7, 32), (4, 7, 32), (4, 7, 32)]
     """
 
     def __init__(self, model: nn.Module, num_levels: int = 3) -> None:
@@ -34,6 +45,9 @@ class TextLevels(nn.Module):
         self.output_dim = int(config.hidden_size)
         self.group_sizes = [len(group) for group in torch.arange(layers).tensor_split(num_levels)]
 
+    def extra_repr(self) -> str:
+        return f"num_levels={self.num_levels}, group_sizes={self.group_sizes}"
+
     def forward(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None = None) -> list[Tensor]:
         hidden = self._hidden_layers(inputs, mask)
         groups, start = [], 0
@@ -43,7 +57,7 @@ class TextLevels(nn.Module):
         return groups
 
     def last_layer(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
-        """The last hidden layer (B, T, hidden_size)."""
+        """Returns the last hidden layer (B, T, hidden_size)."""
         return self._hidden_layers(inputs, mask)[-1]
 
     def _hidden_layers(self, inputs: Tensor | Mapping[str, Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -53,8 +67,8 @@ class TextLevels(nn.Module):
         mask = arguments.pop("attention_mask", None) if mask is None else mask
         arguments.pop("attention_mask", None)
         if mask is not None:
-            # A sample without text still needs one key to attend to; what comes out is masked by the caller.
-            mask = mask.bool()
+            mask = checks.bool_mask("mask", mask)
+            # A sample without text still needs one key to attend to; the caller masks the output.
             empty = ~mask.any(dim=1)
             mask = mask | (empty.unsqueeze(-1) & (torch.arange(mask.shape[1], device=mask.device) == 0))
             mask = mask.long()

@@ -1,4 +1,4 @@
-"""TokenBudget: which tokens take part in the exchange, under a learned budget."""
+"""TokenBudget: how much each token takes part in the exchange, under a learned budget."""
 
 import math
 
@@ -6,39 +6,60 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
+from multifuse._internal.initialisation import DrawsOwnParameters
+from multifuse._internal.masks import token_count
 from multifuse._internal.precision import at_least_float32
-from multifuse.ops.budget import activated, allot
+from multifuse.ops import project_capped_simplex
 
 
-class TokenBudget(nn.Module):
+class TokenBudget(DrawsOwnParameters):
     r"""Projects token evidence onto the truncated simplex ``{0 <= alpha <= 1, sum alpha <= B}``.
 
-    The evidence e (in CLCR ``||h_t U_sh||_2``) is standardised over the sample's real tokens to mean 0 and deviation 1
-    (ours: after LayerNorm the raw norm is nearly constant, and no token would ever be dropped); the activation is
-    ``sigmoid(s (e - tau))``; the budget is ``B = gamma * rho * n_valid`` (ours), rho = sigmoid(b).
+    .. math:: \alpha = \arg\min_{0 \le a \le 1,\ \sum a \le B} \|a - \mathrm{sigmoid}(s (e - \tau))\|_2^2,
+        \quad B = \gamma \rho n
+
+    The evidence e (in CLCR ``||h_t U_sh||_2``) is standardised over the n real tokens of a sample to mean 0 and
+    deviation 1 (ours: after LayerNorm the raw norm is nearly constant, and no token would ever be dropped). The
+    sharpness s > 0, the threshold tau and the participation rho = sigmoid(b) are learned (the form of B is ours).
 
     Args:
-        gamma: the budget's fixed scale; 0 closes the exchange.
+        gamma: the fixed scale of the budget; 0 closes the exchange.
         init_participation: rho before training, in (0, 1).
 
-    ``forward(evidence, mask=None)``: (B, T), (B, T) bool -> alpha (B, T), float32 or better, 0 at padding.
+    Shape:
+        ``forward(evidence, mask=None)``: evidence (B, T), mask (B, T) -> alpha (B, T), float32 or better, 0 at padding.
 
     Parameters: ``log_sharpness`` (log s, starts at s = 4), ``threshold`` (tau, starts at -1, where the budget binds)
-    and ``participation_logit`` (b), each (1,): FSDP2 shards no scalars.
+    and ``participation_logit`` (b), each of shape (1,), because FSDP2 shards no scalars.
+
+    Raises:
+        ValueError: a negative ``gamma``, ``init_participation`` outside (0, 1), evidence or a mask of another shape.
 
     Source: CLCR (arXiv 2602.19605), the token budget of IntraCED; the choices marked ours are this library's.
+
+    Example:
+        >>> alpha = TokenBudget(gamma=0.5)(torch.randn(2, 10))
+        >>> bool((alpha >= 0).all() and (alpha <= 1).all() and (alpha.sum(-1) <= 0.5 * 0.68 * 10 + 1e-5).all())
+        True
     """
 
-    def __init__(self, gamma: float = 1.0, init_participation: float = 0.68) -> None:
+    def __init__(
+        self,
+        gamma: float = 1.0,
+        init_participation: float = 0.68,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(f"gamma must be finite and >= 0, got {gamma!r}")
         if not 0 < init_participation < 1:
-            raise ValueError(f"init_participation must lie in (0, 1), got {init_participation!r}")
+            raise ValueError(f"init_participation must be in (0, 1), got {init_participation!r}")
         self.gamma, self.init_participation = float(gamma), float(init_participation)
-        self.log_sharpness = nn.Parameter(torch.empty(1))
-        self.threshold = nn.Parameter(torch.empty(1))
-        self.participation_logit = nn.Parameter(torch.empty(1))
+        self.log_sharpness = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.threshold = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.participation_logit = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -54,18 +75,31 @@ class TokenBudget(nn.Module):
             )
         if mask is not None:
             mask = checks.token_mask("mask", mask, *evidence.shape)
+        return self.activation(evidence, mask)
+
+    def activation(self, evidence: Tensor, mask: Tensor | None) -> Tensor:
+        """Computes `forward` for evidence and a mask that have been checked."""
         evidence = at_least_float32(evidence)
-        return activated(evidence, torch.stack(self._parameters_of(evidence.dtype)), mask)
-
-    def of_codes(self, codes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """alpha (B, T) of shared codes (B, T, r_s), whose norms are the evidence; checked already."""
-        return allot(codes, *self._parameters_of(torch.promote_types(codes.dtype, torch.float32)), mask)
-
-    def _parameters_of(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """s, tau and gamma * rho."""
-        share = self.gamma * torch.sigmoid(self.participation_logit)
-        sharpness, threshold = self.log_sharpness.exp(), self.threshold
-        return sharpness.to(dtype).squeeze(0), threshold.to(dtype).squeeze(0), share.to(dtype).squeeze(0)
+        count = token_count(evidence, mask)
+        sharpness, threshold = self.log_sharpness.to(evidence.dtype).exp(), self.threshold.to(evidence.dtype)
+        participation = torch.sigmoid(self.participation_logit.to(evidence.dtype))
+        activation = torch.sigmoid(sharpness * (standardised(evidence, mask, count) - threshold))
+        return project_capped_simplex(activation, self.gamma * participation * count, mask)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, init_participation={self.init_participation}"
+
+
+def standardised(evidence: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
+    """Shifts and scales (B, T) to mean 0, deviation 1 over the real tokens; equal tokens, or a single one, give 0."""
+    if mask is not None:
+        evidence = evidence.masked_fill(~mask, 0.0)
+    count = count.clamp(min=1.0).unsqueeze(-1)
+    mean = evidence.sum(-1, keepdim=True) / count
+    centred = evidence - mean
+    if mask is not None:
+        centred = centred.masked_fill(~mask, 0.0)
+    variance = centred.square().sum(-1, keepdim=True) / count
+    # The floor, far below any real deviation, keeps the rounding of equal tokens from being scaled up to deviation 1.
+    floor = (1e-4 * mean).square() + torch.finfo(evidence.dtype).tiny
+    return centred / (variance + floor).sqrt()

@@ -1,4 +1,4 @@
-"""The method's regularisers."""
+"""The regularisers of the method."""
 
 from multifuse.losses.inter_level import InterLevelLoss, InterLevelTerms
 from multifuse.losses.intra_level import IntraLevelLoss, IntraLevelTerms

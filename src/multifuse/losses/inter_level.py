@@ -1,19 +1,18 @@
 """InterLevelLoss: keeps levels from repeating each other, and from being mixed when they disagree."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from multifuse._internal import checks
 from multifuse._internal.precision import without_autocast
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
-from multifuse.losses.streams import Correlations, checked, measure, weighted_mean
-from multifuse.losses.whitening import ridge
+from multifuse.losses.regulariser import Regulariser
+from multifuse.losses.streams import Correlations, weighted_mean
 
 
 class InterLevelTerms(NamedTuple):
@@ -28,8 +27,8 @@ class InterLevelTerms(NamedTuple):
     total: Tensor
 
 
-class InterLevelLoss(nn.Module):
-    r"""Adds three terms, ``L_inter = L_pr + L_sp + L_mix``.
+class InterLevelLoss(Regulariser):
+    r"""Computes ``L_inter = L_pr + L_sp + L_mix``.
 
     L_pr and L_sp are means of the whitened cross-correlation, token by token, between levels of one modality; and
 
@@ -38,13 +37,23 @@ class InterLevelLoss(nn.Module):
     Args:
         eps, debias, modalities: as in `IntraLevelLoss`.
 
-    Source: CLCR (arXiv 2602.19605), the inter-level regulariser; the forms of the terms are ours.
-    """
+    Shape:
+        ``forward(levels, aggregate, mask=None)``: the `IntraCEDOutput` of every level, the `InterCADOutput`, masks
+        (B, T_m) by modality -> `InterLevelTerms`, all 0 with a single level.
 
-    def __init__(self, eps: float = 1e-3, debias: bool = True, modalities: Iterable[str] | None = None) -> None:
-        super().__init__()
-        self.eps, self.debias = ridge(eps), debias
-        self.modalities = None if modalities is None else checks.modality_names(modalities)
+    Raises:
+        ValueError: as `IntraLevelLoss`; an aggregate of another number of levels.
+
+    Source: CLCR (arXiv 2602.19605), the inter-level regulariser; the forms of the terms are ours.
+
+    Example:
+        >>> names = ("text", "audio")
+        >>> tokens = {"text": torch.randn(8, 12, 64), "audio": torch.randn(8, 30, 64)}
+        >>> levels = [IntraCED(64, names, shared_rank=24, private_rank=16)(tokens) for _ in range(3)]
+        >>> terms = InterLevelLoss()(levels, InterCAD(64, names, num_levels=3)(levels))
+        >>> terms.total.shape
+        torch.Size([])
+    """
 
     def forward(
         self,
@@ -52,13 +61,11 @@ class InterLevelLoss(nn.Module):
         aggregate: InterCADOutput,
         mask: Mapping[str, Tensor | None] | None = None,
     ) -> InterLevelTerms:
-        names = checked(levels, mask, self.modalities)
-        correlations = measure(levels, mask, names, self.eps, self.debias, self.training)
-        return self.terms(correlations, aggregate, self.training)
+        return self.terms(self.correlations(levels, mask), aggregate, self.training)
 
     @staticmethod
     def terms(correlations: Correlations, aggregate: InterCADOutput, synchronise: bool) -> InterLevelTerms:
-        """The terms, read from correlations that are measured already."""
+        """Returns the terms, given the correlations."""
         num_levels = correlations.private_private.shape[-1]
         if aggregate.level_weights.shape[-1] != num_levels:
             raise ValueError(f"aggregate has {aggregate.level_weights.shape[-1]} levels, levels has {num_levels}")
@@ -74,7 +81,7 @@ class InterLevelLoss(nn.Module):
 
 
 def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tensor:
-    """L_mix, averaged over the samples or segments (of all ranks) that have any modality."""
+    """Returns L_mix, averaged over the samples or segments (of all ranks) that have any modality."""
     dtype = torch.promote_types(aggregate.level_descriptors.dtype, torch.float32)
     direction = normalize(aggregate.level_descriptors.flatten(0, -3).to(dtype), dim=-1)
     weights = aggregate.level_weights.flatten(0, -2).to(dtype)

@@ -1,15 +1,13 @@
 """IntraLevelLoss: keeps the private and the shared codes of one level apart."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from multifuse._internal import checks
-from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
-from multifuse.losses.streams import Correlations, checked, measure, weighted_mean
-from multifuse.losses.whitening import ridge
+from multifuse.losses.regulariser import Regulariser
+from multifuse.losses.streams import Correlations, weighted_mean
 
 
 class IntraLevelTerms(NamedTuple):
@@ -22,39 +20,45 @@ class IntraLevelTerms(NamedTuple):
     total: Tensor
 
 
-class IntraLevelLoss(nn.Module):
+class IntraLevelLoss(Regulariser):
     """Averages, over levels and pairs, the whitened cross-correlation of codes that should not repeat each other.
 
-    Two parts, each a mean and added (L_intra): private codes of different modalities; private and shared codes of one
-    modality. Without a pair of modalities the first part is 0.
+    L_intra is the sum of two means: between private codes of different modalities, and between private and shared codes
+    of one modality. Without a pair of modalities the first is 0.
 
     Args:
         eps: the relative ridge of `WhiteningXCorrLoss`.
-        debias: subtract and rescale what independent noise scores (ours).
-        modalities: names, in a fixed order. Needed under data parallelism when a rank's batch can lack a modality.
+        debias: subtract what independent noise scores, and rescale (ours).
+        modalities: names, in a fixed order. Needed under data parallelism where the batch of a rank can lack a
+            modality.
 
-    ``forward(levels, aggregate=None, mask=None)``: ``aggregate``, as `InterLevelLoss` takes it, is ignored.
+    Shape:
+        ``forward(levels, mask=None)``: the `IntraCEDOutput` of every level, masks (B, T_m) by modality ->
+        `IntraLevelTerms`.
+
+    Raises:
+        ValueError: no level, levels with different modalities, a mask of another shape, ``eps <= 0``.
 
     Source: CLCR (arXiv 2602.19605), the intra-level regulariser; which rows are compared, and debias, are ours.
-    """
 
-    def __init__(self, eps: float = 1e-3, debias: bool = True, modalities: Iterable[str] | None = None) -> None:
-        super().__init__()
-        self.eps, self.debias = ridge(eps), debias
-        self.modalities = None if modalities is None else checks.modality_names(modalities)
+    Example:
+        >>> exchange = IntraCED(64, ("text", "audio"), shared_rank=24, private_rank=16)
+        >>> level = exchange({"text": torch.randn(8, 12, 64), "audio": torch.randn(8, 30, 64)})
+        >>> terms = IntraLevelLoss()([level])
+        >>> bool(terms.total == terms.private_private + terms.private_shared)
+        True
+    """
 
     def forward(
         self,
         levels: Sequence[IntraCEDOutput],
-        aggregate: InterCADOutput | None = None,
         mask: Mapping[str, Tensor | None] | None = None,
     ) -> IntraLevelTerms:
-        names = checked(levels, mask, self.modalities)
-        return self.terms(measure(levels, mask, names, self.eps, self.debias, self.training))
+        return self.terms(self.correlations(levels, mask))
 
     @staticmethod
     def terms(correlations: Correlations) -> IntraLevelTerms:
-        """The terms, read from correlations that are measured already."""
+        """Returns the terms, given the correlations."""
         private_private = weighted_mean(correlations.across_modalities, correlations.measured_across)
         same_level = correlations.shared_private.diagonal(dim1=1, dim2=2)
         private_shared = weighted_mean(same_level, correlations.measured)

@@ -1,8 +1,8 @@
 """Counts and covariances of streams of features, summed over the ranks of a data-parallel run.
 
-Rows are collected on each rank; counts and sums are reduced first, centred second moments after, so that large means
-cost no precision. Both reductions are differentiable and sum in the backward too: with DistributedDataParallel's
-averaging, N ranks give one process's gradients. Several groups of streams share the two collectives.
+Counts and sums are reduced over the ranks first, centred second moments after them, so that large means cost no
+precision. Both reductions are differentiable and sum in the backward too: with DistributedDataParallel's averaging, N
+ranks give the gradients of one process. All groups of streams are reduced by the same two collectives.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from multifuse._internal.precision import at_least_float32
 
 
 class Streams(NamedTuple):
-    """Streams of features of the same rows, (N, d) each, of which the ``leading`` first ones are compared with all.
+    """Streams of features of the same rows, (N, d) each; the first ``leading`` ones are compared with all.
 
-    ``mask`` (N,) bool names the real rows (all).
+    ``mask`` (N,) bool, True = real row; ``None`` = all.
     """
 
     values: Sequence[Tensor]
@@ -28,22 +28,22 @@ class Streams(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of G groups of streams alike, D_l features in their leading streams and D in all."""
+    """The moments of G groups of streams of like widths, with D_l features in the leading streams and D in all."""
 
     rows: Tensor
     """(G,): the number of rows."""
     cross: Tensor
-    """(G, D_l, D): covariances of the leading streams with all, divided by that number."""
-    own: tuple[Tensor, ...]
+    """(G, D_l, D): covariances of the leading streams with all streams."""
+    auto: tuple[Tensor, ...]
     """(G, d, d) for every other stream: its covariance with itself."""
 
 
 class _CentredGram(torch.autograd.Function):
-    """Products of centred rows (N, D): the leading streams' with all, (D_l, D), then every other one's with itself.
+    """Products of centred rows (N, D): of the leading streams with all, (D_l, D), then of every other one with itself.
 
-    Only what is compared is multiplied. Centring takes no gradient to first order: what reaches the mean is the sum of
-    ``X S`` over the rows of centred X, which is 0. The centred rows are an output, so that second derivatives, where
-    that sum matters, go autograd's way. ``real`` (N, 1) is 1 for rows that count and 0 for the others.
+    Only what is compared is multiplied. The mean receives no gradient to first order: it would be the sum of ``X S``
+    over the rows of centred X, which is 0. The centred rows are an output, so that autograd computes second
+    derivatives, where that sum matters. ``real`` (N, 1) is 1 for rows that count and 0 for the others.
     """
 
     generate_vmap_rule = True
@@ -72,7 +72,7 @@ class _CentredGram(torch.autograd.Function):
         first = moved[:, :width].mT @ centred + centred[:, :width].mT @ moved
         halves = [
             part.mT @ change
-            for part, change in zip(*(both.split(ctx.widths, dim=-1)[ctx.leading :] for both in (centred, moved)))
+            for part, change in zip(*(rows.split(ctx.widths, dim=-1)[ctx.leading :] for rows in (centred, moved)))
         ]
         return (moved, first, *(half + half.mT for half in halves))
 
@@ -87,13 +87,13 @@ class _CentredGram(torch.autograd.Function):
 
 
 def _symmetric(
-    like: Tensor, widths: list[int], leading: int, of_cross: Tensor | None, of_own: Sequence[Tensor | None]
+    like: Tensor, widths: list[int], leading: int, grad_cross: Tensor | None, grad_auto: Sequence[Tensor | None]
 ) -> Tensor:
-    """S (D, D), with which the gradient of the centred rows X is ``X S``: what the products' gradients add up to."""
+    """Returns S (D, D), with which the gradient of the centred rows X is ``X S``."""
     width = sum(widths[:leading])
-    of_cross = like.new_zeros(width, sum(widths)) if of_cross is None else of_cross
-    square, rest = of_cross[:, :width], of_cross[:, width:]
-    blocks = [like.new_zeros(w, w) if own is None else own + own.mT for w, own in zip(widths[leading:], of_own)]
+    grad_cross = like.new_zeros(width, sum(widths)) if grad_cross is None else grad_cross
+    square, rest = grad_cross[:, :width], grad_cross[:, width:]
+    blocks = [like.new_zeros(w, w) if grad is None else grad + grad.mT for w, grad in zip(widths[leading:], grad_auto)]
     upper = torch.cat([square + square.mT, rest], dim=1)
     return torch.cat([upper, torch.cat([rest.mT, torch.block_diag(*blocks)], dim=1)]) if blocks else upper
 
@@ -116,8 +116,8 @@ def _summed(tensor: Tensor) -> Tensor:
     return total
 
 
-# Of the losses alone: DistributedDataParallel's collectives run at each rank's own pace in the backward. Held weakly,
-# by the world it belongs to, so that destroying the process group ends both.
+# The losses have a group of their own, because DistributedDataParallel's collectives run at each rank's own pace in the
+# backward. It is held weakly, by the world it belongs to, so that destroying the process group ends both.
 _GROUPS: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
 
 
@@ -131,7 +131,7 @@ def _group_of_losses() -> Any:
 
 
 def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
-    """Sums a tensor over the ranks of the default group; without a group of two or more, the tensor itself."""
+    """Sums a tensor over the ranks of the default group; without two ranks or more, returns the tensor itself."""
     if synchronise and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
         return total
@@ -139,7 +139,7 @@ def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
 
 
 def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor:
-    """Weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
+    """Returns the weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
     weight = weight.to(values.dtype)
     sums = torch.stack([torch.where(weight > 0, values * weight, 0.0).sum(), weight.sum()])
     total, count = sum_over_ranks(sums, synchronise).unbind()
@@ -149,20 +149,23 @@ def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor
 def moments_of(families: Sequence[Sequence[Streams]], synchronise: bool) -> list[Moments]:
     """Computes the moments of every family of groups of like widths, in float32 or better."""
     rows = [[_rows(group) for group in family] for family in families]
-    sums = [torch.stack([_count_and_sum(*own) for own in zip(*both)]) for both in zip(families, rows)]
+    sums = [
+        torch.stack([_count_and_sum(group, group_rows) for group, group_rows in zip(family, family_rows)])
+        for family, family_rows in zip(families, rows)
+    ]
     sums = _reduced(sums, synchronise)
-    totals = [own[:, 0].detach().clamp(min=1.0) for own in sums]
-    means = [own[:, 1:] / total.unsqueeze(-1) for own, total in zip(sums, totals)]
-    grams = [_grams(*both) for both in zip(families, rows, means)]
+    totals = [total_and_sum[:, 0].detach().clamp(min=1.0) for total_and_sum in sums]
+    means = [total_and_sum[:, 1:] / total.unsqueeze(-1) for total_and_sum, total in zip(sums, totals)]
+    grams = [_grams(*family) for family in zip(families, rows, means)]
     reduced = iter(_reduced([gram for family in grams for gram in family], synchronise))
     return [
-        _moments(own[:, 0].detach(), total, mean, [next(reduced) for _ in family])
-        for own, total, mean, family in zip(sums, totals, means, grams)
+        _moments(total_and_sum[:, 0].detach(), total, mean, [next(reduced) for _ in family])
+        for total_and_sum, total, mean, family in zip(sums, totals, means, grams)
     ]
 
 
 def _rows(group: Streams) -> Tensor:
-    """The streams side by side, in float32 or better, 0 in rows that are not real: not even NaN there can spread."""
+    """Returns the streams side by side, in float32 or better; 0 in padded rows, where even NaN must not spread."""
     rows = at_least_float32(torch.cat(list(group.values), dim=-1))
     return rows if group.mask is None else rows.masked_fill(~group.mask.unsqueeze(-1), 0.0)
 
@@ -176,24 +179,25 @@ def _count_and_sum(group: Streams, rows: Tensor) -> Tensor:
 
 
 def _grams(family: Sequence[Streams], rows: Sequence[Tensor], means: Tensor) -> list[Tensor]:
-    """The products of every group, stacked: of the leading streams with all, then of each other one with itself."""
+    """Returns the products of every group, stacked: of the leading streams with all, then of each other with itself."""
     products = []
-    for group, own, mean in zip(family, rows, means.unbind()):
-        real = None if group.mask is None else group.mask.unsqueeze(-1).to(own.dtype)
+    for group, values, mean in zip(family, rows, means.unbind()):
+        real = None if group.mask is None else group.mask.unsqueeze(-1).to(values.dtype)
         widths = [stream.shape[-1] for stream in group.values]
-        products.append(_CentredGram.apply(own, mean, real, widths, group.leading)[1:])  # type: ignore[no-untyped-call]
-    return [torch.stack(own) for own in zip(*products)]
+        grams = _CentredGram.apply(values, mean, real, widths, group.leading)[1:]  # type: ignore[no-untyped-call]
+        products.append(grams)
+    return [torch.stack(grams) for grams in zip(*products)]
 
 
 def _moments(rows: Tensor, total: Tensor, mean: Tensor, grams: list[Tensor]) -> Moments:
-    """Covariances without features that vary by no more than the rounding of their mean: a constant has no variance."""
+    """Returns the moments, with variance 0 for features that vary by no more than the rounding of their mean."""
     covariances = [gram / total[:, None, None] for gram in grams]
-    variances = torch.cat([own.detach().diagonal(dim1=1, dim2=2) for own in covariances], dim=-1)
+    variances = torch.cat([block.detach().diagonal(dim1=1, dim2=2) for block in covariances], dim=-1)
     varies = variances > (32 * torch.finfo(mean.dtype).eps * mean.detach()).square()
-    leading, *others = varies.split([own.shape[1] for own in covariances], dim=-1)
+    leading, *others = varies.split([block.shape[1] for block in covariances], dim=-1)
     cross = torch.where(leading.unsqueeze(-1) & varies.unsqueeze(-2), covariances[0], 0.0)
-    own = (torch.where(v.unsqueeze(-1) & v.unsqueeze(-2), c, 0.0) for v, c in zip(others, covariances[1:]))
-    return Moments(rows, cross, tuple(own))
+    auto = (torch.where(v.unsqueeze(-1) & v.unsqueeze(-2), c, 0.0) for v, c in zip(others, covariances[1:]))
+    return Moments(rows, cross, tuple(auto))
 
 
 def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:

@@ -1,10 +1,10 @@
 """The whitened cross-correlations between the streams of a batch, as tables that both regularisers read.
 
-Streams of one modality are compared token by token: rows are the batch's real tokens, so one table of covariances a
-modality holds all its levels, those of shared with shared codes of other levels left out, which nothing reads. Streams
+Streams of one modality are compared token by token: rows are the real tokens of the batch, so one table of covariances
+per modality holds all its levels, except those between shared codes of different levels, which nothing reads. Streams
 of different modalities are compared by their masked means over each sample, since their token counts differ: rows are
 the samples that have both. All collectives of a data-parallel run happen in `measure`, over the constructor's
-modalities in their order, whatever a rank's batch lacks.
+modalities in their order, whatever the batch of a rank lacks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 
 def checked(
     levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """Checks the levels that a loss is given and tells their modalities."""
+) -> tuple[tuple[str, ...], dict[str, Tensor | None]]:
+    """Checks the levels that a loss is given; returns their modalities, and their masks as bool."""
     if not levels:
         raise ValueError("levels must hold at least one level, got none")
     names = tuple(levels[0].shared_code) if modalities is None else modalities
@@ -56,21 +56,22 @@ def checked(
                 f"levels[{index}] has modalities {sorted(level.shared_code)}, levels[0] {sorted(levels[0].shared_code)}"
             )
         checks.known_modalities(f"levels[{index}]", level.shared_code, names)
-    for name, real in ({} if mask is None else mask).items():
+    masks = dict(mask or {})
+    for name, real in masks.items():
         if real is not None and name in levels[0].shared_code:
-            checks.token_mask(f"mask[{name!r}]", real, *levels[0].shared_code[name].shape[:2])
-    return names
+            masks[name] = checks.token_mask(f"mask[{name!r}]", real, *levels[0].shared_code[name].shape[:2])
+    return names, masks
 
 
 def measure(
     levels: Sequence[IntraCEDOutput],
-    mask: Mapping[str, Tensor | None] | None,
+    mask: Mapping[str, Tensor | None],
     modalities: tuple[str, ...],
     eps: float,
     debias: bool,
     synchronise: bool,
 ) -> Correlations:
-    """Measures all the correlations of a batch, in float32 or better."""
+    """Measures all the correlations of a batch, in float32 or better; with ``synchronise``, over all ranks."""
     first = next(iter(levels[0].shared_code))
     with without_autocast(levels[0].shared_code[first].device):
         means = {name: _private_means(levels, mask, name) for name in levels[0].private_code}
@@ -83,54 +84,46 @@ def measure(
         return Correlations(*(table.to(tokens.cross.dtype) for table in (*within, *across)))
 
 
-def _mask_of(mask: Mapping[str, Tensor | None] | None, name: str) -> Tensor | None:
-    return None if mask is None else mask.get(name)
-
-
-def _token_rows(
-    levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, name: str, first: str
-) -> Streams:
-    """One modality's tokens as rows of private and shared codes, level after level; no row where it is absent."""
+def _token_rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str, first: str) -> Streams:
+    """Returns the tokens of a modality as rows of private and shared codes of all levels; no row if it is absent."""
     present = name in levels[0].shared_code
     source = name if present else first
     private = [level.private_code[source].flatten(0, 1) for level in levels]
     shared = [level.shared_code[source].flatten(0, 1) for level in levels]
     if not present:
         return Streams([code[:0] for code in (*private, *shared)], len(levels), None)
-    real = _mask_of(mask, name)
+    real = mask.get(name)
     return Streams([*private, *shared], len(levels), None if real is None else real.flatten())
 
 
-def _private_means(
-    levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, name: str
-) -> list[Tensor]:
-    real = _mask_of(mask, name)
+def _private_means(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str) -> list[Tensor]:
+    real = mask.get(name)
     return [masked_mean(at_least_float32(level.private_code[name]), real) for level in levels]
 
 
 def _pair_rows(
     levels: Sequence[IntraCEDOutput],
-    mask: Mapping[str, Tensor | None] | None,
+    mask: Mapping[str, Tensor | None],
     pair: tuple[str, str],
     means: Mapping[str, list[Tensor]],
 ) -> Streams:
-    """Two modalities' sample means as rows of private codes, those of one at every level, then the other's."""
+    """Returns the sample means of two modalities as rows of private codes: every level of one, then of the other."""
     if any(name not in means for name in pair):
-        nothing = [mean[:0] for mean in next(iter(means.values()))]
-        return Streams([*nothing, *nothing], 2 * len(levels), None)
-    both = [has_tokens(levels[0].private_code[name], _mask_of(mask, name)) for name in pair]
-    return Streams([*means[pair[0]], *means[pair[1]]], 2 * len(levels), both[0] & both[1])
+        no_rows = [mean[:0] for mean in next(iter(means.values()))]
+        return Streams([*no_rows, *no_rows], 2 * len(levels), None)
+    has = [has_tokens(levels[0].private_code[name], mask.get(name)) for name in pair]
+    return Streams([*means[pair[0]], *means[pair[1]]], 2 * len(levels), has[0] & has[1])
 
 
 def _within_modality(moments: Moments, eps: float, debias: bool) -> tuple[Tensor, Tensor, Tensor]:
     count = precise(moments.rows)
-    whiten_shared = whitening(precise(torch.stack(moments.own, dim=1)), eps)  # (M, L, r_s, r_s)
+    whiten_shared = whitening(precise(torch.stack(moments.auto, dim=1)), eps)  # (M, L, r_s, r_s)
     num_levels, shared_rank = whiten_shared.shape[1], whiten_shared.shape[-1]
     rows = precise(moments.cross).unflatten(1, (num_levels, -1))  # (M, L, r_p, L r_p + L r_s)
     private_rank = rows.shape[2]
     private, shared = rows.split([num_levels * private_rank, num_levels * shared_rank], dim=-1)
-    own = private.unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
-    whiten_private = whitening(own, eps)
+    covariances = private.unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    whiten_private = whitening(covariances, eps)
     private_private = _table(whiten_private, private, whiten_private)
     shared_private = _table(whiten_private, shared, whiten_shared)
     if debias:
@@ -140,7 +133,10 @@ def _within_modality(moments: Moments, eps: float, debias: bool) -> tuple[Tensor
 
 
 def _table(whiten_rows: Tensor, cross: Tensor, whiten_columns: Tensor) -> Tensor:
-    """The correlations of every level's columns with every level's rows, (M, L, L), of (M, L, r, L c) covariances."""
+    """Returns the correlations (M, L, L) of the rows of every level with the columns of every level.
+
+    Given the covariances (M, L, r, L c) of both, and their whitenings.
+    """
     num_levels, rows, columns = whiten_rows.shape[1], whiten_rows.shape[-1], whiten_columns.shape[-1]
     whitened = (whiten_rows @ cross).unflatten(-1, (num_levels, columns)).movedim(-2, 1)  # (M, L, L, r, c)
     correlation: Tensor = whitened.flatten(2, 3) @ whiten_columns.mT
@@ -163,4 +159,4 @@ def _across_modalities(
 
 
 _BLOCKS = ((0, 0), (0, 1), (1, 1))
-"""Of two modalities' covariances: the one's own, theirs, the other's own."""
+"""The blocks of two modalities' covariances: of the one, between them, of the other."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from multifuse._internal import checks
 from multifuse._internal.cholesky import inverse_factor
 from multifuse._internal.precision import without_autocast
 from multifuse.losses.moments import Streams, moments_of
@@ -17,23 +18,30 @@ class WhiteningXCorrLoss(nn.Module):
     .. math:: \|L_x^{-1} C_{xy} L_y^{-T}\|_F^2 / \min(d_x, d_y), \quad
         C_{xx} + \epsilon \tfrac{tr C_{xx}}{d_x} I = L_x L_x^T
 
-    It does not depend on which whitening is used, so Cholesky factors and triangular solves do (ours: an
-    eigendecomposition's gradient is NaN where eigenvalues meet). Statistics are float64 (float32 where a device has no
-    float64) whatever autocast says. Independent noise scores about ``max(d_x, d_y) / (N - 1)``, not 0. In training
-    under data parallelism, the moments are summed over the ranks: N ranks give the loss and, with
-    DistributedDataParallel, the gradients of one process.
+    It does not depend on which whitening is used, so Cholesky factors and triangular solves are (ours: the gradient of
+    an eigendecomposition is NaN where eigenvalues meet). Statistics are float64 (float32 where a device has no float64)
+    whatever autocast says. Independent noise scores about ``max(d_x, d_y) / (N - 1)``, not 0. In training under data
+    parallelism, the moments are summed over the ranks: N ranks give the loss and, with DistributedDataParallel, the
+    gradients of one process.
 
     Args:
-        eps: the ridge, relative to the mean variance, > 0. It has a floor of a few roundings of the covariance, so that
+        eps: the ridge, relative to the mean variance, > 0. It is at least a few roundings of the covariance, so that
             fewer rows than features stay finite.
 
-    ``forward(x, y, mask=None)``: x (N, d_x) or (B, T, d_x), y likewise with d_y; mask (N,) or (B, T) bool, True = real
-    row -> a scalar. Where either has no variance, or fewer than two rows are real, the loss is 0.
+    Shape:
+        ``forward(x, y, mask=None)``: x (N, d_x) or (B, T, d_x), y the same with d_y; mask (N,) or (B, T), True or 1 =
+        real row -> a scalar. Where either has no variance, or fewer than two rows are real, the loss is 0.
 
     Raises:
         ValueError: ``eps <= 0``, shapes that do not match.
 
     Source: CLCR (arXiv 2602.19605), the regularisers' whitened cross-correlation.
+
+    Example:
+        >>> x = torch.randn(500, 6)
+        >>> loss = WhiteningXCorrLoss()(x, x @ torch.randn(6, 6))  # an invertible map: fully correlated
+        >>> bool(loss > 0.9)
+        True
     """
 
     def __init__(self, eps: float = 1e-3) -> None:
@@ -45,8 +53,10 @@ class WhiteningXCorrLoss(nn.Module):
             raise ValueError(
                 f"x and y must be (N, d) or (B, T, d) with equal leading shapes, got {tuple(x.shape)}, {tuple(y.shape)}"
             )
-        if mask is not None and (mask.shape != x.shape[:-1] or mask.dtype != torch.bool):
-            raise ValueError(f"mask must be bool of shape {tuple(x.shape[:-1])}, got {mask.dtype} {tuple(mask.shape)}")
+        if mask is not None:
+            if mask.shape != x.shape[:-1]:
+                raise ValueError(f"mask must have shape {tuple(x.shape[:-1])}, got {tuple(mask.shape)}")
+            mask = checks.bool_mask("mask", mask)
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
             rows = [precise(values.to(dtype)).flatten(0, -2) for values in (x, y)]
@@ -64,7 +74,7 @@ class WhiteningXCorrLoss(nn.Module):
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """In float64 where the device has it: the loss's gradient is a small difference of large terms."""
+    """Converts to float64 where the device has it: the gradient of the loss is a small difference of large terms."""
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
@@ -76,7 +86,7 @@ def ridge(eps: float) -> float:
 
 
 def whitening(covariance: Tensor, eps: float) -> Tensor:
-    """Computes W = L^{-1} of covariances (..., d, d) + ridge = L L^T, and 0 where there is no variance."""
+    """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; 0 where there is no variance."""
     d = covariance.shape[-1]
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     varies = variance > torch.finfo(covariance.dtype).tiny
@@ -93,9 +103,9 @@ def squared_correlation(whiten_x: Tensor, cross: Tensor, whiten_y: Tensor) -> Te
 
 
 def debiased(correlation: Tensor, count: Tensor, widest: int) -> Tensor:
-    """Takes out what independent noise scores: ``max(0, (c - null) / (1 - null))``, ``null = widest / (count - 1)``.
+    """Subtracts what independent noise scores: ``max(0, (c - null) / (1 - null))``, ``null = widest / (count - 1)``.
 
-    Where the null value reaches 1, too few rows tell correlation from noise: the loss is 0 there.
+    Where the null value reaches 1, there are too few rows to tell correlation from noise, and the loss is 0.
     """
     null = widest / (count - 1.0).clamp(min=1.0)
     rescaled = (correlation - null) / torch.where(null < 1, 1 - null, 1.0)

@@ -1,4 +1,4 @@
-"""CLCRConfig: everything that makes a CLCR model, with the reference configuration as defaults."""
+"""CLCRConfig: the sizes and switches of a CLCR model, with the reference configuration as defaults."""
 
 import sys
 from typing import Any, Literal
@@ -19,12 +19,12 @@ RESNET_18 = {
 }
 RESNET_SMALL = {**RESNET_18, "embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
 SCRATCH = {"resnet-18": RESNET_18, "resnet-small": RESNET_SMALL}
-"""Networks that are known by name, and begin with fresh weights. The small one is ours, for small inputs."""
+"""Networks that are known by name and start with fresh weights. The small one is ours, for small inputs."""
 _COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
 _MOST_LABELS = 1 << 20
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
-    "stiefel_parametrization": ("cholesky", "geotorch"),
+    "parametrization": ("cholesky", "geotorch"),
     "regression_loss": ("l1", "mse", "smooth_l1"),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
 }
@@ -35,33 +35,41 @@ class CLCRConfig(PreTrainedConfig):
     """Configures `CLCRModel`.
 
     Args:
-        modalities: by name, in the order of the outputs' columns, a dict with ``encoder`` and what it needs:
-            ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences (``"dropout"`` overrides), or
-            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`), or
-            ``"image"`` (frames, optical flow) or ``"audio"`` with such a dict (see `backbone_modality`) and, if wanted,
+        modalities: by name, in the order of the columns of the outputs, a dict with ``encoder`` and what it needs:
+            ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences (``"dropout"`` overrides);
+            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`); or
+            ``"image"`` (frames, optical flow) or ``"audio"`` with such a dict (see `backbone_modality`) and optionally
             ``"grid"``, ``"mean"``, ``"std"`` (see `BackboneLevels`) and ``"dropout"``.
-        modality_order: the order of ``modalities``, which JSON does not keep; read from the dict unless it is given.
-        hidden_size: d. shared_rank: r_s. private_rank: r_p. num_heads: divides r_s. num_levels: L.
-        dropout: of encoders, attention and head.
-        budget_scale: gamma. initial_participation: rho before training.
+        modality_order: the order of ``modalities``, which JSON does not keep; by default that of the dict.
+        hidden_size: d, called ``dim`` in the layers, as everywhere in transformers.
+        shared_rank, private_rank: r_s and r_p.
+        num_heads: divides r_s.
+        num_levels: L.
+        dropout: of encoders, exchange and head.
+        gamma, init_participation: of `TokenBudget`.
         lambda_intra, lambda_inter: weights of the regularisers; 0 turns one off.
-        whitening_epsilon, debias: of the regularisers.
-        level_temperature, level_floor, modality_temperature, modality_floor: of InterCAD, off by default.
-        initial_last_level: the weight of the last level before training; ``None``: all levels alike.
+        eps, debias: of the regularisers, see `IntraLevelLoss`.
+        level_temperature, level_floor, modality_temperature, modality_floor: of `InterCAD`, off by default.
+        init_last_level: the weight of the last level before training; ``None``: all levels alike.
         positions, max_positions: of the semantic-hierarchy encoder.
-        stiefel_parametrization: ``"cholesky"`` or ``"geotorch"``.
-        use_hierarchy: False = the last level alone.
+        parametrization: ``"cholesky"`` or ``"geotorch"``, see `StiefelProjector`.
+        use_hierarchy: False = the last level only.
         use_intra_ced: False = alpha is 0 everywhere.
         use_inter_cad: False = uniform level and modality weights, gates of 1.
         shuffle_levels: True = full mix, modality number j reads level (l + j) mod L.
         num_segments: S, of `CLCRForSegmentPrediction`.
-        modality_dropout: the rate at which a sample loses a modality in training, one or a dict by modality.
-        debug: True = features that are not finite raise an error that names them, at the cost of looking at each.
+        modality_dropout: the rate at which a sample loses a modality in training, one rate or a dict by modality.
+        debug: True = features that are not finite raise an error that names them, at the cost of checking each.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
-        problem_type, num_labels: as everywhere in transformers; default a regression with one label.
+        problem_type, num_labels: as everywhere in transformers; by default a regression with one label.
 
     Raises:
         ValueError: a modality or a size that does not fit, by name.
+
+    Example:
+        >>> config = CLCRConfig(modalities={"audio": {"encoder": "temporal_conv", "input_size": 5}}, gamma=0.5)
+        >>> config.hidden_size, config.shared_rank, config.gamma
+        (128, 48, 0.5)
     """
 
     model_type = "clcr"
@@ -75,20 +83,20 @@ class CLCRConfig(PreTrainedConfig):
     num_heads: int = 4
     num_levels: int = 3
     dropout: float | int = 0.1
-    budget_scale: float | int = 1.0
-    initial_participation: float = 0.68
+    gamma: float | int = 1.0
+    init_participation: float = 0.68
     lambda_intra: float | int = 0.1
     lambda_inter: float | int = 0.1
-    whitening_epsilon: float = 1e-3
+    eps: float = 1e-3
     debias: bool = True
     level_temperature: float | int = 1.0
     level_floor: float | int = 0.0
     modality_temperature: float | int = 1.0
     modality_floor: float | int = 0.0
-    initial_last_level: float | None = None
+    init_last_level: float | None = None
     positions: str = "learned"
     max_positions: int = 1024
-    stiefel_parametrization: str = "cholesky"
+    parametrization: str = "cholesky"
     use_hierarchy: bool = True
     use_intra_ced: bool = True
     use_inter_cad: bool = True
@@ -105,17 +113,17 @@ class CLCRConfig(PreTrainedConfig):
         if problem_type == "regression" and kwargs.get("num_labels") is None and self.id2label is None:
             kwargs["num_labels"] = 1
         labels = kwargs.get("num_labels")
-        if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers names each of them
+        if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers makes a name for each of them
             raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
         super().__post_init__(**kwargs)
-        # transformers builds a default instance to write the difference from it: it has no modalities to check.
+        # transformers also makes a default instance, to write the difference from it, which has no modalities to check.
         if self.modalities:
             self._order()
             self._check()
 
     @property
     def active_levels(self) -> int:
-        """The levels that are computed: all of them, or the last alone without the hierarchy."""
+        """The number of levels that are computed: all of them, or only the last without the hierarchy."""
         return self.num_levels if self.use_hierarchy else 1
 
     def _order(self) -> None:
@@ -146,26 +154,26 @@ class CLCRConfig(PreTrainedConfig):
                 _check_backbone(name, spec)
         for name in _COUNTS:
             checks.positive_integer(name, getattr(self, name))
-        checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank)
+        checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank, width="hidden_size")
         if self.shared_rank % self.num_heads:
             raise ValueError(f"num_heads must divide shared_rank={self.shared_rank}, got {self.num_heads}")
         for name in ("dropout", "level_floor", "modality_floor"):
             checks.in_range(name, getattr(self, name), 0.0, 1.0)
-        for name in ("lambda_intra", "lambda_inter", "budget_scale"):
+        for name in ("lambda_intra", "lambda_inter", "gamma"):
             checks.in_range(name, getattr(self, name), 0.0, sys.float_info.max)
-        for name in ("whitening_epsilon", "level_temperature", "modality_temperature"):
+        for name in ("eps", "level_temperature", "modality_temperature"):
             checks.in_range(name, getattr(self, name), sys.float_info.min, sys.float_info.max)
         checks.rates("modality_dropout", self.modality_dropout, tuple(self.modalities))
-        if self.initial_last_level is not None:
-            checks.in_range("initial_last_level", self.initial_last_level, 1e-6, 1 - 1e-6)
-        checks.in_range("initial_participation", self.initial_participation, 1e-6, 1 - 1e-6)
+        if self.init_last_level is not None:
+            checks.in_range("init_last_level", self.init_last_level, 1e-6, 1 - 1e-6)
+        checks.in_range("init_participation", self.init_participation, 1e-6, 1 - 1e-6)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
 
     @staticmethod
     def text_modality(name_or_folder: str) -> dict[str, Any]:
-        """The ``modalities`` entry of a pretrained text encoder, from the Hugging Face hub or a local folder."""
+        """Returns the ``modalities`` entry of a pretrained text encoder, by its name on the hub or its local folder."""
         return {
             "encoder": "text",
             "config": AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict(),
@@ -175,11 +183,11 @@ class CLCRConfig(PreTrainedConfig):
     def backbone_modality(
         encoder: Literal["image", "audio"], channels: int = 3, name_or_folder: str = "resnet-18", **options: Any
     ) -> dict[str, Any]:
-        """The ``modalities`` entry of a vision or audio backbone, by its name on the Hugging Face hub or its folder.
+        """Returns the ``modalities`` entry of a vision or audio backbone, by its name on the hub or its local folder.
 
-        ``"resnet-18"``, the default, is the method's network from scratch, and needs no files, nor does
-        ``"resnet-small"``. ``channels``: 3 of frames, 2 of optical flow, 1 of a spectrogram. Options: ``grid``,
-        ``mean``, ``std``, ``dropout``.
+        ``"resnet-18"``, the default and the method's network, and ``"resnet-small"`` start from scratch and need no
+        files. ``channels``: 3 for frames, 2 for optical flow, 1 for a spectrogram. Options: ``grid``, ``mean``,
+        ``std``, ``dropout``.
         """
         if name_or_folder in SCRATCH:
             config = {"model_type": "resnet", **SCRATCH[name_or_folder]}
@@ -191,12 +199,12 @@ class CLCRConfig(PreTrainedConfig):
 
 
 def _check_no_kernel(name: str, value: Any) -> None:
-    """Refuses, at any depth, an attention that is a kernel of the Hub: it would be downloaded and run."""
+    """Refuses, at any depth, an attention that is a kernel on the Hub: it would be downloaded and run."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_no_kernel(f"{name}[{key!r}]", item)
     elif "attn_implementation" in name and isinstance(value, str) and "/" in value:
-        raise ValueError(f"{name} must be one of transformers' own, not code from the Hub, got {value!r}")
+        raise ValueError(f"{name} must be an implementation of transformers, not code from the Hub, got {value!r}")
 
 
 def _check_backbone(name: str, spec: dict[str, Any]) -> None:

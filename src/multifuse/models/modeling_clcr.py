@@ -22,7 +22,6 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.inter_level import InterLevelLoss
 from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
-from multifuse.losses.streams import measure
 from multifuse.models import saved
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.pretrained import backbone, load_pretrained
@@ -34,19 +33,19 @@ class CLCRModelOutput(ModelOutput):
     """What `CLCRModel` computes."""
 
     fused: Tensor | None = None
-    """(B, 2d), or (B, S, 2d) of S segments."""
+    """(B, 2d), or (B, S, 2d) with S segments."""
     levels: tuple[IntraCEDOutput, ...] | None = None
-    """Codes and activations; the streams of the tokens' width are not computed."""
+    """Codes and activations; the streams of width d are not computed."""
     aggregate: InterCADOutput | None = None
     mask: dict[str, Tensor | None] | None = None
-    """The token masks that were used, those from ``attention_mask`` among them."""
+    """The token masks that were used, including those from ``attention_mask``."""
 
 
 @dataclass
 class CLCRPredictionOutput(ModelOutput):
-    """What `CLCRForPrediction` computes. B samples, L levels, M modalities in the config's order.
+    """What `CLCRForPrediction` computes, for B samples, L levels and M modalities in the config's order.
 
-    Of `CLCRForSegmentPrediction`, logits, weights and gates have a dimension of S segments after B.
+    In `CLCRForSegmentPrediction`, logits, weights and gates have a dimension of S segments after B.
     """
 
     loss: Tensor | None = None
@@ -60,25 +59,25 @@ class CLCRPredictionOutput(ModelOutput):
     private_gates: Tensor | None = None
     """(B, M)."""
     activations: tuple[dict[str, Tensor], ...] | None = None
-    """By level and modality (B, T): alpha."""
+    """By level and modality, (B, T): alpha."""
     terms: dict[str, Tensor] | None = None
-    """The loss's named terms, unweighted scalars: task, intra_*, inter_*."""
+    """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
 
 
 class CLCRPreTrainedModel(PreTrainedModel):
     config_class = CLCRConfig
     base_model_prefix = "clcr"
-    main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for one tensor to count
-    # Not the exchanges: the bases of all levels are computed together, which needs all their weights at one place.
+    main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for a tensor to count tokens of
+    # Without the exchanges: the bases of all levels are computed together, which needs all their weights in one place.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', from safetensors alone; a local folder is checked before memory is given to it.
+        """Loads as transformers does, from safetensors only; a local folder is checked before memory is allocated.
 
         Raises:
-            SavedModelError: files that are damaged, hostile, or no CLCR model's.
-            OSError: files that are not there.
+            SavedModelError: files that are damaged, hostile, or not those of a CLCR model.
+            OSError: missing files.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ValueError("use_safetensors must not be False: weights in a pickle could run code")
@@ -90,40 +89,47 @@ class CLCRPreTrainedModel(PreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draws the weights that a checkpoint lacks; a layer of ours draws those of the modules inside it."""
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-            return
+        """Draws the weights that a checkpoint lacks, by torch's defaults; our layers draw their own."""
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
 
     def get_input_embeddings(self) -> None:
-        """None: the inputs have no embedding in common. transformers would raise, and accelerate's FSDP2 with it."""
+        """Returns ``None``: there is no common embedding of the inputs, and accelerate's FSDP2 asks for one."""
 
     def task_loss(self, logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
-        """The mean over samples, of all ranks in training: each rank counts with the samples it holds.
+        """Returns the mean over samples, in training over those of all ranks.
 
-        Samples with an ``ignored`` label do not count (class indices of -100 never do).
+        Samples with the label ``ignored`` do not count, nor do class indices of -100.
         """
-        left_out = torch.zeros_like(labels, dtype=torch.bool) if ignored is None else labels == ignored
+        is_ignored = torch.zeros_like(labels, dtype=torch.bool) if ignored is None else labels == ignored
         if self.config.problem_type != "single_label_classification":
-            labels = labels.masked_fill(left_out, 0)
+            labels = labels.masked_fill(is_ignored, 0)
         per_sample, counted = loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
-        return mean_over_ranks(per_sample, counted & ~left_out.view(len(left_out), -1).any(dim=1), self.training)
+        return mean_over_ranks(per_sample, counted & ~is_ignored.view(len(is_ignored), -1).any(dim=1), self.training)
 
 
 class CLCRModel(CLCRPreTrainedModel):
     """Computes the fused representation ``z_sh (+) u_pr`` of a batch.
 
-    ``forward(inputs, mask=None)``: inputs by modality, features (B, T, input_size), token ids (B, T), or a mapping with
-    ``input_ids`` and more for a text encoder, frames (B, F, C, H, W) or sounds (B, 1, frequency, time) for a backbone
-    (see `BackboneLevels`); mask by modality (B, T) bool, True = real token, (B, F) of frames and (B, 1) of sounds. A
-    text mapping's ``attention_mask`` serves where the mask has no entry. Modalities may be left out, or ``None``.
-    ``labels`` are taken for the contract's sake and ignored: the model without a head has no loss. ``segments`` as in
-    `InterCAD`: ``fused`` is (B, S, 2d) then.
+    Shape:
+        ``forward(inputs, mask=None)``: inputs by modality: features (B, T, input_size); for a text encoder token ids
+        (B, T), or a mapping with ``input_ids`` and more; for a backbone frames (B, F, C, H, W) or sounds (B, 1,
+        frequency, time), see `BackboneLevels`. Masks by modality, True or 1 = real token: (B, T), (B, F) of frames,
+        (B, 1) of sounds; the ``attention_mask`` of a text mapping is used where there is none. Modalities may be left
+        out, or be ``None``. ``segments`` is passed to `InterCAD`: ``fused`` is then (B, S, 2d). ``labels`` are accepted
+        and ignored, because the model without a head has no loss.
+
+    Raises:
+        ValueError: inputs or masks that do not fit, by modality.
 
     Source: CLCR (arXiv 2602.19605), section 3.
+
+    Example:
+        >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
+        >>> model = CLCRModel(CLCRConfig(modalities=modalities, hidden_size=64, shared_rank=24, private_rank=16))
+        >>> model({"vision": torch.randn(4, 20, 5), "audio": torch.randn(4, 30, 5)}).fused.shape
+        torch.Size([4, 128])
     """
 
     def __init__(self, config: CLCRConfig) -> None:
@@ -135,41 +141,41 @@ class CLCRModel(CLCRPreTrainedModel):
             IntraCED(
                 config.hidden_size,
                 names,
-                config.shared_rank,
-                config.private_rank,
-                config.num_heads,
-                gamma=config.budget_scale if config.use_intra_ced else 0.0,
+                shared_rank=config.shared_rank,
+                private_rank=config.private_rank,
+                num_heads=config.num_heads,
+                gamma=config.gamma if config.use_intra_ced else 0.0,
                 dropout=config.dropout,
-                init_participation=config.initial_participation,
-                parametrization=config.stiefel_parametrization,  # type: ignore[arg-type]
+                init_participation=config.init_participation,
+                parametrization=config.parametrization,  # type: ignore[arg-type]
             )
             for _ in range(config.active_levels)
         )
         self.aggregation = InterCAD(
             config.hidden_size,
             names,
-            config.active_levels,
+            num_levels=config.active_levels,
             adaptive=config.use_inter_cad,
             level_temperature=config.level_temperature,
             level_floor=config.level_floor,
             modality_temperature=config.modality_temperature,
             modality_floor=config.modality_floor,
-            initial_last_level=config.initial_last_level,
+            init_last_level=config.init_last_level,
         )
         self.post_init()
 
     def load_backbone(self, modality: str, name_or_folder: str) -> None:
-        """Loads a pretrained vision or audio model's weights, from the Hugging Face hub or a local folder."""
+        """Loads the weights of a pretrained vision or audio model, from the Hugging Face hub or a local folder."""
         levels = self.hierarchy.encoder(modality)
         if not isinstance(levels, BackboneLevels):
-            raise ValueError(f"modality {modality!r} has no backbone, but a {type(levels).__name__}")
+            raise ValueError(f"modality {modality!r} has a {type(levels).__name__}, not a backbone")
         load_pretrained(levels, name_or_folder)
 
     def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
-        """Loads a pretrained encoder's weights, from the Hugging Face hub or a local folder, into a text modality."""
+        """Loads the weights of a pretrained text encoder, from the Hugging Face hub or a local folder."""
         levels = self.hierarchy.encoder(modality)
         if not isinstance(levels, TextLevels):
-            raise ValueError(f"modality {modality!r} has no text encoder, but a {type(levels).__name__}")
+            raise ValueError(f"modality {modality!r} has a {type(levels).__name__}, not a text encoder")
         load_pretrained(levels, name_or_folder)
 
     def forward(
@@ -179,8 +185,8 @@ class CLCRModel(CLCRPreTrainedModel):
         labels: Tensor | None = None,
         segments: int | None = None,
     ) -> CLCRModelOutput:
-        masks = token_masks(inputs, mask)
         checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
+        masks = token_masks(inputs, mask)
         checks.known_modalities("mask", masks, self.hierarchy.modalities)
         if self.config.debug:
             checks.finite_tokens("inputs", inputs, masks)
@@ -189,8 +195,8 @@ class CLCRModel(CLCRPreTrainedModel):
         masks = self.modality_dropout(levels[0], masks)
         bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
         exchanged = tuple(
-            exchange(tokens, masks, own, codes_only=True)
-            for exchange, tokens, own in zip(self._exchanges(), levels, bases, strict=True)
+            exchange(tokens, masks, level_bases, codes_only=True)
+            for exchange, tokens, level_bases in zip(self._exchanges(), levels, bases, strict=True)
         )
         aggregate = self.aggregation(exchanged, masks, bases, segments)
         return CLCRModelOutput(fused=aggregate.fused, levels=exchanged, aggregate=aggregate, mask=masks)
@@ -199,7 +205,7 @@ class CLCRModel(CLCRPreTrainedModel):
         return [exchange for exchange in self.exchanges if isinstance(exchange, IntraCED)]
 
     def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """The ablations of the hierarchy: the last level alone, or levels shuffled between modalities (full mix)."""
+        """Applies the ablations of the hierarchy: only the last level, or levels shuffled by modality (full mix)."""
         if not self.config.use_hierarchy:
             return levels[-1:]
         if self.config.shuffle_levels:
@@ -214,13 +220,26 @@ class CLCRModel(CLCRPreTrainedModel):
 class CLCRForPrediction(CLCRPreTrainedModel):
     """Predicts ``y = f(z_sh (+) u_pr)``, f a two-layer head.
 
-    The loss is ``L_task + lambda_intra L_intra + lambda_inter L_inter``.
+    The loss is ``L_task + lambda_intra L_intra + lambda_inter L_inter``; the regularisers are computed in training
+    only.
 
-    ``forward(inputs, mask=None, labels=None)``: as `CLCRModel`; labels (B,) or (B, num_labels) for a regression (its
-    loss the mean absolute or squared error), (B,) class indices, -100 ignored, or (B, num_labels) of 0 and 1 for
-    several labels.
+    Shape:
+        ``forward(inputs, mask=None, labels=None)``: inputs and masks as in `CLCRModel`; labels (B,) or (B, num_labels)
+        for a regression, (B,) class indices, -100 ignored, or (B, num_labels) of 0 and 1 for several labels ->
+        `CLCRPredictionOutput`.
 
-    Source: CLCR (arXiv 2602.19605), section 3; the head's form is ours.
+    Raises:
+        ValueError: inputs, masks or labels that do not fit.
+
+    Source: CLCR (arXiv 2602.19605), section 3; the form of the head is ours.
+
+    Example:
+        >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
+        >>> config = CLCRConfig(modalities=modalities, hidden_size=64, shared_rank=24, private_rank=16)
+        >>> inputs = {"vision": torch.randn(4, 20, 5), "audio": torch.randn(4, 30, 5)}
+        >>> output = CLCRForPrediction(config)(inputs, labels=torch.randn(4))
+        >>> output.logits.shape, output.loss.shape
+        (torch.Size([4, 1]), torch.Size([]))
     """
 
     accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it by the accumulation steps
@@ -235,8 +254,8 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden_size, config.num_labels),
         )
-        self.intra_loss = IntraLevelLoss(config.whitening_epsilon, config.debias, names)
-        self.inter_loss = InterLevelLoss(config.whitening_epsilon, config.debias, names)
+        self.intra_loss = IntraLevelLoss(config.eps, config.debias, modalities=names)
+        self.inter_loss = InterLevelLoss(config.eps, config.debias, modalities=names)
         self.post_init()
 
     def forward(
@@ -260,7 +279,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 
     @property
     def segments(self) -> int | None:
-        """The parts of a sample's time that have logits of their own; ``None``: the sample has."""
+        """The number of parts of a sample's time that have separate logits; ``None``: the sample as a whole."""
         return None
 
     def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -274,20 +293,18 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         return total
 
     def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The task's loss, and in training the regularisers that have a weight."""
+        """Returns the task loss, and in training the regularisers that have a weight."""
         terms = {"task": self._task_loss(logits.float(), labels)}
         weights = (self.config.lambda_intra, self.config.lambda_inter)
         if not self.training or not any(weights):
             return terms
         assert encoded.levels is not None
         assert encoded.aggregate is not None
-        names = self.clcr.hierarchy.modalities
-        config = self.config
-        correlations = measure(encoded.levels, encoded.mask, names, config.whitening_epsilon, config.debias, True)
-        if config.lambda_intra:
+        correlations = self.intra_loss.correlations(encoded.levels, encoded.mask)
+        if self.config.lambda_intra:
             intra = self.intra_loss.terms(correlations)
             terms.update({f"intra_{name}": value for name, value in intra._asdict().items()})
-        if config.lambda_inter:
+        if self.config.lambda_inter:
             inter = self.inter_loss.terms(correlations, encoded.aggregate, True)
             terms.update({f"inter_{name}": value for name, value in inter._asdict().items()})
         return terms
@@ -296,14 +313,22 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 class CLCRForSegmentPrediction(CLCRForPrediction):
     """Predicts for each of ``config.num_segments``, S, equal parts of a sample's time (ours; for localisation in AVE).
 
-    The hierarchy and the exchange see the whole sample; InterCAD aggregates every segment by itself, and the head reads
-    it. A segment holds the tokens that overlap its time, so that sequences shorter than S serve too.
+    The hierarchy and the exchange see the whole sample; InterCAD aggregates every segment separately, and the head
+    reads the result. A segment has the tokens that overlap its time, so that sequences may be shorter than S.
 
-    ``forward(inputs, mask=None, labels=None)``: as `CLCRForPrediction`; labels (B, S), or (B, S, num_labels) of
-    several, -100 for a segment that does not count. Logits are (B, S, num_labels).
+    Shape:
+        ``forward(inputs, mask=None, labels=None)``: as `CLCRForPrediction`; labels (B, S), or (B, S, num_labels) of
+        several, -100 for a segment that does not count. Logits are (B, S, num_labels).
 
     Raises:
         ValueError: labels for another number of segments.
+
+    Example:
+        >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
+        >>> config = CLCRConfig(modalities=modalities, hidden_size=64, shared_rank=24, private_rank=16, num_segments=10)
+        >>> inputs = {"vision": torch.randn(4, 20, 5), "audio": torch.randn(4, 30, 5)}
+        >>> CLCRForSegmentPrediction(config)(inputs).logits.shape
+        torch.Size([4, 10, 1])
     """
 
     @property
@@ -313,12 +338,12 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
     def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.ndim < 2 or labels.shape[:2] != logits.shape[:2]:
             expected = tuple(logits.shape[:2])
-            raise ValueError(f"labels must have shape {expected}, samples and segments, got {tuple(labels.shape)}")
+            raise ValueError(f"labels must have shape {expected} (samples, segments), got {tuple(labels.shape)}")
         return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=-100)
 
 
 def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
-    """The encoders that a config describes, with fresh weights.
+    """Builds the encoders that a config describes, with fresh weights.
 
     Raises:
         ValueError: a config without modalities.
@@ -329,28 +354,35 @@ def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
         config.hidden_size,
         {name: _encoder(config, spec) for name, spec in config.modalities.items()},
         config.num_levels,
-        config.positions,  # type: ignore[arg-type]
-        config.max_positions,
+        positions=config.positions,  # type: ignore[arg-type]
+        max_positions=config.max_positions,
     )
 
 
 def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
     dropout = spec.get("dropout", config.dropout)
     if spec["encoder"] == "temporal_conv":
-        return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout)
+        return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout=dropout)
     model = backbone(spec["config"])
     if spec["encoder"] == "text":
         return TextLevels(model, config.num_levels)
     options = {name: spec[name] for name in ("grid", "mean", "std") if name in spec}
-    return BackboneLevels(model, config.hidden_size, spec["encoder"], config.num_levels, dropout, **options)
+    return BackboneLevels(
+        model, config.hidden_size, kind=spec["encoder"], num_levels=config.num_levels, dropout=dropout, **options
+    )
 
 
 def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
-    """The masks by modality: what is given, else an input mapping's ``attention_mask``, else ``None``."""
-    masks: dict[str, Tensor | None] = {**dict.fromkeys(inputs), **(mask or {})}
-    for name, given in inputs.items():
-        if masks[name] is None and isinstance(given, Mapping) and "attention_mask" in given:
-            masks[name] = given["attention_mask"].bool()
+    """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``."""
+    masks: dict[str, Tensor | None] = dict.fromkeys(inputs)
+    for name, tokens in inputs.items():
+        if isinstance(tokens, Mapping) and "attention_mask" in tokens:
+            masks[name] = checks.bool_mask(f"inputs[{name!r}]['attention_mask']", tokens["attention_mask"])
+    for name, real in (mask or {}).items():
+        if real is not None:
+            masks[name] = checks.bool_mask(f"mask[{name!r}]", real)
+        else:
+            masks.setdefault(name, None)
     return masks
 
 

@@ -1,4 +1,4 @@
-"""Models of transformers as parts of ours: built from a config, loaded from a checkpoint."""
+"""Models of transformers as encoders of ours: built from a config, loaded from a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,32 +18,34 @@ def backbone(config: Mapping[str, Any]) -> nn.Module:
 
 
 def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) -> None:
-    """Copies a pretrained model's weights into one of the same architecture.
+    """Copies the weights of a pretrained model into an encoder of the same architecture.
 
-    A first convolution may read another number of channels than the checkpoint's (one of a spectrogram, two of flow):
-    each channel gets the mean over the checkpoint's, scaled so that equal channels give the same sum (ours). Weights
-    are read from safetensors alone, and no code that a checkpoint brings is run.
+    The first convolution may have another number of input channels than the checkpoint's (one for a spectrogram, two
+    for flow): each channel then gets the mean over the checkpoint's channels, scaled so that equal channels give the
+    same sum (ours). Weights are read from safetensors only, and no code of a checkpoint is run.
     """
     pretrained = _without_pooler(
         AutoModel.from_pretrained(name_or_folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     )
-    own = levels.model.state_dict()
-    given = pretrained.state_dict()
-    levels.model.load_state_dict({name: _channels(weight, own.get(name, weight)) for name, weight in given.items()})
+    weights = levels.model.state_dict()
+    loaded = pretrained.state_dict()
+    levels.model.load_state_dict(
+        {name: _channels(weight, weights.get(name, weight)) for name, weight in loaded.items()}
+    )
     if isinstance(levels, BackboneLevels):
         levels.pretrained = True
 
 
-def _channels(weight: Tensor, own: Tensor) -> Tensor:
-    """A convolution's weight (out, in, ...) for another number of input channels."""
-    if weight.ndim < 3 or weight.shape[2:] != own.shape[2:] or weight.shape[0] != own.shape[0]:
-        return weight
-    given, wanted = weight.shape[1], own.shape[1]
-    return weight if given == wanted else weight.mean(1, keepdim=True).expand_as(own) * (given / wanted)
+def _channels(loaded: Tensor, weight: Tensor) -> Tensor:
+    """Returns the loaded weight (out, in, ...) of a convolution for the number of input channels of ``weight``."""
+    if loaded.ndim < 3 or loaded.shape[2:] != weight.shape[2:] or loaded.shape[0] != weight.shape[0]:
+        return loaded
+    before, after = loaded.shape[1], weight.shape[1]
+    return loaded if before == after else loaded.mean(1, keepdim=True).expand_as(weight) * (before / after)
 
 
 def _without_pooler(model: Any) -> nn.Module:
-    """Drops the pooler, whose weights no level reads, so that no parameter goes without a gradient."""
+    """Drops the pooler, whose weights no level reads, so that every parameter receives a gradient."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = _NoPooler()
     encoder: nn.Module = model
@@ -51,7 +53,7 @@ def _without_pooler(model: Any) -> nn.Module:
 
 
 class _NoPooler(nn.Module):
-    """Stands where a pooler was: some models call theirs without asking whether there is one."""
+    """Takes the place of a pooler: some models call theirs without checking that there is one."""
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """Computes nothing."""

@@ -1,4 +1,4 @@
-"""What a saved model's files may say: weights in safetensors, no code, and no sizes beyond those weights."""
+"""What the files of a saved model may hold: weights in safetensors, no code, and no sizes beyond those weights."""
 
 import json
 import re
@@ -23,7 +23,7 @@ class SavedModelError(ValueError):
 
 @contextmanager
 def loading(name: Any) -> Iterator[None]:
-    """Whatever a damaged or hostile file has transformers trip over ends in one line that names the model."""
+    """Turns any error that a damaged or hostile file causes in transformers into one line that names the model."""
     try:
         yield
     except (OSError, SavedModelError):
@@ -34,14 +34,16 @@ def loading(name: Any) -> Iterator[None]:
 
 
 def check_folder(model: type[PreTrainedModel], folder: Path) -> None:
-    """Checks a local folder before memory is given to what it declares.
+    """Checks a local folder before memory is allocated for what it declares.
 
     Raises:
-        SavedModelError: no safetensors, or a config that declares many more layers or values than they hold.
+        SavedModelError: no safetensors, or a config that declares many more layers or weights than they hold.
     """
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        raise SavedModelError(f"{folder} holds no safetensors file; weights in a pickle are refused, it could run code")
+        raise SavedModelError(
+            f"{folder} holds no safetensors file; weights in a pickle are refused, because a pickle can run code"
+        )
     tensors = values = 0
     for path in paths:
         with safe_open(path, "pt") as file:
@@ -60,7 +62,7 @@ def check_folder(model: type[PreTrainedModel], folder: Path) -> None:
 
 
 def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
-    """The integers of a config by their path, those of a list under its name."""
+    """Yields the integers of a config with their paths; those of a list have the name of the list."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _integers(f"{name}.{key}", item)

@@ -1,4 +1,4 @@
-"""The task's loss of every sample, by the problem type of transformers."""
+"""The task loss of every sample, by the problem type of transformers."""
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,12 @@ _REGRESSION_LOSSES = {
 def loss_per_sample(
     logits: Tensor, labels: Tensor, problem_type: str | None, regression_loss: str
 ) -> tuple[Tensor, Tensor]:
-    """The losses (B,) of logits (B, num_labels), and which of them count (B,).
+    """Returns the losses (B,) of logits (B, num_labels), and which of them count (B,).
 
     Raises:
         ValueError: labels of a shape or dtype that does not fit the problem type.
     """
-    everyone = torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
+    all_samples = torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
     if problem_type == "single_label_classification":
         if labels.shape != logits.shape[:1] or labels.is_floating_point():
             raise ValueError(
@@ -32,4 +32,4 @@ def loss_per_sample(
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:
         loss = _REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
-    return loss.mean(dim=-1), everyone
+    return loss.mean(dim=-1), all_samples

@@ -1,4 +1,4 @@
-"""The library's op, as a function on tensors, and which implementation of it runs."""
+"""The library's op, as a function of tensors, and which implementation of it runs on a device."""
 
 from multifuse.ops.native import backend
 from multifuse.ops.projection import project_capped_simplex

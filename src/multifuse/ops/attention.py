@@ -1,12 +1,11 @@
 """Attention of every modality's queries to the keys of all the other modalities, as a function.
 
-On a CPU it is one compiled op, which keeps no T x T tensor, copies no keys, and passes over masked keys and over
-queries that nobody asks for. Elsewhere torch's fused attention runs, once a modality.
+On a CPU it is one compiled operator, which keeps no T x T tensor, copies no keys, and skips masked keys and queries
+that are not needed. Elsewhere torch's fused attention runs, once per modality.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
-from multifuse.ops.transforms import is_transformed, runs_compiled, second_derivative
+from multifuse.ops.transforms import is_transformed, pulled_back, runs_compiled
 
 
 def attend_others(
@@ -29,24 +28,24 @@ def attend_others(
     r"""Computes ``softmax(Q^m K^{-m T} / sqrt(width)) V^{-m}``, head by head, for every modality m.
 
     Args:
-        query_key_value: (B, T, 3 r), the modalities' tokens one after the other; of each token its query, key and
-            value, of ``num_heads`` heads of width r / num_heads each. float16, bfloat16 (both computed in float32),
+        query_key_value: (B, T, 3 r), the tokens of the modalities one after the other, for each token its query, key
+            and value, each of ``num_heads`` heads of width r / num_heads. float16, bfloat16 (both computed in float32),
             float32 or float64.
-        lengths: every modality's number of tokens, T in all.
+        lengths: the number of tokens of every modality, T in all.
         num_heads: divides r.
         mask: (B, T) bool, True = real token: the keys that are attended to; ``None``: all.
-        asking: (B, T) bool: the queries that are answered; ``None``: all.
+        asking: (B, T) bool: the queries that are computed; ``None``: all.
 
     Returns:
-        (B, T, r): 0 for a query that does not ask, or of a sample whose other modalities have no real token.
-        Differentiable twice.
+        (B, T, r): 0 for a query that is not computed, and for a sample whose other modalities have no real token.
+        Differentiable to every order.
 
     Source: CLCR (arXiv 2602.19605), ``Attn(Q^m, K^{-m}, V^{-m})`` in IntraCED.
     """
     if runs_compiled(query_key_value):
         attended: Tensor = _attend(query_key_value, list(lengths), num_heads, mask, asking)[0]
         return attended
-    # Fused kernels have neither forward derivatives nor batching rules.
+    # torch's fused kernels have neither forward derivatives nor batching rules.
     with sdpa_kernel(SDPBackend.MATH) if is_transformed() else nullcontext():
         return by_torch(query_key_value, lengths, num_heads, mask, asking)
 
@@ -54,13 +53,13 @@ def attend_others(
 def by_torch(
     query_key_value: Tensor, lengths: Sequence[int], num_heads: int, mask: Tensor | None, asking: Tensor | None
 ) -> Tensor:
-    """`attend_others` by torch's own attention, a modality at a time."""
+    """Computes `attend_others` by torch's attention, one modality at a time."""
     heads = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, width)
     tokens = [part.unbind() for part in heads.split(list(lengths), dim=3)]
     real = None if mask is None else mask.split(list(lengths), dim=1)
     attended = []
-    for own, (queries, _, _) in enumerate(tokens):
-        others = [other for other in range(len(tokens)) if other != own and lengths[other] > 0]
+    for modality, (queries, _, _) in enumerate(tokens):
+        others = [other for other in range(len(tokens)) if other != modality and lengths[other] > 0]
         if not others:
             attended.append(queries.masked_fill(queries.new_ones((), dtype=torch.bool), 0.0))
             continue
@@ -70,9 +69,9 @@ def by_torch(
             continue
         reached = torch.cat([real[other] for other in others], dim=1)
         reaches_any = reached.any(dim=1)[:, None, None, None]
-        # A sample without keys attends to all, so that nothing is 0 / 0, and is zeroed.
-        given = scaled_dot_product_attention(queries, keys, values, (reached[:, None, None, :] | ~reaches_any))
-        attended.append(torch.where(reaches_any, given, 0.0))
+        # A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
+        values = scaled_dot_product_attention(queries, keys, values, (reached[:, None, None, :] | ~reaches_any))
+        attended.append(torch.where(reaches_any, values, 0.0))
     joined = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)
     return joined if asking is None else joined.masked_fill(~asking.unsqueeze(-1), 0.0)
 
@@ -113,11 +112,15 @@ def _save_vjp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(grad, query_key_value, mask, asking)
 
 
-def _vjp_backward(ctx: Any, pushed: Tensor) -> tuple[Any, ...]:
+def _vjp_backward(ctx: Any, grad_of_vjp: Tensor) -> tuple[Tensor | None, ...]:
     grad, query_key_value, mask, asking = ctx.saved_tensors
-    function = partial(by_torch, lengths=ctx.lengths, num_heads=ctx.heads, mask=mask, asking=asking)
+
+    def vjp(grad: Tensor, query_key_value: Tensor) -> tuple[Tensor, ...]:
+        attended = by_torch(query_key_value, ctx.lengths, ctx.heads, mask, asking)
+        return torch.autograd.grad(attended, query_key_value, grad, create_graph=True)
+
     with sdpa_kernel(SDPBackend.MATH):
-        grads = second_derivative(function, grad, [query_key_value], [pushed])
+        grads = pulled_back(vjp, [grad, query_key_value], [grad_of_vjp])
     return (*grads, None, None, None, None, None, None)
 
 

@@ -1,4 +1,4 @@
-"""The schemas of the library's ops, and the kernels that this machine can run."""
+"""The schemas of the library's operators, and the compiled kernels that this machine can run."""
 
 import torch
 from torch.library import Library
@@ -9,7 +9,6 @@ LIBRARY = Library("multifuse", "DEF")
 for _schema in (
     "project(Tensor z, Tensor budget, Tensor? mask) -> (Tensor, Tensor)",
     "project_vjp(Tensor grad, Tensor z, Tensor threshold, Tensor? mask) -> (Tensor, Tensor)",
-    "project_jvp(Tensor tangent_z, Tensor tangent_budget, Tensor z, Tensor threshold, Tensor? mask) -> Tensor",
     (
         "attend_others(Tensor query_key_value, SymInt[] lengths, int heads, Tensor? mask, Tensor? asking) "
         "-> (Tensor, Tensor)"
@@ -18,13 +17,6 @@ for _schema in (
         "attend_others_vjp(Tensor grad, Tensor query_key_value, Tensor attended, Tensor log_sum, SymInt[] lengths, "
         "int heads, Tensor? mask, Tensor? asking) -> Tensor"
     ),
-    "convolve_gelu(Tensor tokens, Tensor weight, Tensor bias, int dilation, Tensor? mask) -> Tensor",
-    (
-        "convolve_gelu_vjp(Tensor grad, Tensor tokens, Tensor weight, Tensor bias, int dilation, Tensor? mask) "
-        "-> (Tensor, Tensor, Tensor)"
-    ),
-    "allot(Tensor codes, Tensor parameters, Tensor? mask) -> (Tensor, Tensor)",
-    "allot_vjp(Tensor grad, Tensor codes, Tensor parameters, Tensor kept, Tensor? mask) -> (Tensor, Tensor)",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 native.load_all()

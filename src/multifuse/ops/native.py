@@ -1,4 +1,4 @@
-"""Finds and loads the compiled kernels; where there are none, the portable path of `multifuse.ops.portable` runs."""
+"""Finds and loads the compiled kernels; where there are none, plain torch runs."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ def forced_fallback() -> bool:
 
 
 def binary(kind: str) -> Path | None:
-    """The compiled library of a device kind (``"cpu"`` or ``"cuda"``) in this installation, or ``None``."""
+    """Returns the compiled library of a device kind (``"cpu"`` or ``"cuda"``) in this installation, or ``None``."""
     path = _FOLDER / f"libmultifuse_{kind}.so"
     return path if path.is_file() else None
 
@@ -30,17 +30,17 @@ def load(kind: str) -> bool:
         return False
     path = binary(kind)
     if path is None:
-        return _without(kind, "was not built")
+        return _warn(kind, "was not built")
     try:
         if kind == "cuda":  # its symbols live in a library that torch itself has already loaded
             ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cuda.so"), mode=ctypes.RTLD_GLOBAL)
         torch.ops.load_library(str(path))
     except OSError as error:
-        return _without(kind, f"did not load ({error})")
+        return _warn(kind, f"did not load ({error})")
     return True
 
 
-def _without(kind: str, reason: str) -> bool:
+def _warn(kind: str, reason: str) -> bool:
     warnings.warn(
         f"multifuse's compiled {kind} kernels: the binary {reason}; the slower plain-torch path runs instead. "
         "To build it: pip install --no-build-isolation --force-reinstall --no-deps multifuse "
@@ -67,7 +67,7 @@ def _has_supported_gpus() -> bool:
 
 
 def backend(device: torch.device | str) -> str:
-    """Tells which path runs on ``device``: ``"cpp"``, ``"cuda"`` or ``"torch"`` (the portable one)."""
+    """Returns which path runs on ``device``: ``"cpp"``, ``"cuda"`` or ``"torch"`` (the portable one)."""
     kind = torch.device(device).type
     if kind == "cpu":
         return "cpp" if load("cpu") else "torch"

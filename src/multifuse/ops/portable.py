@@ -1,6 +1,7 @@
-"""The op's rows in plain, vectorised torch: the path of every device without a compiled kernel.
+"""The projection in plain, vectorised torch: the path of devices without a compiled kernel, and of transforms.
 
-Each function computes what the compiled kernel of the same name computes, and is tested against the same reference.
+`project` and `project_vjp` compute what the compiled kernels of the same names compute, and are tested against the same
+reference. `differentiable_projection` is `project` with derivatives of every order by plain autograd.
 """
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that rows are computed in: float32 for half types, else the type itself."""
+    """Returns the type that rows are computed in: float32 for half types, otherwise the type itself."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def active_set(z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
-    """A = {0 < alpha < 1}, decided in the compute type so that rounding alpha to a half type moves nothing."""
+    """Returns A = {0 < alpha < 1}, decided in the compute type, before alpha is rounded to a half type."""
     shifted = z.to(threshold.dtype) - threshold.unsqueeze(-1)
     active = (shifted > 0) & (shifted < 1)
     return active if mask is None else active & mask
@@ -22,7 +23,7 @@ def active_set(z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
 def project(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Returns alpha (..., T) and the threshold (...,) of ``alpha = clip(z - threshold, 0, 1)``."""
     dtype = budget.dtype
-    # Sums of a long row round in float32; devices without float64 (mps) keep the compute type.
+    # In float32 the sums of a long row would round; devices without float64 (mps) keep the compute type.
     working = dtype if z.device.type == "mps" else torch.float64
     row, budget = z.to(working), budget.to(working)
     row = row if mask is None else row.masked_fill(~mask, 0.0)
@@ -39,7 +40,7 @@ def project(z: Tensor, budget: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
 
 
 def _finite_rows(row: Tensor) -> Tensor:
-    """Non-positive values can never be active, so they become 0; +inf becomes a value one above all finite ones."""
+    """Replaces values that can never be active (<= 0, NaN) by 0, and +inf by a value one above all finite ones."""
     infinite = row == float("inf")
     row = row.nan_to_num(nan=0.0, posinf=0.0).clamp(min=0.0)
     if row.shape[-1] == 0:
@@ -49,7 +50,7 @@ def _finite_rows(row: Tensor) -> Tensor:
 
 
 def _threshold(row: Tensor, budget: Tensor) -> Tensor:
-    """Solves sum clip(row - threshold, 0, 1) = budget: sorts the breakpoints, finds the linear piece, solves that."""
+    """Solves sum clip(row - threshold, 0, 1) = budget: sorts the breakpoints, then solves on the root's piece."""
     if row.shape[-1] == 0:
         return torch.zeros_like(budget)
     budget = budget.unsqueeze(-1)
@@ -63,7 +64,7 @@ def _threshold(row: Tensor, budget: Tensor) -> Tensor:
     low, high = points.gather(-1, piece), points.gather(-1, piece + 1)
     step = (value.gather(-1, piece) - budget) / active.gather(-1, piece).clamp(min=1.0)
     threshold = torch.minimum(low + step, high)
-    for _ in range(2):  # the running sums have rounded: two Newton steps on the row itself take that out
+    for _ in range(2):  # two Newton steps on the row itself remove the rounding of the running sums
         shifted = row - threshold
         inside = ((shifted > 0) & (shifted < 1)).sum(-1, keepdim=True)
         residual = shifted.clamp(0.0, 1.0).sum(-1, keepdim=True) - budget
@@ -72,7 +73,7 @@ def _threshold(row: Tensor, budget: Tensor) -> Tensor:
 
 
 def project_vjp(grad: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pulls grad back: where the budget binds ``dz = 1_A (g - mean_A g)`` and ``dB = mean_A g``, else ``1_A g``, 0."""
+    """Returns dz and dB: ``1_A (g - mean_A g)`` and ``mean_A g`` where the budget binds, else ``1_A g`` and 0."""
     active = active_set(z, threshold, mask)
     kept = torch.where(active, grad.to(threshold.dtype), 0.0)
     mean = kept.sum(-1) / active.sum(-1).clamp(min=1)
@@ -85,10 +86,27 @@ def project_vjp(grad: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None)
     return grad_z.to(z.dtype), mean.masked_fill(invalid, float("nan"))
 
 
-def project_jvp(tangent_z: Tensor, tangent_budget: Tensor, z: Tensor, threshold: Tensor, mask: Tensor | None) -> Tensor:
-    """Pushes tangents forward, the transpose of `project_vjp`: ``1_A (u - mean_A u + v / |A|)`` where it binds."""
-    pulled, _ = project_vjp(tangent_z, z, threshold, mask)
-    active = active_set(z, threshold, mask)
-    share = tangent_budget.to(threshold.dtype) / active.sum(-1).clamp(min=1)
-    share = torch.where(threshold > 0, share, torch.zeros_like(share))
-    return pulled + torch.where(active, share.unsqueeze(-1), 0.0).to(z.dtype)
+def differentiable_projection(z: Tensor, budget: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns alpha (..., T), with derivatives of every order, in forward mode and in `torch.func`, by autograd.
+
+    Near the solution alpha is linear: one Newton step of the threshold, whose value is 0, carries the derivative.
+    """
+    alpha, threshold = project(z.detach(), budget.detach(), mask)
+    active = active_set(z.detach(), threshold, mask)
+    binds = (threshold > 0) & active.any(-1)
+    moved = _without_value(z.to(threshold.dtype), active)
+    moved_budget = _without_value(budget, binds)
+    step = torch.where(binds, (moved.sum(-1) - moved_budget) / active.sum(-1).clamp(min=1), 0.0)
+    moved = moved - torch.where(active, step.unsqueeze(-1), 0.0)
+    # A row that is NaN has gradients that are NaN: the same rule as for its values.
+    invalid = threshold.isnan().unsqueeze(-1).expand(z.shape)
+    invalid = invalid if mask is None else invalid & mask
+    reached = _without_value(z.to(threshold.dtype), invalid) + _without_value(budget.unsqueeze(-1), invalid)
+    factor = torch.where(invalid, float("nan"), 1.0).to(threshold.dtype)
+    return alpha + (moved + reached * factor).to(z.dtype)
+
+
+def _without_value(values: Tensor, where: Tensor) -> Tensor:
+    """Returns zeros that have the derivative of ``values`` where it is asked for, and none elsewhere."""
+    values = torch.where(where, values, 0.0)
+    return values - values.detach()

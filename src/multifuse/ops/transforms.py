@@ -1,4 +1,9 @@
-"""Where compiled ops cannot go, and what they leave to plain torch."""
+"""When a compiled operator must leave the work to plain torch, and the second derivatives that plain torch computes.
+
+Through an operator of `torch.library`, forward-mode tangents are lost silently and `torch.func.grad` does not pass. So
+every op of this library runs its plain-torch path there, with derivatives by autograd. Second derivatives of the
+compiled operators are rarely asked for, and are those of the plain path as well.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -12,38 +17,28 @@ _IS_COMPILED = native.load("cpu")
 
 
 def is_transformed() -> bool:
-    """Whether forward-mode derivatives, or a transform of `torch.func`, are under way.
-
-    Through an op of `torch.library` a tangent is lost, silently, and `torch.func.grad` does not pass.
-    """
+    """Tells whether forward-mode differentiation or a transform of `torch.func` is active."""
     if torch.compiler.is_compiling():
         return False
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def runs_compiled(tensor: Tensor) -> bool:
-    """Whether the compiled op serves a call on this tensor, rather than plain torch."""
+    """Tells whether the compiled CPU operator handles a call on this tensor, rather than plain torch."""
     return tensor.device.type == "cpu" and _IS_COMPILED and not is_transformed()
 
 
-def second_derivative(
-    function: Callable[..., Tensor], grad: Tensor, inputs: Sequence[Tensor], pushed: Sequence[Tensor | None]
+def pulled_back(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
-    """Pulls ``pushed`` back through the vjp of a function in plain torch, to ``grad`` and the inputs.
+    """Computes the gradients of ``inputs`` from those of ``function(*inputs)``, a function in plain torch.
 
-    Seldom asked for, so not worth a kernel. Differentiable itself where a graph is asked for.
+    The result is differentiable itself where a graph is being recorded.
     """
     creates_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Aliases, so that what is asked for ends there, although grad may depend on the inputs.
-        tracked = [own.view_as(own) if own.requires_grad else own.detach().requires_grad_() for own in (grad, *inputs)]
-        pulled = torch.autograd.grad(function(*tracked[1:]), tracked[1:], tracked[0], create_graph=True)
-        known = [(own, push) for own, push in zip(pulled, pushed, strict=True) if push is not None]
-        grads = torch.autograd.grad(
-            [own for own, _ in known],
-            tracked,
-            [push for _, push in known],
-            create_graph=creates_graph,
-            materialize_grads=True,
-        )
-    return tuple(grads)
+        # Aliases end the graph here, although one input may depend on another.
+        tracked = [value.view_as(value) if value.requires_grad else value.detach().requires_grad_() for value in inputs]
+        known = [(output, grad) for output, grad in zip(function(*tracked), grads, strict=True) if grad is not None]
+        outputs, output_grads = zip(*known, strict=True)
+        return torch.autograd.grad(outputs, tracked, output_grads, create_graph=creates_graph, materialize_grads=True)

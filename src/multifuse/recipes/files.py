@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, through a killed process and through a power cut."""
+"""Writes files and folders atomically, even if the process is killed or the power fails."""
 
 import errno
 import os
@@ -9,18 +9,19 @@ from pathlib import Path
 
 
 class OutputError(OSError):
-    """Output that cannot be written: a full disk, a read-only folder; the message is one line that names the path."""
+    """Raised if output cannot be written (full disk, read-only folder); the message is one line that names the path."""
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write a file or a folder to, and moves it into place when that has succeeded.
+    """Yields a path beside ``path`` to write a file or a folder to, and moves it into place if the body succeeds.
 
-    What was written lies on the disk before it is moved, and the move before this returns: after a power cut, too,
-    ``path`` is the old one or the new one, never an empty file of the new one's name.
+    The content is synced to the disk before the move, and the move before this returns: even after a power cut,
+    ``path`` has either its old or its new content, and is never an empty file. Only a folder is briefly missing while
+    it is replaced; after a kill at that point, the next call restores the old one.
 
     Raises:
-        OutputError: the file system refused; ``path`` is as it was.
+        OutputError: if the file system refuses; ``path`` is as it was.
     """
     partial, old = beside(path, "partial"), beside(path, "old")
     try:
@@ -38,10 +39,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Moves a file or a folder to ``path``, when all of it lies on the disk; what was there goes."""
+    """Moves a file or a folder to ``path`` once all of it is on the disk, and replaces what was there."""
     old = beside(path, "old")
     _sync(written)
-    if path.is_dir():  # a rename replaces no folder: the old one steps aside, so that one of the two is always whole
+    if path.is_dir():  # a rename cannot replace a folder: move the old one aside, so that a complete one always exists
         os.replace(path, old)
     os.replace(written, path)
     _sync_one(path.parent)
@@ -49,27 +50,27 @@ def put_in_place(written: Path, path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Checks, before there is anything to lose, that a folder can be made or written to; makes nothing.
+    """Checks, before any work is done, that a folder can be created or written to, without creating it.
 
     Raises:
-        OutputError: a file stands in its place or above it, or the file system or its rights forbid it.
+        OutputError: if a file is in its place or above it, or the file system or its permissions forbid it.
     """
-    found = folder
-    while not os.path.lexists(found) and found != found.parent:
-        found = found.parent
-    if not found.is_dir():
-        raise OutputError(f"{folder} cannot be made: {found} is not a folder")
-    if not os.access(found, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written: {found} is read-only")
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{folder} cannot be created: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written: {existing} is not writable")
 
 
-def beside(path: Path, what: str) -> Path:
-    """The hidden name that a file or folder has before it is whole, or once it is no more."""
-    return path.with_name(f".{path.name}.{what}")
+def beside(path: Path, suffix: str) -> Path:
+    """Returns the hidden name of a file or folder while it is incomplete, or about to be deleted."""
+    return path.with_name(f".{path.name}.{suffix}")
 
 
 def discard(folder: Path) -> None:
-    """Deletes a folder; a killed deletion leaves the whole folder, or its remains under a hidden name."""
+    """Deletes a folder; if killed, this leaves the complete folder, or its remains under a hidden name."""
     old = beside(folder, "old")
     remove(old)
     os.replace(folder, old)
@@ -77,7 +78,7 @@ def discard(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, in place, if it is there."""
+    """Deletes a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -85,10 +86,10 @@ def remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Returns once a file, or a folder and all that it holds, lies on the disk."""
+    """Syncs a file, or a folder and all that it holds, to the disk."""
     if path.is_dir():
-        for own in path.iterdir():
-            _sync(own)
+        for child in path.iterdir():
+            _sync(child)
     _sync_one(path)
 
 
@@ -97,14 +98,14 @@ def _sync_one(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system does not support fsync
             raise
     finally:
         os.close(descriptor)
 
 
 def _step_back(old: Path, path: Path) -> None:
-    """Undoes, or clears away, what a kill between the renames of a folder left."""
+    """Restores the old folder if a kill between two renames left only that, and deletes it otherwise."""
     if old.exists() and not path.exists():
         os.replace(old, path)
     remove(old)

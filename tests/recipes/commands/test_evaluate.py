@@ -163,17 +163,17 @@ def test_noise_by_the_command_line(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"--model": "nowhere"}, "--model nowhere holds no saved model: no config.json"),
+        ({"--model": "nowhere"}, "--model nowhere contains no saved model: it has no config.json"),
         ({"--data": "nowhere.pkl"}, "nowhere.pkl: cannot be opened"),
         ({"--draws": "0"}, "--draws must be >= 1, got 0"),
         ({"--noise-levels": "-1"}, "--noise-levels: level must be finite and >= 0, got -1.0"),
-        ({"--drop-rates": "1.1"}, "--drop-rates: rate must lie in [0.0, 1.0], got 1.1"),
+        ({"--drop-rates": "1.1"}, "--drop-rates: rate must be in [0.0, 1.0], got 1.1"),
         (
             {"--shifts": "1020"},
-            "--shifts 1020: inputs have 1028 tokens, the learned positions end at max_positions=1024",
+            "--shifts 1020: inputs have 1028 tokens, more than max_positions=1024",
         ),
         ({"--shifts": "-3"}, "--shifts: tokens must be an integer >= 0, got -3"),
-        ({"--missing": ""}, "--noise-levels, --drop-rates, --shifts go with --noise, not with --missing"),
+        ({"--missing": ""}, "--noise-levels, --drop-rates, --shifts can be used only with --noise, not with --missing"),
     ],
 )
 def test_bad_arguments_end_in_one_line(
@@ -204,9 +204,9 @@ def test_features_of_another_width_and_finished_outputs_are_refused(
     data = write(tmp_path / "without.pkl", splits)
     command = ["evaluate", "--missing", "--model", str(folder), "--data", str(data), "--output", str(output)]
     assert main(command) == 2
-    assert "audio must be 5 wide, is None" in capsys.readouterr().err
+    assert "audio must have width 5, got None" in capsys.readouterr().err
     output.mkdir()
     (output / "missing.json").write_text("{}")
     assert main(command) == 2
-    assert "already holds missing.json" in capsys.readouterr().err
+    assert "already contains missing.json" in capsys.readouterr().err
     assert (output / "missing.json").read_text() == "{}"

@@ -129,7 +129,7 @@ def test_a_shift_moves_tokens_and_mask_by_its_number_and_nothing_else(batch: Bat
     [
         (lambda: FeatureNoise(-1.0), "level must be finite and >= 0, got -1.0"),
         (lambda: FeatureNoise(float("nan")), "level must be finite and >= 0, got nan"),
-        (lambda: TokenDrop(1.5), r"rate must lie in \[0.0, 1.0\], got 1.5"),
+        (lambda: TokenDrop(1.5), r"rate must be in \[0.0, 1.0\], got 1.5"),
         (lambda: TimeShift("text", -2), "tokens must be an integer >= 0, got -2"),
         (lambda: TimeShift("text", 1.5), "tokens must be an integer >= 0, got 1.5"),  # type: ignore[arg-type]
         (

@@ -28,6 +28,7 @@ from multifuse.recipes.jobs.job import run
 from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
 from multifuse.recipes.measures.classification import classification_measures
 from tests import media_files
+from tests.paths import ROOT
 
 Command = Callable[..., int]
 
@@ -95,8 +96,8 @@ def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     assert list(model.config.modalities) == ["audio", "vision"]
     assert model.config.id2label == {0: "0", 1: "1"}
     for what, message in (
-        ("missing", "--data is needed, a prepared set"),
-        ("noise", "--noise is for models of feature"),
+        ("missing", "--data is required: the run folder contains no prepared set"),
+        ("noise", "--noise is only for models of feature"),
     ):
         refused = evaluate(what, tmp_path / "two")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -134,7 +135,7 @@ def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, comman
 
 
 def test_two_processes_end_in_one_model_that_saw_every_sample_once(prepared: Path, tmp_path: Path) -> None:
-    example = Path(__file__).resolve().parents[2] / "examples/train_ks.py"
+    example = ROOT / "examples/train_ks.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
     small = ["--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu"]
     given = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
@@ -223,13 +224,13 @@ def test_the_digits_go_from_wav_and_png_to_metrics(tmp_path: Path, command: Comm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--media", "."), "--media and --splits go together, got . and None"),
+        (("--media", "."), "--media and --splits must be given together, got . and None"),
         (
             ("--data", "nowhere"),
-            "nowhere holds no finished set; multifuse prepare makes one",
+            "nowhere contains no finished set; create one, or finish",
         ),
         (("--media", ".", "--splits", "nowhere"), "--splits nowhere is not a folder"),
-        (("--data", "PREPARED", "--modalities", "flow"), "holds ['audio', 'vision'] alone"),
+        (("--data", "PREPARED", "--modalities", "flow"), "holds only ['audio', 'vision']"),
         (("--data", "PREPARED", "--vision-backbone", "./no-such-folder"), "--vision-backbone ./no-such-folder"),
         (("--data", "PREPARED", "--loader-workers", "-1"), "--loader-workers must be >= 0, got -1"),
         (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),

@@ -40,7 +40,7 @@ def test_undefined_measures_are_none_in_json() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match=r"of one size >= 1, got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"have the same size >= 1, got \(2,\) and \(3,\)"):
         sentiment_measures([1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match="of one size >= 1"):
+    with pytest.raises(ValueError, match="have the same size >= 1"):
         sentiment_measures([], [])

@@ -104,7 +104,7 @@ def test_a_hostile_checkpoint_with_a_forged_seal_runs_nothing(pristine: Path, tm
     if name == "training_args.bin":  # never read
         run(job(folder, resume=True))
     else:
-        with pytest.raises(CheckpointError, match="cannot be gone on from: UnpicklingError"):
+        with pytest.raises(CheckpointError, match="cannot be resumed from: UnpicklingError"):
             run(job(folder, resume=True))
     assert not marker.exists()
 
@@ -117,7 +117,7 @@ def test_weights_in_a_pickle_are_refused(pristine: Path, tmp_path: Path) -> None
     for content in (weights, {"head": _Hostile(marker)}):
         torch.save(content, checkpoint / "pytorch_model.bin")
         resumption.seal(checkpoint)
-        with pytest.raises(CheckpointError, match="holds no safetensors; weights in a pickle are refused"):
+        with pytest.raises(CheckpointError, match="holds no safetensors; pickled weights are refused"):
             run(job(folder, resume=True))
     assert not marker.exists()
 
@@ -134,5 +134,5 @@ def test_a_best_checkpoint_that_is_gone_is_missed(pristine: Path, tmp_path: Path
 def test_a_damaged_record_is_refused(pristine: Path, tmp_path: Path, content: bytes) -> None:
     folder = Path(shutil.copytree(pristine, tmp_path / "run"))
     (folder / "run/job.json").write_bytes(content)
-    with pytest.raises(JobError, match=r"job\.json, which says how the run was begun, cannot be read"):
+    with pytest.raises(JobError, match=r"job\.json, which says how the run was started, cannot be read"):
         run(job(folder, resume=True))

@@ -35,7 +35,7 @@ from multifuse.recipes.jobs.recipe import (
     fine_tuning_or_features,
 )
 from multifuse.recipes.trainer.trainer import (
-    RankShares,
+    RankBatches,
     agree_on_statistics,
     build_optimizer,
     lr_factor,
@@ -114,7 +114,7 @@ def test_a_pretrained_backbone_learns_slower_with_depth_and_a_fresh_one_at_the_f
     tmp_path: Path, backbone: PreTrainedModel, kind: Literal["image", "audio"], depths: dict[str, int]
 ) -> None:
     chosen = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.5)
-    levels = BackboneLevels(backbone, 8, kind)
+    levels = BackboneLevels(backbone, 8, kind=kind)
     model = nn.ModuleDict({"levels": levels, "head": nn.Linear(8, 1)})
 
     def rates() -> dict[str, float]:
@@ -187,9 +187,9 @@ def test_processes_evaluate_with_the_same_statistics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("samples", "ranks"), [(16, 2), (19, 2), (17, 2), (21, 4), (18, 4), (3, 4)])
 def test_ranks_share_out_every_batch_and_no_sample_comes_twice(samples: int, ranks: int) -> None:
     batches = BatchSampler(SequentialSampler(range(samples)), 8, drop_last=False)
-    shares = [list(RankShares(batches, rank, ranks)) for rank in range(ranks)]
-    assert {len(own) for own in shares} == {len(RankShares(batches, 0, ranks))}
+    rank_batches = [list(RankBatches(batches, rank, ranks)) for rank in range(ranks)]
+    assert {len(parts) for parts in rank_batches} == {len(RankBatches(batches, 0, ranks))}
     expected = [batch for batch in batches if len(batch) >= ranks]
-    assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == expected
-    for parts in zip(*shares, strict=True):
+    assert [sorted(chain(*parts)) for parts in zip(*rank_batches, strict=True)] == expected
+    for parts in zip(*rank_batches, strict=True):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -95,7 +95,7 @@ def test_the_average_worked_by_hand() -> None:
         assert model.weight.item() == pytest.approx(18.65)
         assert trained["weight"].item() == 20.0
     assert model.weight.item() == 20.0
-    with pytest.raises(ValueError, match=r"decay must lie in \(0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\), got 1"):
         WeightAverage(model, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""The yardsticks that CLCR's fusion is measured against: late fusion and cross-attention, behind the same encoders."""
+"""Baselines for CLCR's fusion behind the same encoders: late fusion and cross-attention."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
@@ -12,16 +12,16 @@ from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedM
 
 
 class LateFusion(nn.Module):
-    """Concatenates the means of the modalities' tokens, and reads them with an MLP.
+    """Concatenates the mean token of every modality and applies an MLP.
 
     Args:
         dim: d, the width of the tokens.
-        modalities: names.
+        modalities: the names of the modalities.
         num_labels: the width of the output.
-        dropout: in the MLP, in training.
+        dropout: dropout rate in the MLP during training.
 
-    ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> (B, num_labels). A modality that is left
-    out, or masked, counts as zeros.
+    ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> (B, num_labels). A modality that is absent
+    or fully masked counts as zeros.
     """
 
     def __init__(self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0) -> None:
@@ -39,18 +39,18 @@ class LateFusion(nn.Module):
         return logits
 
     def _mixed(self, name: str, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]) -> Tensor:
-        """A modality's tokens, after what it takes from the others: nothing."""
+        """Returns a modality's tokens after any exchange with the others, of which there is none here."""
         return tokens[name]
 
 
 class CrossAttention(LateFusion):
-    """Late fusion behind a residual `nn.MultiheadAttention` a modality, whose tokens ask all the other modalities'."""
+    """Late fusion after a residual `nn.MultiheadAttention` per modality, from its tokens to those of all the others."""
 
     def __init__(
         self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0, num_heads: int = 4
     ) -> None:
         super().__init__(dim, modalities, num_labels, dropout)
-        # Prefixed keys: a modality may be named like an attribute of nn.ModuleDict.
+        # Keys are prefixed, since a modality may have the name of an attribute of nn.ModuleDict.
         self.attentions = nn.ModuleDict(
             {f"modality_{name}": nn.MultiheadAttention(dim, num_heads, batch_first=True) for name in self.modalities}
         )
@@ -65,13 +65,13 @@ class CrossAttention(LateFusion):
         if real is None:
             return queries + cast(Tensor, attention(queries, keys, keys, need_weights=False)[0])
         reaches = has_tokens(keys, real).unsqueeze(-1)
-        hidden = ~real & reaches  # keys that are all hidden would give NaN
+        hidden = ~real & reaches  # a sample whose keys are all hidden would give NaN
         attended = attention(queries, keys, keys, key_padding_mask=hidden, need_weights=False)[0]
         return queries + cast(Tensor, attended.masked_fill(~reaches.unsqueeze(-1), 0.0))
 
 
 class _FusionBaselineForPrediction(CLCRPreTrainedModel):
-    """Predicts from the last level of CLCR's own encoders, with the task's loss alone; else as `CLCRForPrediction`."""
+    """Predicts from the last level of CLCR's encoders, with the task's loss only; else like `CLCRForPrediction`."""
 
     accepts_loss_kwargs = False
     fusion_class: ClassVar[type[LateFusion]]
@@ -97,12 +97,12 @@ class _FusionBaselineForPrediction(CLCRPreTrainedModel):
 
 
 class LateFusionForPrediction(_FusionBaselineForPrediction):
-    """`LateFusion` behind CLCR's encoders."""
+    """Predicts with `LateFusion` behind CLCR's encoders."""
 
     fusion_class = LateFusion
 
 
 class CrossAttentionForPrediction(_FusionBaselineForPrediction):
-    """`CrossAttention` behind CLCR's encoders."""
+    """Predicts with `CrossAttention` behind CLCR's encoders."""
 
     fusion_class = CrossAttention

@@ -1,4 +1,4 @@
-"""The yardstick that fusion is measured against: the same text encoder alone, mean-pooled, with a linear head."""
+"""The text baseline for fusion: only the text encoder, mean-pooled, with a linear head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from multifuse.models.pretrained import backbone
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):
-    """Predicts from the mean of the text encoder's last layer; reads the inputs of `CLCRForPrediction`, text alone."""
+    """Predicts from the mean of the text encoder's last layer; uses only the text of `CLCRForPrediction`'s inputs."""
 
     accepts_loss_kwargs = False
 

@@ -1,0 +1,1 @@
+"""The multifuse command line."""

@@ -1,4 +1,4 @@
-"""``multifuse train {cremad,ks,ave,ucf101,av_digits}``: the arguments of the audio-visual benchmarks."""
+"""The command-line arguments of multifuse train for the audio-visual benchmarks."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from multifuse.recipes.jobs.audiovisual import AudioVisualJob
 
 
-def job(data_set: "AudioVisualSet", given: Sequence[str]) -> "Callable[[], AudioVisualJob]":
-    """Parses the arguments; the job itself is made when it is called."""
-    parsed = _parser(data_set).parse_args(given)
-    return lambda: _job(data_set, parsed)
+def job(data_set: "AudioVisualSet", argv: Sequence[str]) -> "Callable[[], AudioVisualJob]":
+    """Parses the arguments, and returns a function that makes the job."""
+    args = _parser(data_set).parse_args(argv)
+    return lambda: _job(data_set, args)
 
 
 def _parser(data_set: "AudioVisualSet") -> argparse.ArgumentParser:
@@ -24,54 +24,67 @@ def _parser(data_set: "AudioVisualSet") -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog=f"multifuse train {data_set.name}",
-        description=f"Trains on {data_set.title}, from the media files and split lists or from a prepared set; without "
-        "either, on a few synthetic clips, to show the job from end to end.",
+        description=_description(data_set),
     )
     if data_set.one_folder:
         parser.add_argument("--data", type=Path, required=True, help="folder of the data set as distributed")
     else:
-        parser.add_argument("--data", type=Path, help="folder that multifuse prepare wrote")
-        parser.add_argument("--media", type=Path, help="folder of the media files, which are prepared first")
-        parser.add_argument("--splits", type=Path, help="folder of the published split lists, with --media")
+        parser.add_argument("--data", type=Path, help="folder written by multifuse prepare")
+        parser.add_argument("--media", type=Path, help="folder of the media files, which are prepared before training")
+        parser.add_argument("--splits", type=Path, help="folder of the published split lists (with --media)")
     parser.add_argument(
-        "--prepared", type=Path, help="where the media are prepared, or were (default: prepared in --output)"
+        "--prepared",
+        type=Path,
+        help="folder of the prepared set, new or from an earlier run (default: prepared, in --output)",
     )
-    parser.add_argument("--modalities", nargs="+", choices=("audio", "vision", "flow"), help="default: all of the set")
+    parser.add_argument(
+        "--modalities", nargs="+", choices=("audio", "vision", "flow"), help="modalities to use (default: all)"
+    )
+    default = data_set.network if data_set.one_folder else f"{data_set.network}, or resnet-small for synthetic clips"
     for name in ("audio", "vision"):
         parser.add_argument(
             f"--{name}-backbone",
-            help="Hugging Face name or folder, loaded with its weights; or resnet-18 (default) or resnet-small, from "
-            "scratch",
+            help="Hugging Face name or folder of a pretrained network, or resnet-18 or resnet-small, trained from "
+            f"scratch (default: {default})",
         )
     if data_set.name == "ave":
         parser.add_argument(
-            "--localise", action="store_true", help="a class for each second, background among them, not for the clip"
+            "--localise", action="store_true", help="classify every second, background included, instead of the clip"
         )
     add_training_options(parser, data_set.name)
     add_options(parser, data_set)
     return parser
 
 
-def _job(data_set: "AudioVisualSet", given: argparse.Namespace) -> "AudioVisualJob":
+def _description(data_set: "AudioVisualSet") -> str:
+    if data_set.one_folder:
+        return f"Trains a model on {data_set.title} and tests it."
+    return (
+        f"Trains a model on {data_set.title}, from media files and split lists or from a prepared set, and tests it; "
+        "without either, demonstrates the whole job on a few synthetic clips."
+    )
+
+
+def _job(data_set: "AudioVisualSet", args: argparse.Namespace) -> "AudioVisualJob":
     from multifuse.models.configuration_clcr import SCRATCH
     from multifuse.recipes.jobs.audiovisual import AudioVisualJob
     from multifuse.recipes.jobs.recipe import clip_recipe
 
-    media = given.data if data_set.one_folder else given.media
-    splits = given.data if data_set.one_folder else given.splits
-    data = None if data_set.one_folder else given.data
+    media = args.data if data_set.one_folder else args.media
+    splits = args.data if data_set.one_folder else args.splits
+    data = None if data_set.one_folder else args.data
     synthetic = media is None and data is None
     _check_sources(data, media, splits)
     network = "resnet-small" if synthetic else data_set.network
-    audio, vision = given.audio_backbone or network, given.vision_backbone or network
+    audio, vision = args.audio_backbone or network, args.vision_backbone or network
     return AudioVisualJob(
-        **training_options(given, data_set.name),
+        **training_options(args, data_set.name),
         data_set=data_set,
         data=data,
-        prepare=None if data is not None else _prepare(data_set, given, media, splits),
+        prepare=None if data is not None else _prepare(data_set, args, media, splits),
         synthetic=synthetic,
-        target="segments" if getattr(given, "localise", False) else "label",
-        modalities=None if given.modalities is None else tuple(given.modalities),
+        target="segments" if getattr(args, "localise", False) else "label",
+        modalities=None if args.modalities is None else tuple(args.modalities),
         audio_backbone=audio,
         vision_backbone=vision,
         default_recipe=clip_recipe(data_set.name, synthetic, not {audio, vision} <= set(SCRATCH)),
@@ -82,24 +95,24 @@ def _check_sources(data: Path | None, media: Path | None, splits: Path | None) -
     from multifuse.recipes.jobs.job import JobError
 
     if (media is None) != (splits is None):
-        raise JobError(f"--media and --splits go together, got {media} and {splits}")
+        raise JobError(f"--media and --splits must be given together, got {media} and {splits}")
     if data is not None and media is not None:
-        raise JobError(f"--data and --media exclude each other, got {data} and {media}")
+        raise JobError(f"--data and --media cannot be given together, got {data} and {media}")
 
 
 def _prepare(
-    data_set: "AudioVisualSet", given: argparse.Namespace, media: Path | None, splits: Path | None
+    data_set: "AudioVisualSet", args: argparse.Namespace, media: Path | None, splits: Path | None
 ) -> Callable[[Path, bool], Path]:
-    """Prepares the media, or the embedded default's; the options are checked before anything is written."""
+    """Returns the function that prepares the media or the synthetic clips, after checking the options."""
     from multifuse.recipes.commands.prepare import preparation
     from multifuse.recipes.data.media.planted_media import planted_options, write_planted_media
     from multifuse.recipes.data.media.preparation import prepare
 
     base = planted_options(data_set.name) if media is None else data_set.options
-    job = preparation(data_set, given, media or Path(), splits or Path(), Path(), base)
+    job = preparation(data_set, args, media or Path(), splits or Path(), Path(), base)
 
     def prepare_below(output: Path, writes: bool) -> Path:
-        target: Path = given.prepared or output / "prepared"
+        target: Path = args.prepared or output / "prepared"
         if writes and media is None:
             planted = write_planted_media(data_set.name, output)
             prepare(replace(job, media=planted.media, splits=planted.splits, output=target))

@@ -1,4 +1,4 @@
-"""``multifuse train {mosi,mosei}``: the arguments of the sentiment benchmarks."""
+"""The command-line arguments of multifuse train for the sentiment benchmarks, mosi and mosei."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from multifuse.recipes.jobs.sentiment import SentimentJob
 
 
-def job(benchmark: str, given: Sequence[str]) -> "Callable[[], SentimentJob]":
-    """Parses the arguments; the job itself is made when it is called."""
-    parsed = _parser(benchmark).parse_args(given)
+def job(benchmark: str, argv: Sequence[str]) -> "Callable[[], SentimentJob]":
+    """Parses the arguments, and returns a function that makes the job."""
+    args = _parser(benchmark).parse_args(argv)
 
     def make() -> "SentimentJob":
         from multifuse.recipes.jobs.sentiment import SentimentJob
 
         return SentimentJob(
-            **training_options(parsed, benchmark),
-            data=parsed.data,
-            text_encoder=None if parsed.text_encoder == "none" else parsed.text_encoder,
-            model=parsed.model,
+            **training_options(args, benchmark),
+            data=args.data,
+            text_encoder=None if args.text_encoder == "none" else args.text_encoder,
+            model=args.model,
         )
 
     return make
@@ -31,10 +31,10 @@ def job(benchmark: str, given: Sequence[str]) -> "Callable[[], SentimentJob]":
 def _parser(benchmark: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"multifuse train {benchmark}",
-        description="Trains on an MMSA feature file and measures sentiment; without --data, on a small embedded "
-        "synthetic data set, to show the job from end to end.",
+        description="Trains a sentiment model on an MMSA feature file and tests it; without --data, demonstrates the "
+        "whole job on a small built-in synthetic data set.",
     )
-    parser.add_argument("--data", type=Path, help="MMSA feature file; default: the embedded synthetic data set")
+    parser.add_argument("--data", type=Path, help="MMSA feature file (default: the built-in synthetic data set)")
     parser.add_argument(
         "--text-encoder",
         default="none",
@@ -44,7 +44,7 @@ def _parser(benchmark: str) -> argparse.ArgumentParser:
         "--model",
         choices=("clcr", "late-fusion", "cross-attention", "text"),
         default="clcr",
-        help="or a baseline: another fusion behind the same encoders, or the text encoder alone",
+        help="CLCR (default) or a baseline: another fusion on the same encoders, or only the text encoder",
     )
     add_training_options(parser, benchmark)
     return parser

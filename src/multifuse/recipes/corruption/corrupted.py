@@ -1,7 +1,7 @@
-"""What a trained model keeps of its measures when features are noisy, tokens are lost, or a modality is late."""
+"""Scores a trained model on corrupted inputs: with noisy features, dropped tokens or one modality delayed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from multifuse.recipes.corruption.corruptions import Corruption, FeatureNoise, Inputs, Masks, TimeShift, TokenDrop
+from multifuse.recipes.corruption.corruptions import Corruption, FeatureNoise, TimeShift, TokenDrop
 from multifuse.recipes.data.features.mmsa import MMSASplit
-from multifuse.recipes.measures.scores import SENTIMENT, MeanScores, averaged, measured
+from multifuse.recipes.measures.scores import SENTIMENT, Change, MeanScores, averaged, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
 KINDS: dict[str, str] = {
-    "noise": "noise, in each feature's deviation",
+    "noise": "noise, in standard deviations of each feature",
     "drop": "rate of dropped tokens",
     "shift": "delay of one modality, in tokens",
 }
@@ -32,10 +32,10 @@ def _corruption(kind: str, level: float, modality: str, spread: Mapping[str, Ten
 
 @dataclass(frozen=True)
 class Levels:
-    """How strong the corruptions are; each begins with 0, the batches as they are.
+    """The levels of each corruption in ascending order; level 0, which changes nothing, is always included.
 
     Raises:
-        ValueError: a level that a corruption refuses.
+        ValueError: if a corruption does not accept a level.
     """
 
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -54,7 +54,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class LevelScores(MeanScores):
-    """Means over the draws, of a delay over the modalities that are late in turn; the MAE's deviation over the same."""
+    """Mean scores at one level: over the draws or, for a delay, over the modalities that are delayed in turn."""
 
     kind: Literal["noise", "drop", "shift"]
     level: float
@@ -62,38 +62,39 @@ class LevelScores(MeanScores):
 
 @dataclass(frozen=True)
 class CorruptionScores:
-    """A model's measures at every level of every corruption that its data allow."""
+    """A model's measures at every level of every corruption that can be applied to its data."""
 
     corrupted: tuple[LevelScores, ...]
     late: tuple[str, ...]
-    """The modalities that were late in turn: those of more than one token. Without another modality, none."""
+    """The modalities that were delayed in turn: those of more than one token; none if there is only one modality."""
 
     def of(self, kind: str) -> tuple[LevelScores, ...]:
-        return tuple(own for own in self.corrupted if own.kind == kind)
+        """Returns the scores of one kind of corruption."""
+        return tuple(scores for scores in self.corrupted if scores.kind == kind)
 
     def report(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"late": self.late, "corrupted": [own.as_dict() for own in self.corrupted]}
+        """Returns the scores for JSON."""
+        return {"late": self.late, "corrupted": [scores.as_dict() for scores in self.corrupted]}
 
     def tables(self) -> Iterator["Table"]:
-        """What is printed, a table a corruption."""
+        """Yields the printed tables, one per corruption."""
         from rich.table import Table
 
         for kind, label in KINDS.items():
             table = Table("level", "MAE", "Corr", "Acc-2 non0", title=label.capitalize())
-            for own in self.of(kind):
-                mae = f"{own.mae:.4f} +- {own.mae_deviation:.4f}"
-                table.add_row(f"{own.level:g}", mae, f"{own.corr:.4f}", f"{100 * own.acc2_non0:.2f} %")
+            for scores in self.of(kind):
+                mae = f"{scores.mae:.4f} +- {scores.mae_deviation:.4f}"
+                table.add_row(f"{scores.level:g}", mae, f"{scores.corr:.4f}", f"{100 * scores.acc2_non0:.2f} %")
             if table.row_count:
                 yield table
 
     def figure(self) -> "Figure":
-        """The measures as curves."""
+        """Draws the MAE against the level of each corruption."""
         return curves({"": [self]})
 
 
 def deviations(train: MMSASplit) -> dict[str, Tensor]:
-    """By modality (D,), every stored feature's standard deviation over the real tokens of a split."""
+    """Returns the standard deviation of every stored feature over the real tokens of a split, (D,) per modality."""
     return {
         name: torch.from_numpy(sequence.values[sequence.mask].std(axis=0))
         for name, sequence in train.features.items()
@@ -109,28 +110,30 @@ def evaluated(
     draws: int = 3,
     seed: int = 0,
 ) -> CorruptionScores:
-    """Scores a model at each level; draw k has the same random numbers at every level and for every model.
+    """Scores a model at each level; draw k uses the same random numbers at every level and for every model.
 
     Args:
-        batches: of `Collator`, in a fixed order.
-        spread: the features' `deviations`.
-        levels: what to try.
-        draws: of noise and of dropped tokens, at each level above 0.
-        seed: of the first draw.
+        model: the model to score.
+        batches: batches of `Collator`, in a fixed order.
+        spread: the `deviations` of the features.
+        levels: the levels of each corruption.
+        draws: number of draws of noise and of dropped tokens, at each level above 0.
+        seed: seed of the first draw.
     """
     late = _late(batches)
-    scores = []
+    level_scores = []
     for kind in KINDS:
         for level in getattr(levels, kind):
             names = late if kind == "shift" else ("",) * (draws if level else 1)
-            tries = [_Seeded(_corruption(kind, level, name, spread), seed + k) for k, name in enumerate(names)]
-            found = [measured(model, batches, own.restarted(), SENTIMENT) for own in tries]
-            if found:
-                scores.append(LevelScores(kind=kind, level=level, **averaged(found)))  # type: ignore[arg-type]
-    return CorruptionScores(tuple(scores), late)
+            changes = [_seeded(_corruption(kind, level, name, spread), seed + k) for k, name in enumerate(names)]
+            scores = [measured(model, batches, change, SENTIMENT) for change in changes]
+            if scores:
+                level_scores.append(LevelScores(kind=kind, level=level, **averaged(scores)))  # type: ignore[arg-type]
+    return CorruptionScores(tuple(level_scores), late)
 
 
 def _late(batches: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the modalities that can be delayed against another one: those of more than one token."""
     longest: dict[str, int] = {}
     for batch in batches:
         for name, values in batch["inputs"].items():
@@ -138,26 +141,16 @@ def _late(batches: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(name for name, length in longest.items() if length > 1) if len(longest) > 1 else ()
 
 
-@dataclass(frozen=True)
-class _Seeded:
-    """A corruption with random numbers of its own, which begin anew with every pass over the batches."""
-
-    corruption: Corruption
-    seed: int
-    generator: torch.Generator | None = None
-
-    def restarted(self) -> "_Seeded":
-        return replace(self, generator=torch.Generator().manual_seed(self.seed))
-
-    def __call__(self, inputs: Inputs, mask: Masks) -> tuple[Inputs, Masks]:
-        assert self.generator is not None
-        return self.corruption(inputs, mask, self.generator)
+def _seeded(corruption: Corruption, seed: int) -> Change:
+    """Returns a corruption with its random numbers, for one pass over the batches."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda inputs, mask: corruption(inputs, mask, generator)
 
 
 def curves(runs: Mapping[str, Sequence[CorruptionScores]]) -> "Figure":
-    """Draws the MAE, and how far it rises from the clean one, of models by label, each with one run or more.
+    """Draws the MAE and its rise above that on clean inputs, for models given by label with one or more runs each.
 
-    A line is the mean over the runs, its band their deviation; of a single run, that of its draws.
+    A line is the mean over the runs, and its band their standard deviation; for a single run, that over its draws.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -168,11 +161,11 @@ def curves(runs: Mapping[str, Sequence[CorruptionScores]]) -> "Figure":
     axes = figure.subplots(2, len(kinds), squeeze=False, sharex="col", sharey="row")
     for column, kind in enumerate(kinds):
         for row, rise in enumerate((False, True)):
-            for label, own in runs.items():
-                _draw(axes[row, column], label, [run.of(kind) for run in own], rise)
+            for label, label_runs in runs.items():
+                _draw(axes[row, column], label, [run.of(kind) for run in label_runs], rise)
         axes[1, column].set_xlabel(KINDS[kind])
     axes[0, 0].set_ylabel("MAE")
-    axes[1, 0].set_ylabel("MAE, above the clean one")
+    axes[1, 0].set_ylabel("rise of the MAE")
     if len(runs) > 1:
         axes[0, 0].legend()
     FigureCanvasAgg(figure)
@@ -180,11 +173,11 @@ def curves(runs: Mapping[str, Sequence[CorruptionScores]]) -> "Figure":
 
 
 def _draw(axis: Any, label: str, runs: Sequence[Sequence[LevelScores]], rise: bool) -> None:
-    levels = [own.level for own in runs[0]]
-    maes = torch.tensor([[own.mae for own in run] for run in runs], dtype=torch.float64)
-    spread = maes - maes[:, :1] if rise else maes
-    middle = spread.mean(0)
-    of_draws = torch.tensor([own.mae_deviation for own in runs[0]], dtype=torch.float64)
-    band = spread.std(0) if len(runs) > 1 else of_draws
-    (line,) = axis.plot(levels, middle.tolist(), marker=".", label=label)
-    axis.fill_between(levels, (middle - band).tolist(), (middle + band).tolist(), alpha=0.2, color=line.get_color())
+    levels = [scores.level for scores in runs[0]]
+    maes = torch.tensor([[scores.mae for scores in run] for run in runs], dtype=torch.float64)
+    curves_of_runs = maes - maes[:, :1] if rise else maes
+    mean = curves_of_runs.mean(0)
+    deviation_of_draws = torch.tensor([scores.mae_deviation for scores in runs[0]], dtype=torch.float64)
+    band = curves_of_runs.std(0) if len(runs) > 1 else deviation_of_draws
+    (line,) = axis.plot(levels, mean.tolist(), marker=".", label=label)
+    axis.fill_between(levels, (mean - band).tolist(), (mean + band).tolist(), alpha=0.2, color=line.get_color())

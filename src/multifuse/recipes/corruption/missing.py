@@ -1,4 +1,4 @@
-"""What a trained model keeps of its measures when modalities are missing: on every subset, and at random."""
+"""Scores a trained model with modalities missing: on every subset of them, and with modalities absent at random."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 @dataclass(frozen=True)
 class Subset(Generic[Measured]):
-    """The measures with these modalities alone."""
+    """The measures with only these modalities."""
 
     modalities: tuple[str, ...]
     measures: Measured
@@ -31,13 +31,13 @@ class Subset(Generic[Measured]):
 
 @dataclass(frozen=True)
 class Absence(Generic[Measured]):
-    """Each modality of each sample absent with this rate, never all."""
+    """The measures when each modality of each sample is absent with probability ``rate``, but never all of them."""
 
     rate: float
     means: Measured
-    """Over the draws."""
+    """Means over the draws."""
     deviation: float
-    """Over the draws, of the measure that epochs are chosen by."""
+    """Standard deviation over the draws of the measure by which the best epoch is chosen."""
 
 
 @dataclass(frozen=True)
@@ -49,50 +49,52 @@ class Missing(Generic[Measured]):
     choice: Choice
 
     def report(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the measures for JSON."""
         deviation = f"{self.choice.metric}_deviation"
         return {
-            "subsets": [{"modalities": own.modalities, **own.measures.as_dict()} for own in self.subsets],
-            "absences": [{"rate": own.rate, **own.means.as_dict(), deviation: own.deviation} for own in self.absences],
+            "subsets": [{"modalities": subset.modalities, **subset.measures.as_dict()} for subset in self.subsets],
+            "absences": [
+                {"rate": absence.rate, **absence.means.as_dict(), deviation: absence.deviation}
+                for absence in self.absences
+            ],
         }
 
     def tables(self) -> Iterator["Table"]:
-        """What is printed."""
+        """Yields the printed tables: by subset, and by rate of absence."""
         from rich.table import Table
 
         shown = [self.choice.of(name) for name in self.choice.each_epoch]
-        labels = [own.label for own in shown]
-        by_subset = Table("modalities", *labels, title="With these modalities alone")
-        for own in self.subsets:
-            by_subset.add_row(
-                " + ".join(own.modalities), *(each.text(getattr(own.measures, each.name)) for each in shown)
-            )
+        labels = [measure.label for measure in shown]
+        by_subset = Table("modalities", *labels, title="With only these modalities")
+        for subset in self.subsets:
+            cells = [measure.text(getattr(subset.measures, measure.name)) for measure in shown]
+            by_subset.add_row(" + ".join(subset.modalities), *cells)
         yield by_subset
         by_rate = Table("absent", *labels, title="Each modality of each sample absent at random")
-        for rate in self.absences:
-            cells = [each.text(getattr(rate.means, each.name)) for each in shown]
-            at = self.choice.each_epoch.index(self.choice.metric)
-            cells[at] += f" +- {shown[at].text(rate.deviation)}"
-            by_rate.add_row(f"{100 * rate.rate:.0f} %", *cells)
+        for absence in self.absences:
+            cells = [measure.text(getattr(absence.means, measure.name)) for measure in shown]
+            column = self.choice.each_epoch.index(self.choice.metric)
+            cells[column] += f" +- {shown[column].text(absence.deviation)}"
+            by_rate.add_row(f"{100 * absence.rate:.0f} %", *cells)
         yield by_rate
 
     def figure(self) -> "Figure":
-        """The measure that epochs are chosen by, on every subset and against the rate of absence."""
+        """Draws the measure by which the best epoch is chosen, for every subset and against the rate of absence."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         metric, label = self.choice.metric, self.choice.label
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         bars, curve = figure.subplots(1, 2)
-        names = [" + ".join(own.modalities) for own in self.subsets]
-        bars.barh(names, [getattr(own.measures, metric) for own in self.subsets])
+        names = [" + ".join(subset.modalities) for subset in self.subsets]
+        bars.barh(names, [getattr(subset.measures, metric) for subset in self.subsets])
         bars.invert_yaxis()
         bars.set_xlabel(label)
-        bars.set_title("with these modalities alone")
+        bars.set_title("with only these modalities")
         curve.errorbar(
-            [own.rate for own in self.absences],
-            [getattr(own.means, metric) for own in self.absences],
-            yerr=[own.deviation for own in self.absences],
+            [absence.rate for absence in self.absences],
+            [getattr(absence.means, metric) for absence in self.absences],
+            yerr=[absence.deviation for absence in self.absences],
             marker=".",
             capsize=3,
         )
@@ -114,7 +116,7 @@ def evaluated(
 def on_subsets(
     model: PreTrainedModel, batches: DataLoader[Any], scoring: Scoring[Measured]
 ) -> Iterator[Subset[Measured]]:
-    """Scores the model on every subset of its modalities, the largest first."""
+    """Scores the model on every non-empty subset of its modalities, the largest first."""
     names = tuple(model.config.modalities)
     for size in range(len(names), 0, -1):
         for chosen in combinations(names, size):
@@ -129,20 +131,26 @@ def at_random(
     draws: int = 5,
     seed: int = 0,
 ) -> Iterator[Absence[Measured]]:
-    """Scores the model at each rate of absence, ``draws`` times; draw k has the same numbers at every rate."""
+    """Scores the model at each rate of absence, ``draws`` times if the rate is above 0.
+
+    Draw k uses the same random numbers at every rate.
+    """
     names = tuple(model.config.modalities)
     for rate in rates:
-        absence = _Absence(ModalityDropout(names, rate).train())
-        tries = []
+        change = _Absence(ModalityDropout(names, rate).train())
+        scores = []
         for draw in range(draws if rate else 1):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + draw)
-                tries.append(measured(model, batches, absence, scoring))
-        yield Absence(rate, mean_measures(tries), pstdev(getattr(own, scoring.choice.metric) for own in tries))
+                scores.append(measured(model, batches, change, scoring))
+        deviation = pstdev(getattr(score, scoring.choice.metric) for score in scores)
+        yield Absence(rate, mean_measures(scores), deviation)
 
 
 @dataclass(frozen=True)
 class _Absence:
+    """Masks modalities at random and leaves the inputs as they are."""
+
     dropout: ModalityDropout
 
     def __call__(self, inputs: Mapping[str, Any], mask: Masks) -> tuple[Mapping[str, Any], Masks]:

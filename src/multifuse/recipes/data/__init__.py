@@ -1,0 +1,1 @@
+"""Data sets: the benchmarks' split lists, feature files and media files."""

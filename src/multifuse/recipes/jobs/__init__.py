@@ -1,0 +1,1 @@
+"""Training jobs: what is trained on which data, by which recipe, and the files that a run writes."""

@@ -1,4 +1,4 @@
-"""The audio-visual job: from a benchmark's media, prepared or not, to a trained model, its measures and a figure."""
+"""The audio-visual job: from prepared or raw media of a benchmark to a trained model, its measures and a figure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
 from multifuse.recipes.measures.classification import CHOICE, ClassificationMeasures, classification_measures
 
 SYNTHETIC_NOTE = (
-    "No --data and no --media given: this is the embedded default, a few SYNTHETIC clips, encoded here and decoded as "
-    "real ones are. Its numbers say that the code works, nothing about {title}."
+    "Neither --data nor --media is given: this is the embedded default, a few SYNTHETIC clips, encoded here and then "
+    "decoded like real ones. Its numbers show that the code works; they say nothing about {title}."
 )
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _FLOW = {"mean": [0.5, 0.5], "std": [0.25, 0.25]}
@@ -30,7 +30,7 @@ _FLOW = {"mean": [0.5, 0.5], "std": [0.25, 0.25]}
 
 @dataclass(frozen=True)
 class PreparedClips:
-    """A prepared set: where it lies, what it was prepared by, and its splits."""
+    """A prepared data set: its folder, the record of its preparation, and its splits."""
 
     folder: Path
     record: dict[str, Any]
@@ -38,36 +38,36 @@ class PreparedClips:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What its clips hold."""
+        """The modalities of its clips."""
         columns = self.splits["train"].column_names
-        held = {
+        present = {
             "audio": "spectrogram" in columns or "waveform" in columns,
             "vision": "frames" in columns,
             "flow": "flow" in columns,
         }
-        return tuple(name for name in MODALITIES if held[name])
+        return tuple(name for name in MODALITIES if present[name])
 
 
 @dataclass(frozen=True)
 class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
-    """Training on an audio-visual benchmark."""
+    """Trains a model on an audio-visual benchmark."""
 
     data_set: AudioVisualSet = field(kw_only=True)
     data: Path | None = None
-    """A folder that ``multifuse prepare`` has written; ``None``: ``prepare`` makes one."""
+    """A folder written by ``multifuse prepare``; ``None`` calls ``prepare`` to make one."""
     prepare: Callable[[Path, bool], Path] | None = None
-    """Of the output folder: prepares the set, if the flag says that this process writes, and tells where it is."""
+    """Called with the output folder and a flag: prepares the data set if the flag is true, and returns its folder."""
     synthetic: bool = False
     target: Literal["label", "segments"] = "label"
-    """A class a clip, or one for each of its segments."""
+    """What is classified: each clip, or each of its segments."""
     modalities: tuple[str, ...] | None = None
-    """Of audio, vision and flow; ``None``: all that the set holds."""
+    """The modalities to use, out of audio, vision and flow; ``None`` uses all that the data set has."""
     audio_backbone: str = "resnet-18"
-    """A Hugging Face name or folder, loaded with its weights, or a network from scratch."""
+    """A Hugging Face name or folder, loaded with its weights, or the name of a network trained from scratch."""
     vision_backbone: str = "resnet-18"
     default_recipe: Recipe = CLIPS
     grid: dict[str, list[int | None]] | None = None
-    """By modality, the rows and columns that feature maps are averaged to; the whole map by default."""
+    """Per modality, the rows and columns that feature maps are averaged to; by default the whole map is averaged."""
 
     choice = CHOICE
 
@@ -80,7 +80,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         if unknown or self.modalities == ():
             raise JobError(f"--modalities must be some of {MODALITIES}, got {list(self.modalities or ())}")
         if self.data is None and self.prepare is None:
-            raise JobError("--data is needed, or --media and --splits")
+            raise JobError("either --data or --media and --splits must be given, got neither")
 
     def named_recipe(self, name: str) -> Recipe:
         return CLIPS_PAPER if name == "paper" else self.default_recipe
@@ -106,16 +106,18 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
     def _read(self, folder: Path) -> PreparedClips:
         record = prepared_record(folder)
         if record["benchmark"] != self.data_set.name:
-            raise PreparationError(f"{folder / RECORD}: was prepared for {record['benchmark']}")
+            raise PreparationError(
+                f"{folder / RECORD}: the data set was prepared for {record['benchmark']}, not for {self.data_set.name}"
+            )
         data = PreparedClips(folder, record, {split: shards.read_split(folder, split) for split in SPLITS})
         empty = [split for split in SPLITS if len(data.splits[split]) == 0]
         if empty:
-            raise PreparationError(f"{folder}: holds no clips of {empty}")
-        lacking = [name for name in self.modalities or () if name not in data.modalities]
-        if lacking:
-            raise JobError(f"--modalities {' '.join(lacking)}: {folder} holds {list(data.modalities)} alone")
+            raise PreparationError(f"{folder}: the splits {empty} hold no clips")
+        absent = [name for name in self.modalities or () if name not in data.modalities]
+        if absent:
+            raise JobError(f"--modalities {' '.join(absent)}: {folder} holds only {list(data.modalities)}")
         if self.target == "segments" and "segments" not in data.splits["train"].column_names:
-            raise JobError(f"{folder}: its clips have no labels of segments")
+            raise JobError(f"{folder}: the clips have no segment labels")
         return data
 
     def announce(self, data: PreparedClips) -> None:
@@ -146,7 +148,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
                 "num_segments": self._segments(splits["train"]),
                 "level_floor": recipe.level_floor,
                 "modality_floor": recipe.modality_floor,
-                "initial_last_level": recipe.initial_last_level,
+                "init_last_level": recipe.init_last_level,
                 **self.fields,
             },
         )
@@ -159,10 +161,11 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return Learning(model, splits, ClipCollator())
 
     def _backbone(self, name: str) -> str:
+        """Returns the backbone of a modality; frames and optical flow have the same."""
         return self.audio_backbone if name == "audio" else self.vision_backbone
 
     def _modality(self, name: str, data: PreparedClips, shape: tuple[int, ...], recipe: Recipe) -> dict[str, Any]:
-        """The modality's entry in the config: its backbone, fitted to the inputs' sizes, and how inputs are scaled."""
+        """Returns the modality's config entry: its backbone, set to the inputs' sizes, and the scaling of inputs."""
         backbone = self._backbone(name)
         kind: Literal["image", "audio"] = "audio" if name == "audio" else "image"
         channels, scaling = {"audio": (1, {}), "vision": (3, _IMAGENET), "flow": (2, _FLOW)}[name]
@@ -181,8 +184,8 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
 
     def _classes(self, data: PreparedClips) -> list[str]:
         features = data.splits["train"].features
-        own = features["label"] if self.target == "label" else features["segments"].feature
-        return list(own.names)
+        label = features["label"] if self.target == "label" else features["segments"].feature
+        return list(label.names)
 
     def _segments(self, train: ClipDataset) -> int:
         label = train[0].label
@@ -209,4 +212,5 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
 
 
 def _flag(name: str) -> str:
+    """Returns the command-line option that names the backbone of a modality."""
     return "audio-backbone" if name == "audio" else "vision-backbone"

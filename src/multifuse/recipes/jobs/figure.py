@@ -1,4 +1,4 @@
-"""The figure of a run: training curves, and the level and modality weights on the validation split, by epoch."""
+"""The figure of a run: training curves, and level and modality weights on the validation split, per epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from multifuse.recipes.measures.measures import Choice
 
 
 def draw(history: Sequence[dict[str, Any]], path: Path, choice: Choice) -> None:
-    """Draws Trainer's log history to a PNG file, whole or not at all."""
+    """Draws Trainer's log history to a PNG file, which is written atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The job that every benchmark shares: data, a model, training, the measures, and the files that they end in."""
+"""The job that all benchmarks have in common: data, model, training, measures, and the files that are written."""
 
 import json
 import os
@@ -32,12 +32,12 @@ Measured = TypeVar("Measured", bound=Measures)
 
 
 class JobError(ValueError):
-    """A job that cannot start; the message is one line that names the argument and the offending value."""
+    """Raised if a job cannot run; the message is one line that names the argument and the offending value."""
 
 
 @dataclass(frozen=True)
 class Learning:
-    """What is trained, on what: a model, its splits by name, and the collator of their batches."""
+    """What is trained, and on which data: a model, the splits by name, and the collator of their batches."""
 
     model: PreTrainedModel
     splits: Mapping[str, Dataset[Any]]
@@ -46,7 +46,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class JobResult(Generic[Measured]):
-    """What a job ends with; ``predictions`` are the test split's."""
+    """The result of a job; ``predictions`` are those on the test split."""
 
     valid: Measured
     test: Measured
@@ -57,9 +57,9 @@ class JobResult(Generic[Measured]):
 
 @dataclass(frozen=True)
 class Job(ABC, Generic[Data, Measured]):
-    """How a model is trained, and where the results go. ``None`` leaves a number to the recipe.
+    """How a model is trained, and where the results are written; ``None`` takes the recipe's value.
 
-    A benchmark's job adds what is read, and answers the questions below.
+    The jobs of the benchmarks add what is read, and implement the abstract methods.
     """
 
     output: Path
@@ -68,54 +68,54 @@ class Job(ABC, Generic[Data, Measured]):
     batch_size: int | None = None
     lr: float | None = None
     dropout: float | None = None
-    """Of the fusion model and of the encoders of stored features and of media."""
+    """Dropout of the fusion model, and of the encoders of stored features and of media."""
     seed: int = 1111
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bf16: bool | None = None
     resume: bool = False
     loader_workers: int = 0
-    """Processes that read ahead."""
+    """Number of processes that load batches in advance."""
     log_steps: int | None = None
-    """The steps over which a training loss is averaged and kept; ``None``: an epoch's."""
+    """Number of steps over which each logged training loss is averaged; ``None`` averages over an epoch."""
     config: dict[str, Any] | None = None
     """Fields of `CLCRConfig` that differ from the reference configuration."""
 
     choice: ClassVar[Choice]
-    """The measures, and the one that the epoch is chosen by."""
+    """The measures, and the one by which the best epoch is chosen."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Fields of `CLCRConfig` that the job sets, whatever the recipe says."""
+        """Fields of `CLCRConfig` that the job sets, which take precedence over the recipe."""
         return {**({} if self.dropout is None else {"dropout": self.dropout}), **(self.config or {})}
 
     @property
     @abstractmethod
     def tunes_pretrained(self) -> bool:
-        """Whether a pretrained encoder is part of the model: bfloat16 is the default then."""
+        """Whether a pretrained encoder is fine-tuned, in which case bfloat16 is the default."""
 
     @abstractmethod
     def check(self) -> None:
-        """Checks the benchmark's own arguments.
+        """Checks the arguments that are specific to the benchmark.
 
         Raises:
-            JobError: one that does not fit.
+            JobError: if an argument is wrong.
         """
 
     @abstractmethod
     def named_recipe(self, name: str) -> Recipe:
-        """The recipe ``"default"`` or ``"paper"`` of this benchmark."""
+        """Returns the recipe ``"default"`` or ``"paper"`` of this benchmark."""
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that it goes on with."""
+        """Returns the settings that must not change when a run is resumed."""
 
     @abstractmethod
     def read_given(self) -> Data | None:
-        """The data that were asked for, read and checked; ``None``: they are still to be made, in ``output``."""
+        """Reads and checks the data that the user named; returns ``None`` if `make` must make them."""
 
     @abstractmethod
     def make(self, writes: bool) -> Data:
-        """Makes the data in ``output`` and reads them; one process ``writes``, before the others come."""
+        """Makes the data in ``output`` and reads them; one process ``writes`` before the others call this."""
 
     @abstractmethod
     def announce(self, data: Data) -> None:
@@ -123,29 +123,29 @@ class Job(ABC, Generic[Data, Measured]):
 
     @abstractmethod
     def learning(self, recipe: Recipe, data: Data) -> Learning:
-        """The model and the splits."""
+        """Returns the model, the splits and the collator."""
 
     @abstractmethod
     def predictions(self, logits: NDArray[np.float32]) -> NDArray[Any]:
-        """What the model's logits say."""
+        """Returns the predictions that the model's logits stand for."""
 
     @abstractmethod
     def measure(self, predictions: NDArray[Any], labels: NDArray[Any]) -> Measured:
-        """The measures of a split."""
+        """Computes the measures of a split."""
 
     @abstractmethod
     def description(self, data: Data) -> dict[str, Any]:
-        """What metrics.json says of the data."""
+        """Returns what metrics.json says about the data and the encoders."""
 
 
 def run(job: Job[Data, Measured]) -> JobResult[Measured]:
-    """Runs a job; on the ranks of a distributed run, all of them together.
+    """Runs a job; in a distributed run, all ranks call this.
 
     Raises:
-        JobError: an argument, or an output folder that holds another run's results.
-        CheckpointError: the checkpoint that is to be gone on from is not as it was written.
-        OutputError: the output cannot be written; what had been written is whole, and `resume` goes on from it.
-        ValueError: data that cannot be used, as the job's ``read_given`` and ``make`` say.
+        JobError: if an argument is wrong, or the output folder holds another run's results.
+        CheckpointError: if the checkpoint to resume from is not as it was written.
+        OutputError: if the output cannot be written; the run can be resumed from its last checkpoint.
+        ValueError: if the data cannot be used, as raised by the job's ``read_given`` and ``make``.
     """
     _check(job)
     start = time.perf_counter()
@@ -182,7 +182,9 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     valid, test = (trainer.predict(learning.splits[name], metric_key_prefix=name) for name in ("valid", "test"))
-    predicted = {name: job.predictions(_logits(own.predictions)) for name, own in (("valid", valid), ("test", test))}
+    predicted = {
+        name: job.predictions(_logits(output.predictions)) for name, output in (("valid", valid), ("test", test))
+    }
     result = JobResult(
         job.measure(predicted["valid"], valid.label_ids),
         job.measure(predicted["test"], test.label_ids),
@@ -196,7 +198,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
 
 
 def _lone_sample(learning: Learning, batch_size: int, ranks: int) -> bool:
-    """Whether an epoch would end with one sample on a rank, of which batch normalisation may have no statistics."""
+    """Returns whether an epoch would end with a single sample on a rank, which batch normalisation may not accept."""
     normalises = any(isinstance(module, nn.BatchNorm2d) for module in learning.model.modules())
     return normalises and 0 < len(learning.splits["train"]) % batch_size < 2 * ranks  # type: ignore[arg-type]
 
@@ -209,13 +211,13 @@ def _check(job: Job[Any, Any]) -> None:
     if job.lr is not None and not 0 < job.lr < float("inf"):
         raise JobError(f"--lr must be finite and > 0, got {job.lr}")
     if job.dropout is not None and not 0 <= job.dropout < 1:
-        raise JobError(f"--dropout must lie in [0, 1), got {job.dropout}")
+        raise JobError(f"--dropout must be in [0, 1), got {job.dropout}")
     if not 0 <= job.seed < 2**32:
-        raise JobError(f"--seed must lie in [0, 2**32), got {job.seed}")
+        raise JobError(f"--seed must be in [0, 2**32), got {job.seed}")
     if job.loader_workers < 0:
         raise JobError(f"--loader-workers must be >= 0, got {job.loader_workers}")
     if job.device == "cuda" and not torch.cuda.is_available():
-        raise JobError("--device cuda: this torch sees no CUDA device")
+        raise JobError("--device cuda: torch finds no CUDA device")
     job.check()
     check_writable(job.output)
     if (job.output / "metrics.json").exists():
@@ -224,32 +226,33 @@ def _check(job: Job[Any, Any]) -> None:
         raise JobError(
             f"--output {job.output} already holds a run's checkpoints; use --resume, or choose another folder"
         )
-    held = [name for name in ("model", "training.png") if (job.output / name).exists()]
-    if held and not (job.resume and resumption.has_record(job.output)):
+    results = [name for name in ("model", "training.png") if (job.output / name).exists()]
+    if results and not (job.resume and resumption.has_record(job.output)):
         raise JobError(
-            f"--output {job.output} already holds {' and '.join(held)} of another run; choose another folder"
+            f"--output {job.output} already holds {' and '.join(results)} of another run; choose another folder"
         )
 
 
 def _check_resumed(output: Path, record: dict[str, Any]) -> None:
     newest = resumption.newest_checkpoint(output)
     if newest is not None and not resumption.has_record(output):
-        raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was begun, cannot be read")
-    if found := resumption.differences(output, record):
-        raise JobError(f"--resume: the run in {output} was begun with {'; '.join(found)}")
+        raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was started, cannot be read")
+    if differences := resumption.differences(output, record):
+        raise JobError(f"--resume: the run in {output} was started with {'; '.join(differences)}")
     if newest is not None:
         resumption.check_seal(newest)
 
 
 def _recipe(job: Job[Any, Any]) -> Recipe:
     chosen = job.recipe if isinstance(job.recipe, Recipe) else job.named_recipe(job.recipe)
-    given = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr, "feature_dropout": job.dropout}
-    return replace(chosen, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    options = {"epochs": job.epochs, "batch_size": job.batch_size, "lr": job.lr, "feature_dropout": job.dropout}
+    changes = {name: value for name, value in options.items() if value is not None}
+    return replace(chosen, **changes)  # type: ignore[arg-type]
 
 
 @contextmanager
 def naming_encoder(flag: str, name: str) -> Iterator[None]:
-    """What cannot be loaded of a pretrained encoder ends in one line that names it."""
+    """Turns errors while a pretrained encoder is loaded into a one-line `JobError` that names it."""
     try:
         yield
     except (OSError, ValueError, AttributeError, RuntimeError) as error:
@@ -259,7 +262,7 @@ def naming_encoder(flag: str, name: str) -> Iterator[None]:
 def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArguments:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if chosen.batch_size % ranks:
-        raise JobError(f"--batch-size must be a multiple of the {ranks} processes, got {chosen.batch_size}")
+        raise JobError(f"--batch-size must be a multiple of the number of processes, {ranks}, got {chosen.batch_size}")
     return TrainingArguments(
         output_dir=str(job.output / resumption.CHECKPOINTS),
         num_train_epochs=chosen.epochs,
@@ -289,7 +292,7 @@ def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArg
 
 
 def _bf16(job: Job[Any, Any], use_cpu: bool) -> bool:
-    """By default bfloat16 where a pretrained encoder is tuned and the hardware multiplies in it."""
+    """Returns whether to train in bfloat16: by default, if an encoder is fine-tuned and the hardware supports it."""
     if job.bf16 is not None or not job.tunes_pretrained:
         return bool(job.bf16)
     if not use_cpu:
@@ -300,7 +303,7 @@ def _bf16(job: Job[Any, Any], use_cpu: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Metrics:
-    """What Trainer logs of an evaluation: the measures, and the mean level and modality weights."""
+    """Computes what Trainer logs after an evaluation: the measures, and the mean level and modality weights."""
 
     job: Job[Any, Any]
     modalities: tuple[str, ...]
@@ -308,7 +311,7 @@ class _Metrics:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         logits = _logits(prediction.predictions)
         if not np.isfinite(logits).all():
-            raise JobError("the model's predictions are no longer finite: training has diverged, try a lower --lr")
+            raise JobError("the model's predictions are not finite: training has diverged, try a lower --lr")
         measures = self.job.measure(self.job.predictions(logits), prediction.label_ids)
         metrics: dict[str, float] = asdict(measures)
         if isinstance(prediction.predictions, tuple):
@@ -321,7 +324,7 @@ class _Metrics:
 
 
 def _means(weights: NDArray[Any]) -> NDArray[Any]:
-    """Over samples, and over their segments where those have weights of their own."""
+    """Returns the mean weights over samples, and over segments where each has its own weights."""
     means: NDArray[Any] = weights.reshape(-1, weights.shape[-1]).mean(0)
     return means
 
@@ -338,7 +341,7 @@ def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
 
 
 def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
-    """Writes the model, the figure and, last, metrics.json, each whole or not at all."""
+    """Writes the model, the figure and, last, metrics.json, each atomically."""
     with whole(job.output / "model") as folder, native_writes(job.output / "model"):
         trainer.model.save_pretrained(folder)
     figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)

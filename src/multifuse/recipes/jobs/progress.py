@@ -1,4 +1,4 @@
-"""What a job prints: what it read, one line an epoch beside a progress bar, and the table of measures at the end."""
+"""What a job prints: what it has read, a progress bar with one line per epoch, and the final table of measures."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +16,14 @@ from multifuse.recipes.measures.measures import Choice
 
 
 class EpochLines(ProgressCallback):
-    """Trainer's progress bar of the steps alone, with one readable line an epoch in place of its dictionaries."""
+    """Trainer's progress bar over the steps, with one readable line per epoch instead of printed dictionaries."""
 
     def __init__(self, choice: Choice) -> None:
         super().__init__()
         self.choice = choice
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """No second bar while an epoch is evaluated."""
+        """Shows no second bar while an epoch is evaluated."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None:
@@ -32,7 +32,7 @@ class EpochLines(ProgressCallback):
             self._train_loss = float(logs["loss"])
         if f"eval_{self.choice.metric}" in logs:
             shown = [self.choice.of(name) for name in self.choice.each_epoch]
-            measures = "  ".join(f"{own.label} {own.text(logs[f'eval_{own.name}'], digits=1)}" for own in shown)
+            measures = "  ".join(f"{item.label} {item.text(logs[f'eval_{item.name}'], digits=1)}" for item in shown)
             tqdm.write(
                 f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  "
                 f"train loss {getattr(self, '_train_loss', float('nan')):.3f}  valid {measures}"
@@ -40,20 +40,20 @@ class EpochLines(ProgressCallback):
 
 
 def quieten_loading() -> None:
-    """Turns off what transformers prints while it loads and saves models."""
+    """Silences what transformers prints while it loads and saves models."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
 
 def quieten(trainer: Trainer, choice: Choice) -> None:
-    """Replaces Trainer's own printing."""
+    """Replaces Trainer's own output with one line per epoch."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(EpochLines(choice))
 
 
 def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> None:
-    """Says what was read, what was replaced, and whether it is synthetic."""
+    """Prints what was read, how many values were replaced, and a note if the data are synthetic."""
     console = Console(soft_wrap=True)
     if path is None:
         console.print(f"[bold]{planted_note}[/bold]")
@@ -65,11 +65,11 @@ def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> N
     console.print(f"Read {path or 'the embedded default'}: {counts}; features: {widths or 'none'}.", highlight=False)
     for name, count in data.replaced.items():
         if count:
-            console.print(f"Replaced {count} non-finite values in {name} by 0.", highlight=False)
+            console.print(f"Replaced {count} non-finite values in {name} with 0.", highlight=False)
 
 
 def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, ...], note: str | None) -> None:
-    """Says what was read, and whether it is synthetic."""
+    """Prints what was read, and a note if the data are synthetic."""
     console = Console(soft_wrap=True)
     if note is not None:
         console.print(f"[bold]{note}[/bold]")
@@ -78,14 +78,14 @@ def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, 
 
 
 def report(choice: Choice, valid: Any, test: Any, best_epoch: float, output: Path) -> None:
-    """Prints the table of measures."""
+    """Prints the table of measures and the names of the written files."""
     console = Console()
     table = Table(title=f"{choice.title}, epoch {best_epoch:.0f} (chosen on valid by {choice.label})")
     table.add_column("measure")
     table.add_column("valid", justify="right")
     table.add_column("test", justify="right")
     values = asdict(valid), asdict(test)
-    for shown in choice.shown:
-        table.add_row(shown.label, *(shown.text(split[shown.name]) for split in values))
+    for measure in choice.shown:
+        table.add_row(measure.label, *(measure.text(split[measure.name]) for split in values))
     console.print(table)
     console.print(f"Wrote {output}/metrics.json, model/ and training.png.", highlight=False, soft_wrap=True)

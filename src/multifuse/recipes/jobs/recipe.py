@@ -1,4 +1,4 @@
-"""Training recipes: the published one, and the one that was best on validation data here."""
+"""Training recipes: the published one, and our defaults for each kind of input."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +9,10 @@ from multifuse.recipes.data.media.clip_dataset import Augmentation
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. ``lr`` is the fusion model's; a pretrained encoder's, ``lr * encoder_lr_scale``."""
+    """How a model is trained.
+
+    ``lr`` is the learning rate of the fusion model; that of a pretrained encoder is ``lr * encoder_lr_scale``.
+    """
 
     optimizer: Literal["adamw", "sgd"]
     epochs: int
@@ -18,25 +21,25 @@ class Recipe:
     weight_decay: float
     schedule: Literal["constant", "linear"]
     warmup: float
-    """Share of all steps over which the learning rate rises."""
+    """Fraction of all steps over which the learning rate rises."""
     encoder_lr_scale: float
     layer_decay: float
-    """The encoder's learning rate shrinks by this factor a layer, from the top."""
+    """Factor by which the encoder's learning rate shrinks per layer, from the top down."""
     feature_dropout: float
-    """Dropout in the encoders of stored features, on their input too."""
+    """Dropout in the encoders of stored features (on their input too) and of media."""
     regression_loss: Literal["l1", "mse", "smooth_l1"]
     max_grad_norm: float
-    """0: gradients are not clipped."""
+    """Norm to which gradients are clipped; 0 disables clipping."""
     weight_average: float | None
-    """The decay of a running mean of the weights, which is evaluated and kept; ``None``: the weights themselves."""
-    initial_last_level: float | None
-    """The last level's weight before training; ``None``: all levels alike."""
+    """Decay of a running mean of the weights, which is evaluated and saved; ``None`` uses the weights themselves."""
+    init_last_level: float | None
+    """Weight of the last level before training; ``None`` gives all levels the same weight."""
     level_floor: float = 0.0
-    """The share of the level weights that is uniform."""
+    """Fraction of the level weights that is uniform."""
     modality_floor: float = 0.0
-    """The same of the modality weights."""
+    """Fraction of the modality weights that is uniform."""
     augmentation: Augmentation | None = None
-    """Of spectrograms and frames."""
+    """Augmentation of spectrograms and frames."""
 
 
 # The paper's training: SGD, momentum 0.9, learning rate 1e-3, weight decay 1e-4, batch 64, 100 epochs.
@@ -54,10 +57,11 @@ PAPER = Recipe(
     regression_loss="l1",
     max_grad_norm=0.0,
     weight_average=None,
-    initial_last_level=None,
+    init_last_level=None,
 )
 
-# Fine-tuning a pretrained text encoder, by its size: each chosen on the validation split of MOSI (docs/results.md).
+# Fine-tuning a large or a small pretrained text encoder; both were chosen on the validation split of MOSI
+# (docs/results.md).
 FINE_TUNING = Recipe(
     optimizer="adamw",
     epochs=5,
@@ -72,7 +76,7 @@ FINE_TUNING = Recipe(
     regression_loss="mse",
     max_grad_norm=1.0,
     weight_average=None,
-    initial_last_level=0.99,  # where a pretrained encoder holds what it was trained for
+    init_last_level=0.99,  # a pretrained encoder is most useful at its last level
 )
 FINE_TUNING_SMALL = replace(
     FINE_TUNING,
@@ -85,9 +89,9 @@ FINE_TUNING_SMALL = replace(
     weight_average=0.99,
 )
 SMALL_WIDTH = 512
-"""An encoder narrower than this is a small one."""
+"""Encoders narrower than this are fine-tuned with `FINE_TUNING_SMALL`."""
 
-# Training on stored features, everything from scratch.
+# Training on stored features, with everything from scratch.
 FEATURES = Recipe(
     optimizer="adamw",
     epochs=20,
@@ -102,13 +106,13 @@ FEATURES = Recipe(
     regression_loss="l1",
     max_grad_norm=1.0,
     weight_average=None,
-    initial_last_level=None,
+    init_last_level=None,
 )
 
-# The published recipe on clips, with OGM-GE's cropping and mirroring of frames.
+# The published recipe for clips, with OGM-GE's cropping and mirroring of frames.
 CLIPS_PAPER = replace(PAPER, augmentation=Augmentation(vision=ImageAugmentation(scale=0.92, flip=True)))
 
-# Training on clips, ResNets from scratch: a place to start from, not chosen on any of the benchmarks.
+# Training ResNets from scratch on clips: a starting point, not tuned on any of the benchmarks.
 CLIPS = replace(
     FEATURES,
     epochs=50,
@@ -121,10 +125,11 @@ CLIPS = replace(
     ),
 )
 
-# Clips behind pretrained backbones, which learn slower with depth: a place to start from, too.
+# Clips with pretrained backbones, whose lower layers learn more slowly: a starting point too.
 CLIPS_FINE_TUNING = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.8)
 
-# Spoken and written digits; how it was chosen: docs/results.md. With uniform weights sound is learnt beside pictures.
+# Spoken and written digits, chosen as described in docs/results.md. With uniform weights, the model learns the
+# sound alongside the images.
 AV_DIGITS = replace(
     CLIPS,
     epochs=36,
@@ -142,7 +147,7 @@ AV_DIGITS = replace(
     ),
 )
 
-# The embedded defaults of the audio-visual examples: a few hundred small clips.
+# The embedded synthetic data of the audio-visual examples: a few hundred small clips.
 PLANTED_CLIPS = replace(
     CLIPS,
     epochs=6,
@@ -152,7 +157,7 @@ PLANTED_CLIPS = replace(
 
 
 def clip_recipe(benchmark: str, synthetic: bool, pretrained: bool = False) -> Recipe:
-    """The default recipe of an audio-visual benchmark, with a pretrained backbone or without one."""
+    """Returns the default recipe of an audio-visual benchmark, with or without a pretrained backbone."""
     if synthetic:
         return PLANTED_CLIPS
     if pretrained:
@@ -161,7 +166,7 @@ def clip_recipe(benchmark: str, synthetic: bool, pretrained: bool = False) -> Re
 
 
 def fine_tuning_or_features(encoder_width: int | None) -> Recipe:
-    """The default recipe, by the width of the pretrained encoder that is tuned, ``None`` without one."""
+    """Returns the default recipe for the width of the pretrained encoder that is fine-tuned, ``None`` without one."""
     if encoder_width is None:
         return FEATURES
     return FINE_TUNING_SMALL if encoder_width < SMALL_WIDTH else FINE_TUNING

@@ -1,4 +1,4 @@
-"""What `--resume` goes by: the newest whole checkpoint of a run, and the record of the job that began it."""
+"""What `--resume` relies on: the newest complete checkpoint of a run, and the record of the job that started it."""
 
 import hashlib
 import json
@@ -17,47 +17,51 @@ _LONGEST_MESSAGE = 400
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be gone on from; the message is one line that names it and says what is wrong."""
+    """Raised if a run cannot be resumed from a checkpoint; the message is one line that names it and the fault."""
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in a folder by their step, the first first."""
-    found = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*")]
-    return sorted((int(step[1]), path) for step, path in found if step)
+    """Returns the checkpoints in a folder with their steps, in ascending order."""
+    matches = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*")]
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The newest whole checkpoint; one without its state, which no run leaves, was copied or damaged by hand."""
-    found = checkpoints(output / CHECKPOINTS)
-    whole_ones = [path for _, path in found if _content(path / "trainer_state.json") is not None]
-    return whole_ones[-1] if whole_ones else None
+    """Returns the newest checkpoint of a run that has a readable state, ``None`` if there is none.
+
+    Runs write checkpoints atomically: one without a state was copied incompletely, or damaged.
+    """
+    complete = [
+        path for _, path in checkpoints(output / CHECKPOINTS) if _content(path / "trainer_state.json") is not None
+    ]
+    return complete[-1] if complete else None
 
 
 def seal(checkpoint: Path) -> None:
-    """Writes the SHA-256 of every file of a checkpoint beside them, when it is being made."""
+    """Adds to a new checkpoint a file with the SHA-256 digests of all its files."""
     (checkpoint / SEAL).write_text(json.dumps(_digests(checkpoint), indent=2) + "\n")
 
 
 def check_seal(checkpoint: Path) -> None:
-    """Checks that a checkpoint is, bit by bit, what was written.
+    """Checks that a checkpoint is exactly as it was written.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: if it is not.
     """
     sealed = _content(checkpoint / SEAL)
     if not isinstance(sealed, dict):
-        raise CheckpointError(f"{checkpoint / SEAL}, which tells whether the checkpoint is whole, cannot be read")
-    found = _digests(checkpoint)
-    if changed := sorted(name for name in {*sealed, *found} if sealed.get(name) != found.get(name)):
-        raise CheckpointError(f"{checkpoint} is damaged: {', '.join(changed)} not as written")
+        raise CheckpointError(f"{checkpoint / SEAL}, which the checkpoint is verified against, cannot be read")
+    digests = _digests(checkpoint)
+    if changed := sorted(name for name in {*sealed, *digests} if sealed.get(name) != digests.get(name)):
+        raise CheckpointError(f"{checkpoint} is damaged: these files are not as written: {', '.join(changed)}")
 
 
 @contextmanager
 def reading(checkpoint: str | Path) -> Iterator[None]:
-    """Whatever is tripped over in a checkpoint whose seal was forged ends in one line that names it.
+    """Turns any error while a checkpoint is read into one line that names it: its seal may be forged.
 
     Raises:
-        CheckpointError: anything was.
+        CheckpointError: in place of any other error.
     """
     try:
         yield
@@ -65,53 +69,54 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE, placeholder=" ...")
-        raise CheckpointError(f"{checkpoint} cannot be gone on from: {reason}") from error
+        raise CheckpointError(f"{checkpoint} cannot be resumed from: {reason}") from error
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    paths = sorted(own for own in folder.rglob("*") if own.is_file() and own.name != SEAL)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     return {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
 
 
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
 def clear_remains(output: Path) -> None:
-    """Deletes the checkpoint that a killed run was writing, or deleting."""
+    """Deletes the checkpoint that a killed run was writing or deleting."""
     for path in (output / CHECKPOINTS).glob(".checkpoint*"):
         remove(path)
 
 
 def has_record(output: Path) -> bool:
-    """Whether a run was begun here, and says how."""
+    """Returns whether the folder holds a readable record of the run that was started in it."""
     return isinstance(_content(output / RECORD), dict)
 
 
 def record(output: Path, job: dict[str, Any]) -> None:
-    """Notes, beside the checkpoints to come, what is trained and how."""
+    """Writes down what is trained and how, for `differences` to compare with when the run is resumed."""
     with whole(output / RECORD) as partial:
         partial.write_text(json.dumps(job, indent=2) + "\n")
 
 
 def differences(output: Path, job: dict[str, Any]) -> list[str]:
-    """How a job differs from the recorded one, field by field; nothing where there is no record."""
-    before = _content(output / RECORD)
-    if not isinstance(before, dict):
+    """Returns how a job differs from the recorded one, field by field; an empty list if there is no record."""
+    recorded = _content(output / RECORD)
+    if not isinstance(recorded, dict):
         return []
-    now = json.loads(json.dumps(job))
+    current = json.loads(json.dumps(job))
     return [
-        f"{name} {before.get(name)!r}, now {now.get(name)!r}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
+        f"{name} {recorded.get(name)!r}, now {current.get(name)!r}"
+        for name in sorted({*recorded, *current})
+        if recorded.get(name) != current.get(name)
     ]
 
 
 def _content(path: Path) -> Any:
+    """Returns the content of a JSON file, ``None`` if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -33,21 +33,21 @@ MODELS: dict[str, type[PreTrainedModel]] = {
     "text": TextBaselineForPrediction,
 }
 PLANTED_NOTE = (
-    "No --data given: this is the embedded default, a small SYNTHETIC data set with planted cues. "
-    "Its numbers say that the code works, nothing about sentiment."
+    "--data is not given: this is the embedded default, a small SYNTHETIC data set with planted cues. "
+    "Its numbers show that the code works; they say nothing about sentiment."
 )
 SentimentResult = JobResult[SentimentMeasures]
 
 
 @dataclass(frozen=True)
 class SentimentJob(Job[MMSAData, SentimentMeasures]):
-    """Training on CMU-MOSI or CMU-MOSEI."""
+    """Trains a model on CMU-MOSI or CMU-MOSEI."""
 
     data: Path | None = None
     text_encoder: str | None = None
-    """A Hugging Face name or folder; ``None`` reads the stored text features."""
+    """A Hugging Face name or folder; ``None`` uses the stored text features."""
     model: Literal["clcr", "late-fusion", "cross-attention", "text"] = "clcr"
-    """The others are yardsticks: another fusion behind the same encoders, or the same text encoder alone."""
+    """All but ``"clcr"`` are baselines: another fusion behind the same encoders, or only the text encoder."""
 
     choice = CHOICE
 
@@ -93,7 +93,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
                 tokenizer = AutoTokenizer.from_pretrained(self.text_encoder, trust_remote_code=False)
                 modalities = {"text": CLCRConfig.text_modality(self.text_encoder), **modalities}
         if not modalities:
-            raise JobError("--text-encoder none, but the data file stores no features of any modality")
+            raise JobError("--text-encoder is none, but the data file stores no features of any modality")
         try:
             splits, collator = datasets(data, tuple(modalities), tokenizer)
         except MMSAFileError as error:
@@ -101,7 +101,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         return Learning(self._model(recipe, modalities), splits, collator)
 
     def _model(self, recipe: Recipe, modalities: dict[str, Any]) -> PreTrainedModel:
-        names = ("regression_loss", "initial_last_level", "level_floor", "modality_floor")
+        names = ("regression_loss", "init_last_level", "level_floor", "modality_floor")
         fields = {name: getattr(recipe, name) for name in names}
         config = CLCRConfig(modalities=modalities, **{**fields, **self.fields})
         model = MODELS[self.model](config)
@@ -127,21 +127,21 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         }
 
 
-def run(given: SentimentJob) -> SentimentResult:
-    """Runs a sentiment job, see `multifuse.recipes.jobs.job.run`.
+def run(sentiment_job: SentimentJob) -> SentimentResult:
+    """Runs a sentiment job as `multifuse.recipes.jobs.job.run` does.
 
     Raises:
-        JobError: an argument, or an output folder that holds another run's results.
-        MMSAFileError: a feature file that cannot be used. Nothing has been written then.
+        JobError: if an argument is wrong, or the output folder holds another run's results.
+        MMSAFileError: if the feature file cannot be used; nothing has been written then.
     """
-    return job.run(given)
+    return job.run(sentiment_job)
 
 
 def default_recipe(text_encoder: str | None) -> Recipe:
-    """The default recipe for a text encoder's name or folder, ``None`` for stored features.
+    """Returns the default recipe for a text encoder, given by name or folder, or for stored features if it is ``None``.
 
     Raises:
-        JobError: an encoder whose config cannot be loaded.
+        JobError: if the encoder's config cannot be loaded.
     """
     return fine_tuning_or_features(None if text_encoder is None else _encoder_width(text_encoder))
 
@@ -153,6 +153,6 @@ def _encoder_width(name_or_folder: str) -> int:
 
 @contextmanager
 def naming_text_encoder(text_encoder: str) -> Iterator[None]:
-    """What cannot be loaded of a text encoder ends in one line that names it."""
+    """Turns errors while a text encoder is loaded into a one-line `JobError` that names it."""
     with job.naming_encoder("text-encoder", text_encoder):
         yield

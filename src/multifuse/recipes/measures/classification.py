@@ -1,4 +1,4 @@
-"""The measures of the audio-visual benchmarks: one class a clip, or one a segment."""
+"""The measures of the audio-visual benchmarks, where each clip or each segment has one class."""
 
 from dataclasses import asdict, dataclass
 
@@ -19,32 +19,32 @@ CHOICE = Choice(
 
 @dataclass(frozen=True)
 class ClassificationMeasures:
-    """Measures of predicted classes against labels, fractions."""
+    """Measures of predicted classes against labels, as fractions."""
 
     accuracy: float
     macro_f1: float
-    """The mean of the classes' F1, over the classes that occur in the labels or the predictions."""
+    """Mean F1 over the classes that occur in the labels or the predictions."""
     weighted_f1: float
-    """The same, weighted by the labels' counts."""
+    """Mean F1 over these classes, weighted by their number of labels."""
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Returns the measures for JSON."""
         return asdict(self)
 
 
 def classification_measures(predictions: ArrayLike, labels: ArrayLike) -> ClassificationMeasures:
-    """Computes all measures; a label of -100 does not count.
+    """Computes all measures; labels of -100 are ignored.
 
     Raises:
-        ValueError: shapes that differ, or nothing to measure.
+        ValueError: if the shapes differ, or all labels are ignored.
     """
     predicted, truth = np.asarray(predictions), np.asarray(labels)
     if predicted.shape != truth.shape:
-        raise ValueError(f"predictions and labels must be of one shape, got {predicted.shape} and {truth.shape}")
-    counted = truth != -100
-    predicted, truth = predicted[counted], truth[counted]
+        raise ValueError(f"predictions and labels must have the same shape, got {predicted.shape} and {truth.shape}")
+    valid = truth != -100
+    predicted, truth = predicted[valid], truth[valid]
     if truth.size == 0:
-        raise ValueError("labels must hold at least one that counts, got none")
+        raise ValueError("labels must hold at least one that is not -100, got none")
     return ClassificationMeasures(
         accuracy=float(accuracy_score(truth, predicted)),
         macro_f1=float(f1_score(truth, predicted, average="macro", zero_division=0.0)),

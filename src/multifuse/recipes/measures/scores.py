@@ -1,4 +1,4 @@
-"""The measures of a model on batches that are changed on their way, and their means over several tries."""
+"""Measures of a model on batches that are changed before it reads them, and their means over several runs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from multifuse.layers import cached_bases
 from multifuse.recipes.measures import classification, sentiment
 from multifuse.recipes.measures.classification import ClassificationMeasures, classification_measures
 from multifuse.recipes.measures.measures import Choice, Measures
@@ -25,7 +26,7 @@ Change = Callable[[Mapping[str, Any], Masks], tuple[Mapping[str, Any], Masks]]
 
 @dataclass(frozen=True)
 class Scoring(Generic[Measured]):
-    """How a model's logits are measured against labels, and how that is shown."""
+    """How a model's logits are measured against labels, and how the measures are shown."""
 
     measure: Callable[[NDArray[np.float32], NDArray[Any]], Measured]
     choice: Choice
@@ -37,15 +38,15 @@ CLASSES: Scoring[ClassificationMeasures] = Scoring(
 )
 
 
-def mean_measures(tries: Sequence[Measured]) -> Measured:
-    """Every measure's mean."""
-    names = [field.name for field in fields(tries[0])]  # type: ignore[arg-type]
-    return type(tries[0])(*(math.fsum(getattr(own, name) for own in tries) / len(tries) for name in names))
+def mean_measures(scores: Sequence[Measured]) -> Measured:
+    """Returns the mean of every measure."""
+    names = [field.name for field in fields(scores[0])]  # type: ignore[arg-type]
+    return type(scores[0])(*(math.fsum(getattr(score, name) for score in scores) / len(scores) for name in names))
 
 
 @dataclass(frozen=True)
 class MeanScores:
-    """Means of the sentiment measures over several scorings, and the MAE's deviation."""
+    """Means of the sentiment measures over several scores, and the standard deviation of the MAE."""
 
     mae: float
     mae_deviation: float
@@ -53,27 +54,28 @@ class MeanScores:
     acc2_non0: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: an undefined measure is ``None``."""
+        """Returns the fields for JSON, an undefined measure as ``None``."""
         return {name: None if value != value else value for name, value in asdict(self).items()}
 
 
 def averaged(scores: Sequence[SentimentMeasures]) -> dict[str, float]:
-    """The fields of `MeanScores`."""
+    """Returns the fields of `MeanScores`."""
     means, deviation = mean_measures(scores), pstdev(score.mae for score in scores)
     return {"mae": means.mae, "mae_deviation": deviation, "corr": means.corr, "acc2_non0": means.acc2_non0}
 
 
 @torch.no_grad()
 def measured(model: PreTrainedModel, batches: DataLoader[Any], change: Change, scoring: Scoring[Measured]) -> Measured:
-    """Scores a model on a collator's batches, each one changed before the model reads it."""
+    """Scores a model on a collator's batches, each of which ``change`` alters before the model reads it."""
     model.eval()
     logits: list[NDArray[np.float32]] = []
     labels: list[NDArray[Any]] = []
-    for batch in batches:
-        inputs, mask = change(batch["inputs"], batch["mask"])
-        output = model(_on(model.device, inputs), _on(model.device, mask))
-        logits.append(output.logits.float().cpu().numpy())
-        labels.append(batch["labels"].numpy())
+    with cached_bases(model):
+        for batch in batches:
+            inputs, mask = change(batch["inputs"], batch["mask"])
+            output = model(_on(model.device, inputs), _on(model.device, mask))
+            logits.append(output.logits.float().cpu().numpy())
+            labels.append(batch["labels"].numpy())
     return scoring.measure(np.concatenate(logits), np.concatenate(labels))
 
 

@@ -29,27 +29,27 @@ CHOICE = Choice(
 
 @dataclass(frozen=True)
 class SentimentMeasures:
-    """Measures of predictions p against labels t; accuracies and F1 are fractions, ``nan`` where undefined."""
+    """Measures of predictions p against labels t; accuracies and F1 are fractions, undefined measures ``nan``."""
 
     mae: float
-    """Mean absolute error, predictions not clipped."""
+    """Mean absolute error; predictions are not clipped."""
     corr: float
-    """Pearson's correlation; undefined for constant predictions."""
+    """Pearson's correlation; undefined if the predictions or the labels are constant."""
     acc7: float
-    """Both clipped to [-3, 3] and rounded half to even: the fraction that agree."""
+    """Fraction of samples where p and t agree once clipped to [-3, 3] and rounded half to even."""
     acc5: float
-    """The same with [-2, 2]."""
+    """Fraction of samples where p and t agree once clipped to [-2, 2] and rounded half to even."""
     acc2_has0: float
-    """(p >= 0) against (t >= 0), on all."""
+    """Accuracy of (p >= 0) against (t >= 0), on all samples."""
     f1_has0: float
-    """Its F1, weighted by class size."""
+    """F1 of (p >= 0) against (t >= 0), weighted by class size."""
     acc2_non0: float
-    """(p > 0) against (t > 0), where t is not 0."""
+    """Accuracy of (p > 0) against (t > 0), on samples where t is not 0."""
     f1_non0: float
-    """Its F1, weighted by class size."""
+    """F1 of (p > 0) against (t > 0) on the same samples, weighted by class size."""
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON: an undefined measure is ``None``."""
+        """Returns the measures for JSON, an undefined one as ``None``."""
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
@@ -57,11 +57,11 @@ def sentiment_measures(predictions: ArrayLike, labels: ArrayLike) -> SentimentMe
     """Computes all measures.
 
     Raises:
-        ValueError: shapes that differ, or nothing to measure.
+        ValueError: if the numbers of predictions and labels differ, or are 0.
     """
     p, t = np.asarray(predictions, np.float64).ravel(), np.asarray(labels, np.float64).ravel()
     if p.shape != t.shape or p.size == 0:
-        raise ValueError(f"predictions and labels must be of one size >= 1, got {p.shape} and {t.shape}")
+        raise ValueError(f"predictions and labels must have the same size >= 1, got {p.shape} and {t.shape}")
     nonzero = t != 0
     return SentimentMeasures(
         mae=float(mean_absolute_error(t, p)),

@@ -1,0 +1,1 @@
+"""Subclasses of transformers' Trainer: recipes, atomic checkpoints and weight averaging."""

@@ -1,4 +1,4 @@
-"""A Trainer whose checkpoints are written whole or not at all, and go through a kill at any point."""
+"""A Trainer that writes its checkpoints atomically, so that a run survives a kill at any point."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ _LEAST_FREE = 1 << 20
 
 
 class WholeCheckpoints(Trainer):
-    """Writes a checkpoint under a hidden name, and moves it into place when all of it lies on the disk.
+    """Writes each checkpoint under a hidden name, and moves it into place once all of it is on the disk.
 
-    With ``save_total_limit=2`` the best epoch's and the last stay, to the end of the run and after: a run that is
-    killed while it is evaluated has nothing to train anew. (With 1, Trainer deletes the last one at the end.)
+    With ``save_total_limit=2``, the best and the last checkpoint are kept even after training, so that a run killed
+    during its final evaluation needs no further training. (With 1, Trainer deletes the last one after training.)
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hidden: Path | None = None
-        self.add_callback(_AsItWas)
+        self.add_callback(_ResumeInPlace)
 
     def _get_output_dir(self, trial: Any = None) -> str:
-        """Where Trainer looks for checkpoints, and writes one."""
+        """Returns the folder in which Trainer looks for checkpoints and writes them."""
         return self.args.output_dir if self._hidden is None else str(self._hidden)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -59,7 +59,7 @@ class WholeCheckpoints(Trainer):
         with resumption.reading(resume_from_checkpoint):
             if not self.is_fsdp_enabled and not any(Path(resume_from_checkpoint).glob("model*.safetensors")):
                 raise resumption.CheckpointError(
-                    f"{resume_from_checkpoint} holds no safetensors; weights in a pickle are refused, it could run code"
+                    f"{resume_from_checkpoint} holds no safetensors; pickled weights are refused, they could run code"
                 )
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -78,8 +78,8 @@ class WholeCheckpoints(Trainer):
             super()._load_best_model()
 
 
-class _AsItWas(TrainerCallback):
-    """A resumed run finds the best checkpoint in its own folder, wherever that lay, and no older one in it."""
+class _ResumeInPlace(TrainerCallback):
+    """Finds the best checkpoint of a resumed run in its present folder, and deletes older ones that a kill left."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -90,14 +90,15 @@ class _AsItWas(TrainerCallback):
 
 
 def _discard_others(args: TrainingArguments, state: TrainerState) -> None:
-    """Deletes the checkpoints before the last, but for the best, where their number is limited."""
+    """Deletes all checkpoints but the last and the best, if the number of checkpoints is limited."""
     if args.should_save and args.save_total_limit is not None:
-        for step, other in resumption.checkpoints(Path(args.output_dir)):
-            if step < state.global_step and str(other) != state.best_model_checkpoint:
-                discard(other)
+        for step, checkpoint in resumption.checkpoints(Path(args.output_dir)):
+            if step < state.global_step and str(checkpoint) != state.best_model_checkpoint:
+                discard(checkpoint)
 
 
 def _name_best(args: TrainingArguments, state: TrainerState) -> None:
+    """Points the state to the best checkpoint in the run's present folder: it may have been moved."""
     if state.best_global_step:
         state.best_model_checkpoint = str(_checkpoint(args, state.best_global_step))
 
@@ -108,10 +109,10 @@ def _checkpoint(args: TrainingArguments, step: int) -> Path:
 
 @contextmanager
 def native_writes(path: Path) -> Iterator[None]:
-    """What torch's and safetensors' writers say of a full or broken disk ends as an error that names ``path``.
+    """Turns the errors of torch's and safetensors' writers on a full or broken disk into one that names ``path``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: if ``path`` cannot be written.
     """
     try:
         yield

@@ -1,6 +1,6 @@
 """transformers' Trainer with the recipe's optimiser and weight average, and with batches grouped by text length.
 
-Several processes share out each of one process's batches, so that they follow it step by step.
+In a distributed run, each batch of a one-process run is divided among the processes, so that both take the same steps.
 """
 
 import re
@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import seed_worker
 
+from multifuse.layers import cached_bases
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.text_levels import TextLevels
 from multifuse.recipes.jobs.recipe import Recipe
@@ -37,7 +38,7 @@ class RecipeTrainer(WholeCheckpoints):
         super().__init__(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer's; afterwards the model is the best epoch's, by its average where the recipe keeps one."""
+        """Trains as Trainer does; the model ends as that of the best epoch, averaged if the recipe averages weights."""
         if self.recipe.weight_average is None:
             return super().train(*args, **kwargs)
         self.average = WeightAverage(self.model, self.recipe.weight_average)
@@ -52,7 +53,8 @@ class RecipeTrainer(WholeCheckpoints):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         with self._averaged():
             agree_on_statistics(self.model)
-            return super().evaluation_loop(*args, **kwargs)
+            with cached_bases(self.model):
+                return super().evaluation_loop(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         with self._averaged():
@@ -66,6 +68,7 @@ class RecipeTrainer(WholeCheckpoints):
             self.average.resume(Path(resume_from_checkpoint))
 
     def _averaged(self) -> AbstractContextManager[Any]:
+        """Returns a context in which the model has its averaged weights, if they are averaged."""
         return nullcontext() if self.average is None else self.average.in_place()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -79,9 +82,9 @@ class RecipeTrainer(WholeCheckpoints):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         if getattr(self, "lr_scheduler", None) is None:
-            chosen = self.optimizer if optimizer is None else optimizer
+            optimizer = self.optimizer if optimizer is None else optimizer
             factor = partial(lr_factor, recipe=self.recipe, steps=num_training_steps)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
         return scheduler
 
@@ -95,7 +98,10 @@ class RecipeTrainer(WholeCheckpoints):
         return _EpochSampler(batch_size, [max(length, 1) for length in lengths], self.args.seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """As Trainer's; several processes share out one's batches, of which Accelerate would fill up the last."""
+        """Returns Trainer's loader; with several processes, one that divides each batch without padding the last.
+
+        Accelerate would fill up the last batch with repeated samples.
+        """
         if self.args.world_size == 1:
             loader: DataLoader[Any] = super().get_train_dataloader()
             return loader
@@ -105,26 +111,26 @@ class RecipeTrainer(WholeCheckpoints):
             sampler = SeedableRandomSampler(self.train_dataset, data_seed=self.args.data_seed)
         batch_size = self.args.train_batch_size * self.args.world_size
         batches = BatchSampler(sampler, batch_size, self.args.dataloader_drop_last)
-        shares = RankShares(batches, self.args.process_index, self.args.world_size)
+        rank_batches = RankBatches(batches, self.args.process_index, self.args.world_size)
         workers = self.args.dataloader_num_workers
         prepared: DataLoader[Any] = prepare_data_loader(
             DataLoader(
                 self.train_dataset,
-                batch_sampler=shares,
+                batch_sampler=rank_batches,
                 collate_fn=self.data_collator,
                 num_workers=workers,
                 pin_memory=self.args.dataloader_pin_memory,
                 worker_init_fn=partial(seed_worker, num_workers=workers, rank=self.args.process_index),
             ),
             self.accelerator.device,
-            num_processes=1,  # each process has its shares already
+            num_processes=1,  # the batches are divided already
             put_on_device=True,
         )
         return prepared
 
 
 class _EpochSampler(LengthGroupedSampler):  # type: ignore[misc]
-    """Batches of like lengths, in an order that the seed and the epoch give: a resumed run goes on in the same one."""
+    """Groups samples of similar length, in an order set by the seed and the epoch: a resumed run has the same order."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -139,10 +145,10 @@ class _EpochSampler(LengthGroupedSampler):  # type: ignore[misc]
         return indices
 
 
-class RankShares(Sampler[list[int]]):
-    """One rank's share of every batch, by turns, so that shares differ by one sample at most.
+class RankBatches(Sampler[list[int]]):
+    """One rank's part of every batch: every ``ranks``-th sample, so that parts differ by at most one sample.
 
-    A last batch that has fewer samples than there are ranks is left out.
+    A last batch with fewer samples than ranks is dropped.
     """
 
     def __init__(self, batches: BatchSampler, rank: int, ranks: int) -> None:
@@ -153,8 +159,8 @@ class RankShares(Sampler[list[int]]):
         self.batches.sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
     def __len__(self) -> int:
-        left = len(self.batches.sampler) % self.batches.batch_size  # type: ignore[arg-type]
-        return len(self.batches) - (not self.batches.drop_last and 0 < left < self.ranks)
+        remainder = len(self.batches.sampler) % self.batches.batch_size  # type: ignore[arg-type]
+        return len(self.batches) - (not self.batches.drop_last and 0 < remainder < self.ranks)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
@@ -163,6 +169,8 @@ class RankShares(Sampler[list[int]]):
 
 
 class _Averaging(TrainerCallback):
+    """Updates a weight average after every step."""
+
     def __init__(self, average: WeightAverage) -> None:
         self.average = average
 
@@ -172,9 +180,9 @@ class _Averaging(TrainerCallback):
 
 @torch.no_grad()
 def agree_on_statistics(model: nn.Module) -> None:
-    """Batch normalisation's running statistics become their mean over the processes, if there are several.
+    """Averages the running statistics of batch normalisation over the processes, if there are several.
 
-    Each process normalises by its own part of a batch; so all evaluate, and the first one saves, the same model.
+    Each process normalises by its part of a batch; after this, all evaluate, and the first saves, the same model.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return
@@ -187,7 +195,7 @@ def agree_on_statistics(model: nn.Module) -> None:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser over a model's parameters."""
+    """Returns the recipe's optimiser for a model's parameters."""
     groups = parameter_groups(model, recipe, lr)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
@@ -195,7 +203,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.
 
 
 def lr_factor(step: int, recipe: Recipe, steps: int) -> float:
-    """What the learning rates are multiplied by at a step: the recipe's warm-up, then its schedule."""
+    """Returns the factor of the learning rates at a step: the recipe's warm-up, then its schedule."""
     warmup = recipe.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -205,37 +213,40 @@ def lr_factor(step: int, recipe: Recipe, steps: int) -> float:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, lr: float) -> list[dict[str, Any]]:
-    """Parameters by learning rate and weight decay: vectors and scalars are not decayed."""
+    """Groups parameters by learning rate and weight decay; AdamW does not decay vectors and scalars."""
     encoder_lr = {}
     for module in model.modules():
         if isinstance(module, TextLevels) or (isinstance(module, BackboneLevels) and module.pretrained):
-            top = lr * recipe.encoder_lr_scale
-            for parameter, layers in _depths(module.model):
-                encoder_lr[id(parameter)] = top * recipe.layer_decay**layers
+            top_lr = lr * recipe.encoder_lr_scale
+            for parameter, layers_above in _depths(module.model):
+                encoder_lr[id(parameter)] = top_lr * recipe.layer_decay**layers_above
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        own = encoder_lr.get(id(parameter), lr)
+        parameter_lr = encoder_lr.get(id(parameter), lr)
         decay = 0.0 if parameter.ndim < 2 and recipe.optimizer == "adamw" else recipe.weight_decay
-        groups.setdefault((own, decay), []).append(parameter)
-    return [{"params": params, "lr": own, "weight_decay": decay} for (own, decay), params in groups.items()]
+        groups.setdefault((parameter_lr, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": group_lr, "weight_decay": decay}
+        for (group_lr, decay), parameters in groups.items()
+    ]
 
 
 def _depths(encoder: nn.Module) -> list[tuple[nn.Parameter, int]]:
-    """Every parameter of an encoder with the number of layers above it; of a network of stages, with that of stages.
+    """Returns every parameter of an encoder with the number of layers (or stages, if it has those) above it.
 
-    Embeddings, and what is defined before the first layer (a stem, a feature extractor), lie below all layers.
+    Embeddings, and what is defined before the first layer (a stem, a feature extractor), are below all layers.
     """
     indices = {name: _LAYER.search(f".{name}.") for name, _ in encoder.named_parameters()}
-    count = 1 + max((int(found[1]) for found in indices.values() if found), default=-1)
+    count = 1 + max((int(match[1]) for match in indices.values() if match), default=-1)
     depths = []
     below = count > 0
     for name, parameter in encoder.named_parameters():
-        found = indices[name]
-        below = below and not found
-        if found:
-            depths.append((parameter, count - 1 - int(found[1])))
+        match = indices[name]
+        below = below and not match
+        if match:
+            depths.append((parameter, count - 1 - int(match[1])))
         else:
             depths.append((parameter, count if below or "embed" in name else 0))
     return depths

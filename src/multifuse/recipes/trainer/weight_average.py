@@ -1,4 +1,4 @@
-"""WeightAverage: a running mean of a model's weights. Epochs are judged by it, and it is the model that is kept."""
+"""WeightAverage: a running mean of a model's weights, with which epochs are evaluated and the model is saved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,30 +15,30 @@ _WARMUP_STEPS = 9
 class WeightAverage:
     """Keeps ``average <- decay * average + (1 - decay) * weights``, updated after every step.
 
-    The first steps count more, so that the initial weights are soon forgotten: step t decays by at most
-    ``t / (t + 9)``. A checkpoint holds the average as its model, and the weights that training goes on from beside it.
+    The decay is smaller in the first steps, at most ``t / (t + 9)`` in step t, so that the initial weights are soon
+    forgotten. A checkpoint stores the average as its model, and beside it the trained weights to resume from.
 
     Args:
-        model: whose parameters are averaged, and its batch normalisation's statistics with them.
-        decay: in (0, 1); the mean looks about ``1 / (1 - decay)`` steps back.
+        model: the model whose parameters and floating-point buffers (batch normalisation's statistics) are averaged.
+        decay: a number in (0, 1); the mean reaches about ``1 / (1 - decay)`` steps back.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay must lie in (0, 1), got {decay!r}")
+            raise ValueError(f"decay must be in (0, 1), got {decay!r}")
         self.model, self.decay = model, decay
         self.weights = {name: weight.detach().clone() for name, weight in self._averaged()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after step number ``step`` (the first is 1)."""
+        """Updates the average with the weights after step ``step``, counted from 1."""
         decay = min(self.decay, step / (step + _WARMUP_STEPS))
         for name, weight in self._averaged():
             self.weights[name].lerp_(weight, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[dict[str, Tensor]]:
-        """Within, the model's weights are the average, and the value is the weights that training goes on from."""
+        """Gives the model the averaged weights inside the context, and yields the trained weights meanwhile."""
         self._swap()
         try:
             yield self.weights
@@ -46,11 +46,11 @@ class WeightAverage:
             self._swap()
 
     def save_trained(self, folder: Path) -> None:
-        """Writes the weights that training goes on from; called within `in_place`, into a checkpoint being made."""
+        """Writes the trained weights to a checkpoint's folder; called inside `in_place`, when `weights` holds them."""
         save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / TRAINED_WEIGHTS)
 
     def resume(self, folder: Path) -> None:
-        """Takes the average from the model as loaded from a checkpoint, and loads the trained weights beside it."""
+        """Takes the average from the model loaded from a checkpoint, and loads the trained weights into the model."""
         trained = load_file(folder / TRAINED_WEIGHTS)
         with torch.no_grad():
             for name, weight in self._averaged():
@@ -58,7 +58,7 @@ class WeightAverage:
                 weight.copy_(trained[name])
 
     def _averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """The parameters, and batch normalisation's statistics, which belong to them."""
+        """Yields the parameters and the floating-point buffers, such as batch normalisation's statistics."""
         yield from self.model.named_parameters()
         yield from ((name, buffer) for name, buffer in self.model.named_buffers() if buffer.is_floating_point())
 

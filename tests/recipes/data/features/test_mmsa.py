@@ -9,8 +9,9 @@ import pytest
 
 from multifuse.recipes.data.features.mmsa import MMSAFileError, read_mmsa, standardised
 from tests.files import Splits, mmsa_splits, write
+from tests.paths import REAL_DATA
 
-REAL = Path(__file__).resolve().parents[3] / "shared/data/mosi"
+REAL = REAL_DATA / "mosi"
 
 
 def test_an_unaligned_file_is_read_with_its_lengths(tmp_path: Path) -> None:
@@ -101,25 +102,25 @@ def changed(split: str, field: str, value: Any) -> Callable[[Splits], Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda splits: [1, 2], "must hold a dict of .* holds a list"),
+        (lambda splits: [1, 2], "must contain a dict of .* got a list"),
         (lambda splits: {"train": splits["train"]}, r"lacks \['valid', 'test'\]"),
         (changed("valid", "regression_labels", None), "valid.regression_labels is missing"),
         (changed("valid", "regression_labels", np.array([np.nan] * 6)), "valid.regression_labels must be finite"),
         (changed("valid", "regression_labels", np.zeros(0)), "valid.regression_labels is empty"),
         (
             changed("test", "audio", np.zeros((6, 5))),
-            r"test.audio must have shape \(N, T, D\) with N = 6, has \(6, 5\)",
+            r"test.audio must have shape \(N, T, D\) with N = 6, got \(6, 5\)",
         ),
-        (changed("test", "audio", np.zeros((5, 3, 5))), r"test.audio must have shape .* has \(5, 3, 5\)"),
+        (changed("test", "audio", np.zeros((5, 3, 5))), r"test.audio must have shape .* got \(5, 3, 5\)"),
         (changed("test", "audio", np.array([["a"]])), "test.audio must be an array of numbers"),
-        (changed("test", "audio", np.zeros((6, 11, 9))), "test holds .*'audio': 9.* train holds"),
+        (changed("test", "audio", np.zeros((6, 11, 9))), "test must have .* widths of train, .* got .*'audio': 9"),
         (
             changed("train", "audio_lengths", [1, 2, 99, 1, 1, 1]),
-            r"train.audio_lengths must lie in \[0, 11\], holds 99",
+            r"train.audio_lengths must be in \[0, 11\], got 99",
         ),
         (changed("train", "audio_lengths", [1, 2]), r"train.audio_lengths must have shape \(N,\) with N = 6"),
         (changed("train", "text_bert", np.zeros((6, 2, 8))), r"train.text_bert must have shape \(N, 3, T\)"),
-        (changed("train", "id", ["a"]), "train.id must hold 6 strings"),
+        (changed("train", "id", ["a"]), "train.id must be a list or array of 6 strings"),
     ],
 )
 def test_mis_shaped_files_are_refused_by_name(tmp_path: Path, change: Callable[[Splits], Any], message: str) -> None:

@@ -150,7 +150,7 @@ def test_lists_that_stand_for_more_values_than_the_file_has_bytes_are_refused(tm
     nested: list[Any] = [0.0] * 10
     for _ in range(9):
         nested = [nested] * 10
-    with pytest.raises(UnsafePickleError, match="shared containers stand for more than"):
+    with pytest.raises(UnsafePickleError, match="shared containers expand to more than"):
         safe_pickle.load(write(tmp_path / "file.pkl", {"audio": nested}))
     assert safe_pickle.load(write(tmp_path / "file.pkl", [nested[0][0][0][0][0]] * 3))
 

@@ -39,7 +39,7 @@ def test_berts_vocabulary_reads_text_bert(tmp_path: Path, monkeypatch: pytest.Mo
         stored = splits["train"]["text_bert"][row]
         assert ours == stored[0][stored[1] > 0].tolist()
     splits["train"]["text_bert"][0, 0, 1] = 40_000
-    with pytest.raises(MMSAFileError, match=r"text_bert must hold ids in \[0, 30522\)"):
+    with pytest.raises(MMSAFileError, match=r"text_bert must contain ids in \[0, 30522\)"):
         token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
 
 

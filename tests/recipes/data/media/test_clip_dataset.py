@@ -62,7 +62,7 @@ def test_samples_hold_what_was_asked_for(prepared: Path) -> None:
     assert clip.label == [1, 0, 0] + [1] * 7
     assert clip.inputs["vision"].dtype == torch.uint8
     assert ClipDataset(rows, ("vision",))[0].label == 0
-    with pytest.raises(ValueError, match=r"the prepared set has no \['nothing'\]"):
+    with pytest.raises(ValueError, match=r"the prepared set has no columns \['nothing'\]"):
         ClipDataset(rows, ("vision",), "nothing")  # type: ignore[arg-type]
 
 

@@ -131,13 +131,13 @@ def killed_half_way(command: list[str], output: Path, shards_in_all: int) -> dic
 def test_other_options_or_lists_are_refused_for_what_is_there(own_source: Path, tmp_path: Path) -> None:
     prepare(job(own_source, tmp_path / "out"))
     before = contents(tmp_path / "out")
-    with pytest.raises(PreparationError, match="was begun with frame_size 16, now 8"):
+    with pytest.raises(PreparationError, match="was started with frame_size 16, now 8"):
         prepare(job(own_source, tmp_path / "out", options=replace(OPTIONS, frame_size=8)))
-    with pytest.raises(PreparationError, match="was begun with classes"):
+    with pytest.raises(PreparationError, match="was started with classes"):
         prepare(job(own_source, tmp_path / "out", list_options={"classes": ["1"]}))
     with (own_source / "splits/my_test.txt").open("a") as file:
         file.write("\nnew_1,10,1\n")
-    with pytest.raises(PreparationError, match="was begun with clips"):
+    with pytest.raises(PreparationError, match="was started with clips"):
         prepare(job(own_source, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
 
@@ -148,7 +148,7 @@ def test_bad_clips_are_skipped_and_reported_up_to_a_share(own_source: Path, tmp_
     media_files.video(media / "video03_000003_000005.mp4", 10)
     (media / "video12_000012_000014.mp4").unlink()
     media_files.video(media / "stranger.mp4", 4)
-    with pytest.raises(PreparationError, match=r"of 15 clips \(.*\) are skipped, more than --max-bad 0\.2"):
+    with pytest.raises(PreparationError, match=r"of 15 clips \(.*\) are skipped, more than --max-bad 0\.2 allows"):
         prepare(job(own_source, tmp_path / "out", max_bad=0.2))
     assert report(tmp_path / "out")["bad"] > 3
     result = prepare(job(own_source, tmp_path / "out", max_bad=0.27))
@@ -177,7 +177,7 @@ def test_missing_media_fail_before_anything_is_decoded(
         path.unlink()
     monkeypatch.setattr(preparation, "clip_row", stop_after(0))
     with pytest.raises(
-        PreparationError, match=r"10 of 14 clips .* the first: video00_000000_000002: has no media file"
+        PreparationError, match=r"10 of 14 clips .* the first is video00_000000_000002: has no media file"
     ):
         prepare(job(own_source, tmp_path / "out"))
     assert len(report(tmp_path / "out")["skipped"]) == 10
@@ -188,9 +188,9 @@ def test_missing_media_fail_before_anything_is_decoded(
     ("changed", "message"),
     [
         ({"workers": 0}, "--workers must be >= 1, got 0"),
-        ({"max_bad": 1.5}, r"--max-bad must lie in \[0, 1\], got 1.5"),
+        ({"max_bad": 1.5}, r"--max-bad must be in \[0, 1\], got 1.5"),
         ({"media": Path("nowhere")}, "--media nowhere is not a folder"),
-        ({"options": replace(OPTIONS, flow="folder")}, "needs --flow-folder, got None"),
+        ({"options": replace(OPTIONS, flow="folder")}, "got flow 'folder' and --flow-folder None"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(

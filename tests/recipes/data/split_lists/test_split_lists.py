@@ -11,9 +11,9 @@ from multifuse.recipes.data.split_lists.clips import ClipList, SplitListError, h
 from multifuse.recipes.data.split_lists.cremad import read_cremad
 from multifuse.recipes.data.split_lists.kinetics_sounds import read_kinetics_sounds
 from multifuse.recipes.data.split_lists.ucf101 import read_ucf101
+from tests.paths import REAL_DATA
 
-REAL = Path(__file__).resolve().parents[3] / "shared/data"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="the real split lists are not beside the project")
+real = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real split lists are not beside the project")
 
 
 def counts(listed: ClipList) -> dict[str, int]:
@@ -33,7 +33,7 @@ def write(folder: Path, **files: str) -> Path:
 
 @real
 def test_cremad_is_read_and_validated_on_speakers_that_training_lacks() -> None:
-    listed = read_cremad(REAL / "splits/cremad")
+    listed = read_cremad(REAL_DATA / "splits/cremad")
     assert counts(listed) == {"train": 6027, "valid": 671, "test": 744}
     assert not groups(listed, "train") & groups(listed, "valid")
     assert (listed.clips[0].id, listed.classes[listed.clips[0].label]) == ("1088_IOM_NEU_XX", "NEU")
@@ -41,7 +41,7 @@ def test_cremad_is_read_and_validated_on_speakers_that_training_lacks() -> None:
 
 @real
 def test_cremad_by_speakers_shares_none_between_any_two_splits() -> None:
-    listed = read_cremad(REAL / "splits/cremad", "speakers")
+    listed = read_cremad(REAL_DATA / "splits/cremad", "speakers")
     assert sum(counts(listed).values()) == 6698 + 744
     assert all(600 < counts(listed)[split] < 900 for split in ("valid", "test"))
     speakers = [groups(listed, split) for split in ("train", "valid", "test")]
@@ -50,12 +50,12 @@ def test_cremad_by_speakers_shares_none_between_any_two_splits() -> None:
 
 @real
 def test_kinetics_sounds_is_read_with_its_classes_or_any_others() -> None:
-    listed = read_kinetics_sounds(REAL / "splits/kinetics_sounds")
+    listed = read_kinetics_sounds(REAL_DATA / "splits/kinetics_sounds")
     assert len(listed.classes) == 31
     assert counts(listed) == {"train": 13304, "valid": 1495, "test": 2597}
     assert not groups(listed, "train") & groups(listed, "valid")
     assert {clip.label for clip in listed.clips if clip.split == "valid"} == set(range(31))
-    some = read_kinetics_sounds(REAL / "splits/kinetics_sounds", ["7", "2"])
+    some = read_kinetics_sounds(REAL_DATA / "splits/kinetics_sounds", ["7", "2"])
     assert some.classes == ("7", "2")
     assert len(some.clips) == 568 + 694
     assert some.clips[0].other_stems
@@ -63,7 +63,7 @@ def test_kinetics_sounds_is_read_with_its_classes_or_any_others() -> None:
 
 @real
 def test_ave_is_read_with_its_seconds() -> None:
-    listed = read_ave(REAL / "splits/ave")
+    listed = read_ave(REAL_DATA / "splits/ave")
     assert counts(listed) == {"train": 3339, "valid": 402, "test": 402}
     assert (len(listed.classes), listed.segment_classes[28]) == (28, "Background")
     (event,) = (clip for clip in listed.clips if clip.id == "fCZi6I6kPpU")
@@ -73,7 +73,7 @@ def test_ave_is_read_with_its_seconds() -> None:
 
 @real
 def test_ucf101_is_read_and_validated_on_groups_that_training_lacks() -> None:
-    listed = read_ucf101(REAL / "splits/ucf101")
+    listed = read_ucf101(REAL_DATA / "splits/ucf101")
     assert len(listed.classes) == 101
     assert counts(listed)["test"] == 3783
     assert counts(listed)["train"] + counts(listed)["valid"] == 9537
@@ -83,7 +83,7 @@ def test_ucf101_is_read_and_validated_on_groups_that_training_lacks() -> None:
 
 @real
 def test_the_digits_are_read() -> None:
-    listed = read_av_digits(REAL / "av_digits")
+    listed = read_av_digits(REAL_DATA / "av_digits")
     assert counts(listed) == {"train": 1800, "valid": 200, "test": 1000}
     assert not groups(listed, "train") & groups(listed, "test")
 
@@ -134,7 +134,7 @@ def test_malformed_lists_are_refused_by_line(tmp_path: Path) -> None:
             write(tmp_path, trainSet="Bark&a&good&0&11\n", valSet="Bark&b&good&0&1\n", testSet="Bark&c&good&0&1\n")
         )
     lists = {"classInd": "1 Archery\n", "testlist01": "Archery/v_Archery_g01_c01.avi\n"}
-    with pytest.raises(SplitListError, match="and its class's number"):
+    with pytest.raises(SplitListError, match="and the class's number"):
         read_ucf101(write(tmp_path, trainlist01="Archery/v_Archery_g02_c01.avi 2\n", **lists))
     with pytest.raises(SplitListError, match=r"line 2: split must be one of .*, got 'dev'"):
         read_av_digits(write(tmp_path, labels="id,label,speaker,split\na,1,x,dev\n"))

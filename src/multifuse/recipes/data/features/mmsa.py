@@ -1,7 +1,7 @@
-"""Reader of MMSA feature files, the layout in which CMU-MOSI and CMU-MOSEI are distributed.
+"""Reads MMSA feature files, the format in which CMU-MOSI and CMU-MOSEI are distributed.
 
-A file is a pickle, a dict of ``train``, ``valid`` and ``test``, each a dict of arrays over N utterances; docs/data.md
-describes the fields. Any subset of the modalities is legal, every size is read from the file.
+A file is a pickled dict of ``train``, ``valid`` and ``test``, each a dict of arrays over N utterances; docs/data.md
+describes the fields. Any subset of the modalities is allowed, and all sizes are read from the file.
 """
 
 import pickle
@@ -22,19 +22,19 @@ _LONGEST_MESSAGE = 400
 
 
 class MMSAFileError(ValueError):
-    """A feature file that cannot be used; the message is one line that names the file and what is wrong."""
+    """Raised when a feature file cannot be used; the message is one line that names the file and the problem."""
 
 
 @dataclass(frozen=True)
 class FeatureSequence:
-    """One modality of a split: values (N, T, D) in float32, finite, 0 at padding; lengths (N,), the real tokens."""
+    """One modality of a split: finite values (N, T, D), 0 at padding, and lengths (N,), the numbers of real tokens."""
 
     values: NDArray[np.float32]
     lengths: NDArray[np.int64]
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """(N, T), True = real token."""
+        """The mask (N, T) of the real tokens."""
         return np.arange(self.values.shape[1]) < self.lengths[:, None]
 
 
@@ -47,35 +47,36 @@ class MMSASplit:
     features: dict[str, FeatureSequence]
     raw_text: tuple[str, ...] | None
     text_bert: NDArray[np.int64] | None
-    """(N, 3, T): ids in bert-base-uncased's vocabulary, mask, segments."""
+    """Ids in bert-base-uncased's vocabulary, mask and segments, (N, 3, T)."""
 
 
 @dataclass(frozen=True)
 class MMSAData:
-    """A feature file. ``replaced`` counts, by modality, the non-finite values (-inf in audio) that became 0."""
+    """The content of a feature file."""
 
     train: MMSASplit
     valid: MMSASplit
     test: MMSASplit
     replaced: dict[str, int]
+    """The number of non-finite values (such as -inf in audio) that were set to 0, by modality."""
 
     @property
     def widths(self) -> dict[str, int]:
-        """D of every modality that has stored features."""
+        """The width D of every modality that has stored features."""
         return {name: sequence.values.shape[2] for name, sequence in self.train.features.items()}
 
 
 def read_mmsa(path: str | Path) -> MMSAData:
-    """Reads a feature file, without executing anything that it says.
+    """Reads a feature file, without executing any code that it contains.
 
     Raises:
-        MMSAFileError: the file is missing, no pickle, hostile, truncated or mis-shaped.
+        MMSAFileError: if the file is missing, not a pickle, hostile or truncated, or an array has the wrong shape.
     """
     path = Path(path)
     try:
         content = safe_pickle.load(path)
     except safe_pickle.UnsafePickleError as error:
-        raise MMSAFileError(f"{path}: refused, a feature file holds arrays only, but {_brief(error)}") from None
+        raise MMSAFileError(f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}") from None
     except pickle.UnpicklingError as error:
         raise MMSAFileError(f"{path}: cannot be read as a pickle: {_brief(error)}") from None
     except OSError as error:
@@ -87,24 +88,24 @@ def read_mmsa(path: str | Path) -> MMSAData:
 
 
 def _brief(error: Exception) -> str:
-    """One line, and not a long one: a hostile file may have a name or a value of any length shown."""
+    """Returns an error's message as one short line: a hostile file may put names and values of any length in it."""
     return textwrap.shorten(str(error), _LONGEST_MESSAGE, placeholder=" ...")
 
 
 def _data(content: object) -> MMSAData:
     if not isinstance(content, dict):
-        raise MMSAFileError(f"must hold a dict of {SPLITS}, holds a {type(content).__name__}")
+        raise MMSAFileError(f"must contain a dict of {SPLITS}, got a {type(content).__name__}")
     missing = [name for name in SPLITS if not isinstance(content.get(name), dict)]
     if missing:
-        raise MMSAFileError(f"must hold the splits {SPLITS} as dicts, lacks {missing}")
+        raise MMSAFileError(f"must contain the splits {SPLITS} as dicts, lacks {missing}")
     replaced = dict.fromkeys(FEATURES, 0)
     splits = {name: _split(name, content[name], replaced) for name in SPLITS}
     reference = _layout(splits["train"])
     for name, split in splits.items():
         if _layout(split) != reference:
-            raise MMSAFileError(f"{name} holds {_layout(split)} (name: width), train holds {reference}")
+            raise MMSAFileError(f"{name} must have the fields and widths of train, {reference}, got {_layout(split)}")
     if not reference:
-        raise MMSAFileError(f"must hold at least one of {[*FEATURES, 'text_bert', 'raw_text']}")
+        raise MMSAFileError(f"must contain at least one of {[*FEATURES, 'text_bert', 'raw_text']}")
     return MMSAData(**splits, replaced={name: count for name, count in replaced.items() if name in reference})
 
 
@@ -123,13 +124,13 @@ def _split(name: str, fields: Mapping[str, Any], replaced: dict[str, int]) -> MM
     if count == 0:
         raise MMSAFileError(f"{name}.regression_labels is empty")
     if not np.isfinite(labels).all():
-        raise MMSAFileError(f"{name}.regression_labels must be finite, holds {labels[~np.isfinite(labels)][0]}")
+        raise MMSAFileError(f"{name}.regression_labels must be finite, got {labels[~np.isfinite(labels)][0]}")
     ids = _strings(f"{name}.id", fields.get("id"), count)
     text_bert = None
     if fields.get("text_bert") is not None:
         text_bert = _array(f"{name}.text_bert", fields["text_bert"], np.int64, 3, count)
         if text_bert.shape[1] != 3:
-            raise MMSAFileError(f"{name}.text_bert must have shape (N, 3, T), has {text_bert.shape}")
+            raise MMSAFileError(f"{name}.text_bert must have shape (N, 3, T), got {text_bert.shape}")
     features = {}
     for modality in FEATURES:
         if fields.get(modality) is None:
@@ -151,7 +152,7 @@ def _array(name: str, value: object, dtype: type[Any], ndim: int, count: int | N
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
-            raise TypeError(f"has element type {array.dtype}")
+            raise TypeError(f"the element type is {array.dtype}")
         with np.errstate(invalid="ignore", over="ignore"):
             array = array.astype(dtype)
     except (TypeError, ValueError) as error:
@@ -159,7 +160,7 @@ def _array(name: str, value: object, dtype: type[Any], ndim: int, count: int | N
     if array.ndim != ndim or (count is not None and len(array) != count) or 0 in array.shape[1:]:
         expected = "N, T, D" if ndim == 3 else "N,"
         with_count = "" if count is None else f" with N = {count}"
-        raise MMSAFileError(f"{name} must have shape ({expected}){with_count}, has {array.shape}")
+        raise MMSAFileError(f"{name} must have shape ({expected}){with_count}, got {array.shape}")
     return array
 
 
@@ -167,36 +168,36 @@ def _strings(name: str, value: object, count: int) -> tuple[str, ...]:
     if value is None:
         raise MMSAFileError(f"{name} is missing")
     if not isinstance(value, np.ndarray | list | tuple) or np.ndim(value) != 1 or len(value) != count:
-        raise MMSAFileError(f"{name} must hold {count} strings, has {type(value).__name__}")
+        raise MMSAFileError(f"{name} must be a list or array of {count} strings, got a {type(value).__name__}")
     items = value.tolist() if isinstance(value, np.ndarray) else value
     for item in items:
         if not isinstance(item, str | bytes | int | float):
-            raise MMSAFileError(f"{name} must hold strings, holds a {type(item).__name__}")
+            raise MMSAFileError(f"{name} must contain strings, got a {type(item).__name__}")
     try:
         return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
-    except ValueError as error:  # an integer of thousands of digits
-        raise MMSAFileError(f"{name} must hold strings: {error}") from None
+    except ValueError as error:  # Python refuses to print an integer of thousands of digits
+        raise MMSAFileError(f"{name} must contain strings: {error}") from None
 
 
-def _lengths(name: str, given: object, values: NDArray[Any], text_bert: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Stored lengths; else, in an aligned file, the text's; else what trailing rows of zeros leave."""
+def _lengths(name: str, stored: object, values: NDArray[Any], text_bert: NDArray[Any] | None) -> NDArray[np.int64]:
+    """Returns the stored lengths; else, in an aligned file, the text's; else the lengths without trailing zero rows."""
     total = values.shape[1]
-    if given is not None:
-        lengths = _array(name, given, np.int64, 1, len(values))
-        if (lengths < 0).any() or (lengths > total).any():
-            worst = lengths[(lengths < 0) | (lengths > total)][0]
-            raise MMSAFileError(f"{name} must lie in [0, {total}], holds {worst}")
+    if stored is not None:
+        lengths = _array(name, stored, np.int64, 1, len(values))
+        invalid = lengths[(lengths < 0) | (lengths > total)]
+        if len(invalid):
+            raise MMSAFileError(f"{name} must be in [0, {total}], got {invalid[0]}")
         return lengths
     if total == 1:
         return np.ones(len(values), np.int64)
     if text_bert is not None and text_bert.shape[2] == total:
         return np.asarray((text_bert[:, 1] > 0).sum(1), np.int64)
-    filled = (values != 0).any(2)
-    return np.where(filled.any(1), total - filled[:, ::-1].argmax(1), 0).astype(np.int64)
+    nonzero = (values != 0).any(2)
+    return np.where(nonzero.any(1), total - nonzero[:, ::-1].argmax(1), 0).astype(np.int64)
 
 
 def standardised(data: MMSAData) -> MMSAData:
-    """Shifts and scales every feature to mean 0, deviation 1 over the real tokens of the training split alone."""
+    """Standardises every feature to mean 0 and standard deviation 1 over the real tokens of the training split."""
     splits = {name: getattr(data, name) for name in SPLITS}
     for modality in data.widths:
         train = data.train.features[modality]

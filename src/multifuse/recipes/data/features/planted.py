@@ -1,13 +1,13 @@
 """A small synthetic data set with planted cross-level asynchrony, written as an MMSA feature file.
 
-Every utterance has three latent cues, each in one modality, at one temporal scale and at a time of its own:
+Every utterance has three independent latent cues, each in one modality, at one temporal scale and at its own time:
 
 - text, one token: a polarity along a fixed direction of a single token's features (a lexical cue);
-- vision, a few frames: an up-down or a down-up swing, whose sum is zero, so that only the order tells its sign;
-- audio, the whole clip: the balance between the energies of its two halves, hidden in the amplitude of a carrier.
+- vision, a few frames: an up-down or down-up swing that sums to zero, so only the order reveals its sign;
+- audio, the whole clip: the balance of energy between its two halves, hidden in the amplitude of a carrier.
 
-The label is their weighted sum, with an interaction of text and audio, clipped to [-3, 3]: no modality and no level
-alone predicts it.
+The label is their weighted sum plus an interaction of text and audio and a little noise, clipped to [-3, 3]; no single
+modality or level predicts it.
 """
 
 import pickle
@@ -27,14 +27,14 @@ _FILLERS = ("the", "film", "was", "and", "it", "so", "then", "we", "saw", "a")
 
 
 def planted_splits(seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Draws the three splits, the same for the same seed on every machine."""
+    """Draws the three splits, which are the same on every machine for the same seed."""
     random = np.random.Generator(np.random.PCG64(seed))
     directions = {name: _direction(random, width) for name, width in WIDTHS.items()}
     return {name: _split(name, count, directions, random) for name, count in SIZES.items()}
 
 
 def write_planted(path: Path, seed: int = 0) -> None:
-    """Writes the data set to ``path`` as a feature file, whole or not at all."""
+    """Writes the data set to ``path`` as a feature file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         partial.write_bytes(pickle.dumps(planted_splits(seed), protocol=4))
@@ -46,17 +46,19 @@ def _direction(random: np.random.Generator, width: int) -> NDArray[np.float64]:
 
 
 def _split(
-    name: str, count: int, directions: dict[str, NDArray[np.float64]], random: np.random.Generator
+    split_name: str, count: int, directions: dict[str, NDArray[np.float64]], random: np.random.Generator
 ) -> dict[str, Any]:
     cues = random.uniform(-1, 1, size=(count, 3))
     cues[:, 1] = np.sign(cues[:, 1])
-    lengths = {m: random.integers(LENGTHS[m] * 2 // 3, LENGTHS[m] + 1, size=count) for m in LENGTHS}
-    features = {m: random.normal(scale=0.5, size=(count, LENGTHS[m], WIDTHS[m])) for m in LENGTHS}
-    words = []
+    lengths = {name: random.integers(longest * 2 // 3, longest + 1, size=count) for name, longest in LENGTHS.items()}
+    features = {
+        name: random.normal(scale=0.5, size=(count, longest, WIDTHS[name])) for name, longest in LENGTHS.items()
+    }
+    sentences = []
     for row, (lexical, swing, balance) in enumerate(cues):
-        at = int(random.integers(1, lengths["text"][row] - 1))
-        features["text"][row, at] += 6 * lexical * directions["text"]
-        words.append(_sentence(random, lexical, at, int(lengths["text"][row])))
+        position = int(random.integers(1, lengths["text"][row] - 1))
+        features["text"][row, position] += 6 * lexical * directions["text"]
+        sentences.append(_sentence(random, lexical, position, int(lengths["text"][row])))
         start = int(random.integers(0, lengths["vision"][row] - 8))
         features["vision"][row, start : start + 4] += 2.5 * swing * directions["vision"]
         features["vision"][row, start + 4 : start + 8] -= 2.5 * swing * directions["vision"]
@@ -67,21 +69,21 @@ def _split(
     labels = 1.3 * cues[:, 0] + 0.8 * cues[:, 1] + 1.3 * cues[:, 2] + 0.8 * cues[:, 0] * cues[:, 2]
     labels = np.clip(labels + random.normal(scale=0.1, size=count), -3, 3).astype(np.float32)
     split: dict[str, Any] = {
-        "id": np.array([f"planted_{name}$_${row}" for row in range(count)]),
-        "raw_text": np.array(words),
+        "id": np.array([f"planted_{split_name}$_${row}" for row in range(count)]),
+        "raw_text": np.array(sentences),
         "regression_labels": labels,
         "classification_labels": np.sign(labels).astype(np.float32),
-        "annotations": np.array([("Negative", "Neutral", "Positive")[int(np.sign(y)) + 1] for y in labels]),
+        "annotations": np.array([("Negative", "Neutral", "Positive")[int(np.sign(label)) + 1] for label in labels]),
     }
-    for m, values in features.items():
-        values *= (np.arange(LENGTHS[m]) < lengths[m][:, None])[..., None]
-        split[m] = values.astype(np.float32)
-        split[f"{m}_lengths"] = lengths[m].tolist()
-    split["audio"][0, 0, 0] = -np.inf  # as in the real files: the reader must replace and count it
+    for name, values in features.items():
+        values *= (np.arange(LENGTHS[name]) < lengths[name][:, None])[..., None]
+        split[name] = values.astype(np.float32)
+        split[f"{name}_lengths"] = lengths[name].tolist()
+    split["audio"][0, 0, 0] = -np.inf  # as in the real files; the reader must replace and count it
     return split
 
 
-def _sentence(random: np.random.Generator, lexical: float, at: int, length: int) -> str:
+def _sentence(random: np.random.Generator, lexical: float, position: int, length: int) -> str:
     words = [str(word) for word in random.choice(_FILLERS, size=length)]
-    words[at] = _WORDS[min(int((lexical + 1) / 2 * len(_WORDS)), len(_WORDS) - 1)]
+    words[position] = _WORDS[min(int((lexical + 1) / 2 * len(_WORDS)), len(_WORDS) - 1)]
     return " ".join(words)

@@ -1,7 +1,7 @@
-"""An unpickler that admits numpy arrays and plain containers, and nothing else.
+"""An unpickler that accepts numpy arrays and plain containers, and nothing else.
 
-A pickle names functions to call. This one resolves the few names that numpy writes to stand-ins of its own, which check
-what they are given and build the arrays themselves; every other name is refused before anything is called.
+A pickle names functions to call. This unpickler maps the few names that numpy writes to its own replacements, which
+check their arguments and build the arrays themselves; any other name is refused before anything is called.
 """
 
 import math
@@ -20,11 +20,11 @@ _LEAST_EXPANDED = 1 << 20
 
 
 class UnsafePickleError(pickle.UnpicklingError):
-    """The file asks for something that is neither a numpy array nor a plain container."""
+    """Raised when a file contains something that is neither a numpy array nor a plain container."""
 
 
 class _Callable:
-    """What a name resolves to: it can be called, and no state that a file gives can be set on it."""
+    """A function that a file may call, but whose state it cannot set."""
 
     __slots__ = ("_function",)
 
@@ -46,7 +46,7 @@ _ARRAY_TYPE = _Callable(_refused)
 
 
 class _Dtype:
-    """Stands for a ``numpy.dtype``: an element type whose size no later state can change."""
+    """Replaces ``numpy.dtype`` while a file is read: an element type whose size no later state can change."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biufcSUO][0-9]{0,6}", code):
@@ -60,7 +60,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array until its state, ``(version, shape, dtype, fortran, data)``, has been checked."""
+    """Replaces an array until its state, ``(version, shape, dtype, fortran, data)``, has been checked."""
 
     array: np.ndarray[Any, Any]
 
@@ -72,7 +72,7 @@ class _Array:
 
 
 def _filled(data: object, dtype: object, shape: object, order: object) -> np.ndarray[Any, Any]:
-    """Builds an array, after its declared shape has been held against the data that are there."""
+    """Builds an array, after checking its declared shape against the size of the data."""
     if not isinstance(dtype, _Dtype) or not _is_shape(shape) or order not in ("C", "F"):
         raise UnsafePickleError(f"an array is built from {type(dtype).__name__} of shape {shape!r}")
     assert isinstance(shape, tuple)
@@ -81,21 +81,21 @@ def _filled(data: object, dtype: object, shape: object, order: object) -> np.nda
         if not isinstance(data, list) or len(data) != size:
             raise UnsafePickleError(f"an array of shape {shape} holds {type(data).__name__}")
         flat = np.empty(size, object)
-        done: dict[int, Any] = {}
-        flat[:] = [_unwrapped(item, done) for item in data]
+        memo: dict[int, Any] = {}
+        flat[:] = [_unwrapped(item, memo) for item in data]
     else:
         raw = data.encode("latin1") if isinstance(data, str) else data
         if not isinstance(raw, bytes | bytearray | memoryview) or memoryview(raw).nbytes != size * dtype.dtype.itemsize:
             raise UnsafePickleError(f"an array of shape {shape} and type {dtype.dtype} does not match its data")
         if size and not dtype.dtype.itemsize:
-            raise UnsafePickleError(f"an array of shape {shape} has elements of no size")
+            raise UnsafePickleError(f"an array of shape {shape} has elements of size 0")
         flat = np.frombuffer(raw, dtype.dtype) if size else np.empty(0, dtype.dtype)
     array: np.ndarray[Any, Any] = flat.reshape(shape, order=order)  # type: ignore[call-overload]
     return array
 
 
 def _is_shape(shape: object) -> bool:
-    return isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**40 for n in shape) and len(shape) <= 8
+    return isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
 
 
 def _reconstruct(subtype: object, shape: object, typecode: object) -> _Array:
@@ -130,7 +130,7 @@ _ADMITTED: dict[tuple[str, str], _Callable] = {
     ("numpy", "ndarray"): _ARRAY_TYPE,
     ("numpy", "dtype"): _Callable(_Dtype),
     ("_codecs", "encode"): _Callable(_encode),
-    ("builtins", "bytes"): _Callable(_no_bytes),  # how old protocols write empty bytes, with no argument
+    ("builtins", "bytes"): _Callable(_no_bytes),  # old protocols write empty bytes as bytes()
     ("__builtin__", "bytes"): _Callable(_no_bytes),
 }
 for _core in ("numpy.core", "numpy._core"):
@@ -139,8 +139,8 @@ for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _Callable(_from_buffer)
 
 
-def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
-    """Replaces the stand-ins in nested containers by their arrays; an object that is shared is visited once."""
+def _unwrapped(value: Any, memo: dict[int, Any], depth: int = 0) -> Any:
+    """Replaces each `_Array` in nested containers by its array; an object that occurs repeatedly is visited once."""
     if depth > _MAX_DEPTH:
         raise UnsafePickleError(f"containers are nested more than {_MAX_DEPTH} deep")
     if isinstance(value, _Array):
@@ -148,27 +148,27 @@ def _unwrapped(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
             raise UnsafePickleError("an array has no content")
         return value.array
     if isinstance(value, _Dtype | _Callable):
-        raise UnsafePickleError("a type or a function stands where data should")
+        raise UnsafePickleError("a type or a function takes the place of data")
     if not isinstance(value, dict | list | tuple):
         return value
-    if id(value) not in done:
+    if id(value) not in memo:
         if isinstance(value, dict):
-            done[id(value)] = {key: _unwrapped(item, done, depth + 1) for key, item in value.items()}
+            memo[id(value)] = {key: _unwrapped(item, memo, depth + 1) for key, item in value.items()}
         else:
-            done[id(value)] = type(value)(_unwrapped(item, done, depth + 1) for item in value)
-    return done[id(value)]
+            memo[id(value)] = type(value)(_unwrapped(item, memo, depth + 1) for item in value)
+    return memo[id(value)]
 
 
 def _check_expanded(content: object, most: int) -> None:
-    """Checks that shared containers, counted wherever they stand, are no more values than a file of this size writes.
+    """Checks that the content, with shared containers counted at every occurrence, has at most this many values.
 
-    Ten lists, each ten times the one before, are a few bytes; as an array they would be ten thousand million values.
+    Ten lists, each containing the previous one ten times, take a few bytes but would become an array of 10^10 values.
     """
-    if _expanded(content, {}) > most:
-        raise UnsafePickleError(f"shared containers stand for more than {most} values")
+    if _expanded_size(content, {}) > most:
+        raise UnsafePickleError(f"shared containers expand to more than {most} values")
 
 
-def _expanded(value: object, counts: dict[int, int], depth: int = 0) -> int:
+def _expanded_size(value: object, counts: dict[int, int], depth: int = 0) -> int:
     items: Iterable[object]
     if isinstance(value, dict):
         items = value.values()
@@ -181,12 +181,12 @@ def _expanded(value: object, counts: dict[int, int], depth: int = 0) -> int:
     if id(value) not in counts:
         if depth > 2 * _MAX_DEPTH:
             raise UnsafePickleError(f"containers are nested more than {2 * _MAX_DEPTH} deep")
-        counts[id(value)] = 1 + sum(_expanded(item, counts, depth + 1) for item in items)
+        counts[id(value)] = 1 + sum(_expanded_size(item, counts, depth + 1) for item in items)
     return counts[id(value)]
 
 
 class _Bounded:
-    """A file of which no more bytes are asked for than it has: room for them would be made first."""
+    """Wraps a file to refuse reads beyond its size, for which Python would allocate memory first."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.size = file.seek(0, os.SEEK_END)
@@ -210,9 +210,9 @@ class _Bounded:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler, whose memo is a dict: the one in C makes room for whatever index a file names.
+    """Python's own unpickler, whose memo is a dict; the C one allocates its memo up to any index that a file names.
 
-    Almost all of a feature file are the arrays' bytes, which either reads at once.
+    The speed is similar, since a feature file consists almost entirely of arrays, whose bytes are read in one call.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
@@ -229,17 +229,14 @@ class _Unpickler(pickle._Unpickler):
         except KeyError:
             raise UnsafePickleError(f"it names {module}.{name}") from None
 
-    def persistent_load(self, pid: object) -> Any:
-        raise UnsafePickleError("it refers to objects outside the file")
-
 
 def load(path: Path) -> Any:
     """Reads a pickle of numpy arrays and plain containers.
 
     Raises:
-        UnsafePickleError: it holds anything else; nothing of it was executed.
-        pickle.UnpicklingError: it is no pickle, or it is truncated or damaged.
-        OSError: it cannot be opened.
+        UnsafePickleError: if it contains anything else; nothing in it has been executed.
+        pickle.UnpicklingError: if it is not a pickle, or is truncated or damaged.
+        OSError: if it cannot be opened.
     """
     with path.open("rb") as file:
         try:
@@ -252,8 +249,8 @@ def load(path: Path) -> Any:
         except (OSError, KeyboardInterrupt):
             raise
         except MemoryError:
-            raise pickle.UnpicklingError("it declares more data than memory holds") from None
+            raise pickle.UnpicklingError("it declares more data than fits in memory") from None
         except EOFError:
             raise pickle.UnpicklingError("it is empty or truncated") from None
-        except Exception as error:  # a damaged pickle raises whatever the half-read stream trips over
-            raise pickle.UnpicklingError(f"it is damaged or no pickle ({type(error).__name__}: {error})") from None
+        except Exception as error:  # a damaged pickle can raise any exception
+            raise pickle.UnpicklingError(f"it is damaged or not a pickle ({type(error).__name__}: {error})") from None

@@ -1,4 +1,4 @@
-"""What a pretrained text encoder reads: the file's ids where they are in its vocabulary, else the raw text."""
+"""Token ids for a pretrained text encoder: the file's own if they are in its vocabulary, else from the raw text."""
 
 import hashlib
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 from multifuse.recipes.data.features.mmsa import MMSAFileError, MMSASplit
 
-# SHA-256 of bert-base-uncased's 30,522 word pieces, one a line in the order of their ids.
+# SHA-256 of bert-base-uncased's 30,522 word pieces, one per line in the order of their ids.
 BERT_VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
 
 def has_bert_vocabulary(tokenizer: Any) -> bool:
-    """Tells whether a tokenizer's vocabulary is bert-base-uncased's, in which MMSA's ``text_bert`` is written."""
+    """Returns whether a tokenizer has the vocabulary of bert-base-uncased, to which MMSA's ``text_bert`` ids belong."""
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     digest = hashlib.sha256("".join(f"{piece}\n" for piece in pieces).encode()).hexdigest()
@@ -20,24 +20,24 @@ def has_bert_vocabulary(tokenizer: Any) -> bool:
 
 
 def token_ids(split: MMSASplit, tokenizer: Any, max_tokens: int = 128) -> list[list[int]]:
-    """Token ids of every utterance, without padding.
+    """Returns the token ids of every utterance, without padding.
 
     Raises:
-        MMSAFileError: the split has neither ``text_bert`` in the tokenizer's vocabulary nor ``raw_text``.
+        MMSAFileError: if the split has neither ``text_bert`` in the tokenizer's vocabulary nor ``raw_text``.
     """
     if split.text_bert is not None and has_bert_vocabulary(tokenizer):
         ids, mask = split.text_bert[:, 0], split.text_bert[:, 1] > 0
         if (ids < 0).any() or (ids >= len(tokenizer)).any():
-            raise MMSAFileError(f"text_bert must hold ids in [0, {len(tokenizer)}), holds {ids.min()} to {ids.max()}")
+            raise MMSAFileError(f"text_bert must contain ids in [0, {len(tokenizer)}), got {ids.min()} to {ids.max()}")
         return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
     if split.raw_text is None:
         raise MMSAFileError("raw_text is missing, and text_bert is not in the text encoder's vocabulary")
-    limit = min(max_tokens, int(np.clip(tokenizer.model_max_length, 1, max_tokens)))
+    limit = int(np.clip(tokenizer.model_max_length, 1, max_tokens))
     texts = [lowered(text) for text in split.raw_text]
     encoded: list[list[int]] = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
     return encoded
 
 
 def lowered(text: str) -> str:
-    """CMU-MOSI's transcripts are capitals throughout: such a text is lower-cased, any other is left alone."""
+    """Converts a text to lower case if it is all capitals, as CMU-MOSI's transcripts are; keeps any other unchanged."""
     return text.lower() if text == text.upper() else text

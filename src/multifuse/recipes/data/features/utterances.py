@@ -1,4 +1,4 @@
-"""Utterances as a torch data set, and their batches as the models read them."""
+"""A torch data set of utterances, and the collator that builds the models' batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from multifuse.recipes.data.features.text import token_ids
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sample: token ids (T,), features by modality (T, D) without padding, the label."""
+    """One sample: token ids, the features (T, D) of each modality without padding, and the label."""
 
     token_ids: list[int] | None
     features: dict[str, NDArray[np.float32]]
@@ -24,18 +24,19 @@ class Utterance:
 
 
 class UtteranceDataset(Dataset[Utterance]):
-    """The utterances of a split; ``token_ids`` replaces its stored text features with ids for a text encoder.
+    """The utterances of a split; ``token_ids``, if given, replace its text features as the input of a text encoder.
 
-    ``lengths`` are the numbers of text tokens, by which training batches are grouped.
+    ``lengths`` holds the number of text tokens of each utterance, for grouping utterances of similar length in batches.
     """
 
     def __init__(self, split: MMSASplit, modalities: Sequence[str], token_ids: list[list[int]] | None = None) -> None:
         self.split, self.token_ids = split, token_ids
         self.modalities = [name for name in modalities if name != "text" or token_ids is None]
-        lengths = split.features["text"].lengths if token_ids is None and "text" in split.features else None
-        self.lengths = [len(ids) for ids in token_ids] if token_ids is not None else None
-        if lengths is not None:
-            self.lengths = lengths.tolist()
+        self.lengths: list[int] | None = None
+        if token_ids is not None:
+            self.lengths = [len(ids) for ids in token_ids]
+        elif "text" in split.features:
+            self.lengths = split.features["text"].lengths.tolist()
 
     def __len__(self) -> int:
         return len(self.split.labels)
@@ -51,7 +52,7 @@ class UtteranceDataset(Dataset[Utterance]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads utterances to their batch's longest: ``{"inputs", "mask", "labels"}`` for `CLCRForPrediction`."""
+    """Pads utterances to the longest in their batch: ``{"inputs", "mask", "labels"}`` for `CLCRForPrediction`."""
 
     pad_token_id: int = 0
 
@@ -68,7 +69,7 @@ class Collator:
         return {"inputs": inputs, "mask": masks, "labels": labels}
 
     def padded_ids(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Token ids and their mask, (B, T) each."""
+        """Returns the padded token ids and their mask, (B, T) each."""
         lengths = torch.tensor([len(row) for row in rows])
         longest = max(int(lengths.max()), 1)
         ids = torch.tensor([row + [self.pad_token_id] * (longest - len(row)) for row in rows])
@@ -78,16 +79,16 @@ class Collator:
 def datasets(
     data: MMSAData, modalities: Sequence[str], tokenizer: Any | None = None
 ) -> tuple[dict[str, UtteranceDataset], Collator]:
-    """The splits by name, and the collator of their batches; with a tokenizer the text is token ids.
+    """Returns the data sets of the splits by name, and their collator; with a tokenizer, text becomes token ids.
 
     Raises:
-        MMSAFileError: a tokenizer, but no text that it can read.
+        MMSAFileError: if a tokenizer is given, but the data has no text that it can read.
     """
     ids: dict[str, list[list[int]] | None] = dict.fromkeys(SPLITS)
     if tokenizer is not None:
         ids = {name: token_ids(getattr(data, name), tokenizer) for name in SPLITS}
     splits = {name: UtteranceDataset(getattr(data, name), modalities, ids[name]) for name in SPLITS}
-    # A tokenizer without a padding token: padding is masked anyway.
+    # A tokenizer may have no padding token; any id will do, since padding is masked.
     return splits, Collator(0 if tokenizer is None else tokenizer.pad_token_id or 0)
 
 

@@ -1,0 +1,1 @@
+"""Data sets of media files: decoding, preparation, augmentation and synthetic clips."""

@@ -1,4 +1,4 @@
-"""The audio-visual benchmarks: how each is listed, and the conventions that it is prepared by."""
+"""The audio-visual benchmarks: the reader of each one's split lists, and the conventions of its preparation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,29 +19,30 @@ _TEN_SECONDS = PreparationOptions(spectrogram=SpectrogramOptions(seconds=10.0), 
 
 @dataclass(frozen=True)
 class AudioVisualSet:
-    """A benchmark, by the name that the commands know it by."""
+    """A benchmark; ``name`` is its name on the command line."""
 
     name: str
     title: str
     read: Callable[..., ClipList]
-    """Reads the lists in a folder; takes the benchmark's own choices (``list_options``) by keyword."""
+    """The function that reads the split lists in a folder; it takes ``list_options`` as keyword arguments."""
     options: PreparationOptions
+    """The conventions by which its clips are prepared."""
     list_options: dict[str, Any] = field(default_factory=dict)
-    """The choices that the lists leave, and what is chosen where nothing else is said."""
+    """The options of ``read``, with their default values."""
     stills: bool = False
-    """Its pictures are files of one picture."""
+    """Whether its pictures are still images."""
     one_folder: bool = False
-    """The lists lie in the folder of the media."""
+    """Whether the split lists are in the same folder as the media files."""
     network: str = "resnet-18"
-    """What its pictures and sounds are read by."""
+    """The default backbone of its pictures and sounds."""
 
-    def clips(self, splits: Path, **chosen: Any) -> ClipList:
-        """The clips of the lists in a folder.
+    def clips(self, splits: Path, **list_options: Any) -> ClipList:
+        """Reads the split lists in a folder, with these options in place of the defaults.
 
         Raises:
-            SplitListError: a list that is missing or malformed.
+            SplitListError: if a list is missing or malformed.
         """
-        return self.read(splits, **{**self.list_options, **chosen})
+        return self.read(splits, **{**self.list_options, **list_options})
 
 
 AUDIOVISUAL_SETS = {
@@ -75,7 +76,7 @@ AUDIOVISUAL_SETS = {
                     n_fft=256,
                     hop=80,
                     mels=40,
-                    offset=0.01,  # with less, silence lies further from the noise than the noise from the voice
+                    offset=0.01,  # any smaller, and silence is further from noise than noise is from the voice
                 ),
                 frames=1,
                 frame_size=32,

@@ -1,4 +1,4 @@
-"""What training changes at random in spectrograms and frames, one sample at a time, drawn from torch's generator."""
+"""Random augmentation of spectrograms and frames, one sample at a time, drawn from torch's global generator."""
 
 import math
 from dataclasses import dataclass
@@ -12,55 +12,54 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _below(bound: float) -> int:
-    """An integer in [0, bound), 0 where the bound is."""
+    """Draws an integer in [0, bound), or returns 0 if the bound is 0."""
     return int(torch.rand(()).item() * bound)
 
 
 @dataclass(frozen=True)
 class SpectrogramAugmentation:
-    """Of log spectrograms (1, frequency, time). Shares are of the axis that they move or hide; 0 turns a part off.
+    """Augments log spectrograms (1, frequency, time); shifts, stretches and mask widths are fractions of their axis.
 
-    Masks as in SpecAugment (arXiv 1904.08779), with the sample's mean as the filling.
+    Masks are those of SpecAugment (arXiv 1904.08779), filled with the sample's mean. A value of 0 turns a change off.
     """
 
     time_shift: float = 0.0
-    """Rolled by up to this share of the time, either way."""
+    """The largest shift in time, in either direction; values wrap around."""
     frequency_shift: float = 0.0
-    """Moved by up to this share of the bins, either way, as a change of voice does."""
+    """The largest shift in frequency, in either direction, which imitates another voice."""
     frequency_warp: float = 0.0
-    """The axis of frequency stretched by up to this share, either way, from its lower end, as another length of the
-    vocal tract does (vocal tract length perturbation, Jaitly and Hinton, 2013)."""
+    """The largest stretch or compression of the frequency axis, fixed at its lower end, which imitates another length
+    of the vocal tract (vocal tract length perturbation, Jaitly and Hinton, 2013)."""
     stretch: float = 0.0
-    """Time stretched by up to this share, either way, about the beginning."""
+    """The largest stretch or compression of the time axis, fixed at its start."""
     masks: int = 0
-    """So many stripes of time, and as many of frequency, are hidden."""
+    """The number of time masks, and of frequency masks."""
     mask_share: float = 0.15
-    """The width of a stripe at most."""
+    """The largest width of a mask."""
     gain: float = 0.0
-    """Added to all values, in the logarithm's units, up to this much either way."""
+    """The largest constant added to all values, positive or negative, in the logarithm's units."""
     noise: float = 0.0
-    """The deviation of Gaussian noise is drawn up to this much."""
+    """The largest standard deviation of the added Gaussian noise."""
 
     def __call__(self, values: Tensor) -> Tensor:
-        filling = values.mean()
+        fill_value = values.mean()
         _, bins, times = values.shape
         if self.stretch:
-            values = self._stretched(values, filling)
+            values = self._stretched(values)
         if self.time_shift:
             values = values.roll(round(_uniform(-1, 1) * self.time_shift * times), dims=2)
         if self.frequency_warp:
             values = _warped(values, _uniform(1 - self.frequency_warp, 1 + self.frequency_warp))
         if self.frequency_shift:
-            step = round(_uniform(-1, 1) * self.frequency_shift * bins)
-            values = _moved(values, step)
+            values = _shifted(values, round(_uniform(-1, 1) * self.frequency_shift * bins))
         values = values + _uniform(-self.gain, self.gain)
         if self.noise:
             values = values + torch.randn_like(values) * _uniform(0, self.noise)
         for _ in range(self.masks):
-            values = self._masked(self._masked(values, 1, filling), 2, filling)
+            values = self._masked(self._masked(values, 1, fill_value), 2, fill_value)
         return values
 
-    def _stretched(self, values: Tensor, filling: Tensor) -> Tensor:
+    def _stretched(self, values: Tensor) -> Tensor:
         times = values.shape[2]
         length = max(1, round(times * _uniform(1 - self.stretch, 1 + self.stretch)))
         resized = torch.nn.functional.interpolate(values, size=length, mode="linear", align_corners=False)
@@ -68,17 +67,17 @@ class SpectrogramAugmentation:
             return resized[:, :, :times]
         return torch.cat([resized, values[:, :, length - times :]], dim=2)
 
-    def _masked(self, values: Tensor, axis: int, filling: Tensor) -> Tensor:
+    def _masked(self, values: Tensor, axis: int, fill_value: Tensor) -> Tensor:
         size = values.shape[axis]
         width = _below(self.mask_share * size + 1)
         start = _below(size - width + 1)
         values = values.clone()
-        values.narrow(axis, start, width).copy_(filling.expand(()))
+        values.narrow(axis, start, width).copy_(fill_value)
         return values
 
 
 def _warped(values: Tensor, factor: float) -> Tensor:
-    """What lies at frequency f comes from ``factor * f``, by linear interpolation; the last bin is repeated."""
+    """Fills frequency f with the value at ``factor * f``, linearly interpolated; the last bin is repeated."""
     bins = values.shape[1]
     source = ((torch.arange(bins) + 0.5) * factor - 0.5).clamp(0, bins - 1)
     below = source.long()
@@ -86,31 +85,32 @@ def _warped(values: Tensor, factor: float) -> Tensor:
     return values[:, below].lerp(values[:, above], (source - below)[:, None])
 
 
-def _moved(values: Tensor, step: int) -> Tensor:
-    """Moved along the frequency; what comes in at an end repeats the last bin."""
-    index = torch.arange(values.shape[1]) - step
+def _shifted(values: Tensor, bins: int) -> Tensor:
+    """Shifts values along the frequency axis; the bin at the edge is repeated."""
+    index = torch.arange(values.shape[1]) - bins
     return values[:, index.clamp(0, values.shape[1] - 1)]
 
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Of frames (F, C, H, W) in bytes, all of a clip alike. Shares are of the frame's side; 0 turns a part off."""
+    """Augments the frames (F, C, H, W) of a clip, all in the same way, in bytes; an amount of 0 turns a change off."""
 
     scale: float = 0.0
-    """Cut out and enlarged: the area kept is drawn from [1 - scale, 1]."""
+    """The largest fraction of the area that a crop, enlarged to the full size, removes."""
     shift: float = 0.0
+    """The largest shift along each axis, as a fraction of the side."""
     rotation: float = 0.0
-    """Degrees, either way."""
+    """The largest rotation in degrees, in either direction."""
     stretch: float = 0.0
-    """The ratio of the sides changes by up to this share, and as much is sheared."""
+    """The largest relative change of the width, and the largest shear."""
     flip: bool = False
-    """Mirrored left to right in half of the clips; of optical flow the horizontal channel changes its sign too."""
+    """Whether half of the clips are mirrored left to right; optical flow also changes the sign of its x channel."""
     contrast: float = 0.0
-    """Contrast and brightness change by up to this share."""
+    """The largest relative change of the contrast; the brightness changes by up to half of it."""
     noise: float = 0.0
-    """The deviation of Gaussian noise is drawn up to this much, of the full range."""
+    """The largest standard deviation of the added Gaussian noise, as a fraction of the value range."""
     erase: float = 0.0
-    """A square of up to this share of the side is hidden."""
+    """The largest side of an erased square, as a fraction of the shorter side."""
 
     def __call__(self, frames: Tensor) -> Tensor:
         values = frames.float() / 255
@@ -135,12 +135,12 @@ class ImageAugmentation:
         return (values.clamp(0, 1) * 255).round().byte()
 
     def _matrix(self) -> Tensor:
-        """From the result's coordinates to the frame's, both from -1 to 1."""
+        """Draws the affine map from the result's coordinates to the frame's, both in [-1, 1]."""
         zoom = math.sqrt(_uniform(1 - self.scale, 1.0))
-        free = 1 - zoom
+        margin = 1 - zoom
         angle = math.radians(_uniform(-1, 1) * self.rotation)
-        wide = 1 + _uniform(-1, 1) * self.stretch
+        widening = 1 + _uniform(-1, 1) * self.stretch
         shear = _uniform(-1, 1) * self.stretch
-        across, down = (_uniform(-1, 1) * (free + 2 * self.shift) for _ in range(2))
+        shift_x, shift_y = (_uniform(-1, 1) * (margin + 2 * self.shift) for _ in range(2))
         cos, sin = math.cos(angle) * zoom, math.sin(angle) * zoom
-        return torch.tensor([[cos * wide, -sin + shear * zoom, across], [sin, cos, down]])
+        return torch.tensor([[cos * widening, -sin + shear * zoom, shift_x], [sin, cos, shift_y]])

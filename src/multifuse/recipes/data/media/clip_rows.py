@@ -1,4 +1,4 @@
-"""One clip's media files as a row of the prepared set, by documented options."""
+"""Decodes the media files of one clip into a row of the prepared set."""
 
 import io
 from dataclasses import dataclass, field
@@ -16,45 +16,44 @@ from multifuse.recipes.data.split_lists.clips import Clip
 
 @dataclass(frozen=True)
 class PreparationOptions:
-    """What is computed of a clip, and how it is stored."""
+    """What is extracted from a clip, and how it is stored."""
 
     sound: Literal["spectrogram", "waveform"] | None = "spectrogram"
-    """``None``: the benchmark is about pictures alone."""
+    """The form in which sound is stored; ``None`` for benchmarks without sound."""
     spectrogram: SpectrogramOptions = field(default_factory=SpectrogramOptions)
-    """Of a waveform, its ``rate`` and ``seconds`` and ``fill``."""
+    """The spectrogram's options; for a waveform only ``rate``, ``seconds`` and ``fill`` apply."""
     frames: int = 10
-    """At most so many frames a clip, in the middle of equal parts."""
+    """The maximum number of frames per clip, taken at the centres of equal parts."""
     frame_size: int = 224
-    """Frames are scaled to this height and width, whatever their shape."""
+    """The height and width to which frames are scaled, whatever their aspect ratio."""
     frame_seconds: float = 10.0
-    """Frames are taken from the clip's beginning, up to here."""
+    """The length of the part of the clip, from its start, from which frames are taken."""
     flow: Literal["dis", "folder"] | None = None
-    """Optical flow at the same places: computed, or read from a folder computed before."""
+    """The source of the optical flow: computed by DIS at the same times, or read from a folder of precomputed flow."""
     image_format: Literal["jpeg", "png"] = "jpeg"
+    """The format of frames; flow is always PNG."""
     quality: int = 95
-    """Of JPEG. Flow is always PNG."""
+    """The quality of JPEG."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "frame_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)}")
-        if self.frames > 1024 or self.frame_size > 4096:
-            raise ValueError(f"at most 1024 frames of 4096 pixels, got {self.frames} of {self.frame_size}")
         if not 0 < self.frame_seconds < float("inf"):
             raise ValueError(f"frame_seconds must be finite and > 0, got {self.frame_seconds}")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must lie in [1, 100], got {self.quality}")
+            raise ValueError(f"quality must be in [1, 100], got {self.quality}")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a row has of these options."""
+        """The columns that these options give a row."""
         sound = () if self.sound is None else (self.sound,)
         return ("frames", *(("flow",) if self.flow else ()), *sound)
 
 
 @dataclass(frozen=True)
 class ClipTask:
-    """A clip to decode; ``skipped`` says that it cannot be."""
+    """A clip to decode, with its media files and the options."""
 
     clip: Clip
     files: ClipFiles
@@ -64,7 +63,7 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class ClipRow:
-    """What came of a clip: a row, or the reason why there is none."""
+    """The result for one clip: its row, or the reason why there is none."""
 
     clip: Clip
     row: dict[str, Any] | None
@@ -72,7 +71,7 @@ class ClipRow:
 
 
 def clip_row(task: ClipTask) -> ClipRow:
-    """Decodes a clip; one that cannot be decoded, or has no sound, becomes a reason instead of a row."""
+    """Decodes a clip; if that fails, or required sound is missing, the result has a reason instead of a row."""
     clip, files = task.clip, task.files
     if files.pictures is None:
         return ClipRow(clip, None, "has no media file")
@@ -93,13 +92,15 @@ def clip_row(task: ClipTask) -> ClipRow:
 def _pictures(task: ClipTask, path: Path) -> dict[str, Any]:
     options = task.options
     computed = options.flow == "dis"
-    found = read_frames(path, options.frames, options.frame_size, options.frame_seconds, successors=computed)
-    if computed and not found.images:  # a single frame: it is shown, and nothing moves
-        found = read_frames(path, options.frames, options.frame_size, options.frame_seconds)
-    row: dict[str, Any] = {"frames": [_encoded(i, options.image_format, options.quality) for i in found.images]}
+    frames = read_frames(path, options.frames, options.frame_size, options.frame_seconds, successors=computed)
+    if computed and not frames.images:  # a single frame has no successor: it is kept, without flow
+        frames = read_frames(path, options.frames, options.frame_size, options.frame_seconds)
+    row: dict[str, Any] = {
+        "frames": [_encoded(image, options.image_format, options.quality) for image in frames.images]
+    }
     if computed:
-        pairs = zip(found.images, found.successors)
-        row["flow"] = [_encoded(dis_flow(image, after), "png") for image, after in pairs]
+        pairs = zip(frames.images, frames.successors)
+        row["flow"] = [_encoded(dis_flow(image, successor), "png") for image, successor in pairs]
     elif options.flow == "folder":
         assert task.flow_folder is not None
         flows = flow_from_folder(task.flow_folder, task.clip.id, options.frames, options.frame_size)
@@ -108,26 +109,26 @@ def _pictures(task: ClipTask, path: Path) -> dict[str, Any]:
 
 
 def _sound(path: Path, options: PreparationOptions) -> Any:
-    own = options.spectrogram
-    samples = read_audio(path, own.rate, own.seconds)
+    spectrogram = options.spectrogram
+    samples = read_audio(path, spectrogram.rate, spectrogram.seconds)
     if options.sound == "spectrogram":
-        return log_spectrogram(samples, own).T.astype(np.float16)
-    return np.round(own.fitted(samples) * 32767).astype(np.int16)
+        return log_spectrogram(samples, spectrogram).T.astype(np.float16)
+    return np.round(spectrogram.fitted(samples) * 32767).astype(np.int16)
 
 
 def _encoded(image: Bytes, image_format: str, quality: int = 0) -> dict[str, Any]:
-    """A picture as `datasets` stores it; one of two channels is gray with alpha, which PNG keeps exactly."""
+    """Encodes an image as `datasets` stores it; two channels become grey and alpha, which PNG preserves exactly."""
     from PIL import Image
 
-    picture = Image.fromarray(image) if image.shape[2] == 3 else _gray_with_alpha(image)
+    picture = Image.fromarray(image) if image.shape[2] == 3 else _grey_with_alpha(image)
     buffer = io.BytesIO()
     options = {"quality": quality} if image_format == "jpeg" else {"compress_level": 6}
     picture.save(buffer, image_format.upper(), **options)
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def _gray_with_alpha(image: Bytes) -> Any:
+def _grey_with_alpha(image: Bytes) -> Any:
     from PIL import Image
 
-    first, second = (Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in (0, 1))
-    return Image.merge("LA", (first, second))
+    grey, alpha = (Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in (0, 1))
+    return Image.merge("LA", (grey, alpha))

@@ -1,4 +1,4 @@
-"""Sound and frames of media files, decoded by PyAV in bounded memory, however damaged the file is."""
+"""Decodes the sound and frames of media files with PyAV, in bounded memory even when a file is damaged."""
 
 import math
 from collections.abc import Iterator
@@ -16,134 +16,135 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 MAX_PIXELS = 8192 * 8192
-"""A frame that declares more is refused before it is decoded."""
+"""The largest frame that is decoded; a frame that declares more is refused beforehand."""
 _CONTAINERS = (
     *("mov", "matroska", "avi", "flv", "asf", "mpeg", "mpegts", "mpegvideo", "m4v", "h264", "hevc"),
     *("wav", "w64", "flac", "mp3", "ogg", "aac"),
     *("image2", "png_pipe", "jpeg_pipe", "mjpeg", "webp_pipe", "bmp_pipe"),
 )
-"""What a file may be, whatever its name says: no playlist among them, which would have other files opened."""
+"""The accepted formats, whatever the file's name; playlists are excluded, since they make FFmpeg open other files."""
 _RATES = (1000, 1_000_000)
-"""Samples a second that a sound may declare: of one a second, a packet would become gigabytes."""
+"""The lowest and highest accepted sampling rate: resampling a packet declared at 1 Hz would produce gigabytes."""
 LEAST_COVERED = 0.5
-"""The share of its declared duration that a file must hold; with less it counts as truncated."""
+"""The fraction of its declared duration that a file must contain; a shorter file counts as truncated."""
 
 Bytes = NDArray[np.uint8]
 
 
 class MediaError(ValueError):
-    """A file that cannot be decoded; the message is one line that says what is wrong, without the file's name."""
+    """Raised when a file cannot be decoded; the message is one line that says why, without the file's name."""
 
 
 class NoSoundError(MediaError):
-    """A file without an audio stream, or with an empty one."""
+    """Raised when a file has no audio stream, or an empty one."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a clip (height, width, 3), and of each the frame after it, where that was asked for."""
+    """Frames of a clip, (height, width, 3) each, and on request the frame that follows each of them."""
 
     images: list[Bytes] = field(default_factory=list)
     successors: list[Bytes] = field(default_factory=list)
 
 
 def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
-    """The first ``seconds`` of a file's sound: one channel (the mean of all), (samples,), in [-1, 1].
+    """Reads the first ``seconds`` of a file's sound as (samples,) in [-1, 1], mixed down to one channel by FFmpeg.
 
-    Samples that are not finite become 0; a damaged packet is left out.
+    Non-finite samples become 0; damaged packets are skipped.
 
     Raises:
-        NoSoundError: no audio stream, or no sample in it.
-        MediaError: no sound that can be decoded, or less than half of what the file declares.
+        NoSoundError: if there is no audio stream, or it has no samples.
+        MediaError: if no sound can be decoded, or less than half of the declared duration.
     """
-    wanted = round(rate * seconds)
+    needed = round(rate * seconds)
     with _opened(path) as container:
         if not container.streams.audio:
             raise NoSoundError("has no sound")
         stream = container.streams.audio[0]
         _check_decoder(stream)
         if not _RATES[0] <= stream.rate <= _RATES[1]:
-            raise MediaError(f"declares {stream.rate} samples a second, outside of {_RATES[0]} to {_RATES[1]}")
+            raise MediaError(f"declares {stream.rate} samples per second, outside [{_RATES[0]}, {_RATES[1]}]")
         stream.codec_context.thread_count = 1
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         parts: list[NDArray[np.float32]] = []
         count = damaged = 0
         for packet in container.demux(stream):
             try:
-                frames = [part for frame in packet.decode() for part in resampler.resample(frame)]
+                frames = [resampled for frame in packet.decode() for resampled in resampler.resample(frame)]
             except (av.error.FFmpegError, ValueError):
                 damaged += 1
                 continue
             parts += [frame.to_ndarray()[0] for frame in frames]
             count += sum(frame.samples for frame in frames)
-            if count >= wanted:
+            if count >= needed:
                 break
-        if 0 < count < wanted:
+        if 0 < count < needed:
             parts += [frame.to_ndarray()[0] for frame in resampler.resample(None)]
         if count == 0:
-            raise MediaError("no sound can be decoded") if damaged else NoSoundError("has no sound")
+            raise MediaError("has no sound that can be decoded") if damaged else NoSoundError("has no sound")
         declared = 0.0 if not stream.duration else float(stream.duration * (stream.time_base or 0))
         _check_covered(count / rate, min(declared, seconds))
-    samples = np.concatenate(parts)[:wanted].astype(np.float32)
+    samples = np.concatenate(parts)[:needed].astype(np.float32)
     return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1, 1)
 
 
 def read_frames(path: Path, count: int, size: int, seconds: float, successors: bool = False) -> Frames:
-    """At most ``count`` frames, those shown in the middle of as many equal parts of the first ``seconds``.
+    """Reads the frames shown at the centres of ``count`` equal parts of the first ``seconds``, ``count`` at most.
 
-    The times are the file's own, so that a variable frame rate is no matter. A frame that serves several parts comes
-    once: a still image gives one. Frames are scaled to ``size`` x ``size``. With ``successors``, the next frame of
-    each comes too, and a frame without one is left out.
+    Frames are chosen by their timestamps, so the frame rate may vary. A frame shown at several centres is returned
+    once; a still image gives a single frame. Frames are scaled to ``size`` x ``size``. With ``successors``, the next
+    frame of each is returned too, and a frame that has none is omitted.
 
     Raises:
-        MediaError: no frame that can be decoded, one that is too large, or less than half of the declared duration.
+        MediaError: if no frame can be decoded, a frame is too large, or the file contains less than half of its
+            declared duration.
     """
     span = _span(path)
     length = min(span.end - span.first, seconds)
-    chosen = _Chosen(size, successors, [span.first + (part + 0.5) * length / count for part in range(count)])
+    selection = _Selection(size, successors, [span.first + (part + 0.5) * length / count for part in range(count)])
     last = span.first
     with _opened(path) as container:
         stream = _video(container)
         for frame, time in _decoded(container, stream):
             last = time
-            if chosen.take(frame, time):
+            if selection.add(frame, time):
                 break
         else:
-            chosen.finish()
-            if chosen.previous is None:
-                raise MediaError("no frame can be decoded")
+            selection.finish()
+            if selection.previous is None:
+                raise MediaError("has no frame that can be decoded")
             _check_covered(last - span.first, min(span.last - span.first, seconds))
-    return Frames(chosen.images, chosen.after)
+    return Frames(selection.images, selection.successors)
 
 
-class _Chosen:
-    """Gathers the frames that are shown at the target times, as decoding passes by them."""
+class _Selection:
+    """Collects the frames that are shown at the target times while a video is decoded."""
 
-    def __init__(self, size: int, successors: bool, targets: list[float]) -> None:
-        self.size, self.successors, self.targets = size, successors, targets
+    def __init__(self, size: int, with_successors: bool, targets: list[float]) -> None:
+        self.size, self.with_successors, self.targets = size, with_successors, targets
         self.images: list[Bytes] = []
-        self.after: list[Bytes] = []
+        self.successors: list[Bytes] = []
         self.previous: VideoFrame | None = None
 
-    def take(self, frame: VideoFrame, time: float) -> bool:
-        """Whether all targets are served once ``frame``, shown from ``time`` on, is known."""
-        served = [target for target in self.targets if target < time]
-        if served and self.previous is not None:
+    def add(self, frame: VideoFrame, time: float) -> bool:
+        """Adds the next frame, shown from ``time`` on; returns whether every target now has its frame."""
+        passed = [target for target in self.targets if target < time]
+        if passed and self.previous is not None:
             self.images.append(_scaled(self.previous, self.size))
-            if self.successors:
-                self.after.append(_scaled(frame, self.size))
-        self.targets = self.targets[len(served) :] if self.previous is not None else self.targets
+            if self.with_successors:
+                self.successors.append(_scaled(frame, self.size))
+        self.targets = self.targets[len(passed) :] if self.previous is not None else self.targets
         self.previous = frame
         return not self.targets
 
     def finish(self) -> None:
-        """What targets are left see the last frame, which has no successor."""
-        if self.targets and self.previous is not None and not self.successors:
+        """Assigns the last frame, which has no successor, to the remaining targets."""
+        if self.targets and self.previous is not None and not self.with_successors:
             self.images.append(_scaled(self.previous, self.size))
 
 
 class _Span(NamedTuple):
-    """When a file's first and last frame are shown, and when the last ends, in seconds."""
+    """The times at which a file's first and last frames are shown and the last one ends, in seconds."""
 
     first: float
     last: float
@@ -151,7 +152,7 @@ class _Span(NamedTuple):
 
 
 def _span(path: Path) -> _Span:
-    """The times of a file's frames, by its packets, undecoded."""
+    """Returns when a file's frames are shown, from its packets, without decoding them."""
     with _opened(path) as container:
         stream = _video(container)
         step = 1 / float(stream.average_rate) if stream.average_rate else 0.04
@@ -172,7 +173,7 @@ def _span(path: Path) -> _Span:
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[VideoFrame, float]]:
-    """The frames that can be decoded and their times; those of a damaged packet are left out."""
+    """Yields the frames that can be decoded, each with its time; damaged packets are skipped."""
     step = 1 / float(stream.average_rate) if stream.average_rate else 0.04
     number = 0
     for packet in container.demux(stream):
@@ -205,7 +206,7 @@ def _video(container: InputContainer) -> VideoStream:
 
 def _check_decoder(stream: AudioStream | VideoStream) -> None:
     if getattr(stream, "codec_context", None) is None:
-        raise MediaError("cannot be decoded: no decoder is known for what it declares")
+        raise MediaError("cannot be decoded: there is no decoder for the codec that it declares")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -213,14 +214,14 @@ def _check_size(width: int, height: int) -> None:
         raise MediaError(f"declares frames of {width} x {height}, more than {MAX_PIXELS} pixels")
 
 
-def _check_covered(found: float, declared: float) -> None:
-    if found < LEAST_COVERED * declared:
-        raise MediaError(f"is truncated: holds {found:.2f} s of the {declared:.2f} s that it declares")
+def _check_covered(seconds: float, declared: float) -> None:
+    if seconds < LEAST_COVERED * declared:
+        raise MediaError(f"is truncated: contains {seconds:.2f} s of the {declared:.2f} s that it declares")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """Opens a file; whatever the decoder says of it ends in one line."""
+    """Opens a file, and turns any error of the decoder into a `MediaError` of one line."""
     try:
         options = {
             "protocol_whitelist": "file",

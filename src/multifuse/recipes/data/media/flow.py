@@ -1,4 +1,4 @@
-"""Optical flow in bytes, two channels a frame: read from a folder computed before, or computed by OpenCV's DIS."""
+"""Optical flow as bytes, two channels per frame: computed by OpenCV's DIS, or read from precomputed files."""
 
 import importlib
 import re
@@ -11,68 +11,71 @@ from numpy.typing import NDArray
 from multifuse.recipes.data.media.decoding import Bytes, MediaError
 
 BOUND = 20.0
-"""A displacement of -BOUND to BOUND pixels becomes a byte of 0 to 255, as two-stream networks store it."""
+"""Displacements from -BOUND to BOUND pixels are mapped to bytes from 0 to 255, as two-stream networks store them."""
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def displacement_bytes(displacement: NDArray[np.float32]) -> Bytes:
-    """Displacements in pixels as bytes; none is 128."""
+    """Converts displacements in pixels to bytes; no displacement is 128."""
     return np.asarray(np.clip(np.floor(displacement * (127.5 / BOUND) + 128), 0, 255), np.uint8)
 
 
 def dis_flow(image: Bytes, successor: Bytes) -> Bytes:
-    """The flow (H, W, 2) from one frame (H, W, 3) to the next: x, then y, in bytes.
+    """Computes the flow (H, W, 2), x then y, in bytes, from one frame (H, W, 3) to the next.
 
-    By dense inverse search (Kroeger et al., ECCV 2016), OpenCV's medium preset.
+    Uses dense inverse search (Kroeger et al., ECCV 2016) with OpenCV's medium preset.
     """
     cv2: Any = importlib.import_module("cv2")
     before, after = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (image, successor))
-    found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, after, None)
-    return displacement_bytes(np.asarray(found, np.float32))
+    displacement = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, after, None)
+    return displacement_bytes(np.asarray(displacement, np.float32))
 
 
 def flow_from_folder(root: Path, stem: str, count: int, size: int) -> list[Bytes]:
-    """At most ``count`` flows (size, size, 2) of a clip, in the middle of as many equal parts.
+    """Reads a clip's flow (size, size, 2) at the centres of ``count`` equal parts, ``count`` images at most.
 
-    Two layouts are known: ``u/STEM/frame000001.jpg`` with ``v/STEM/...`` (the TV-L1 release of Feichtenhofer), also as
-    ``tvl1_flow/u/...``, and ``STEM/flow_x_00001.jpg`` with ``STEM/flow_y_00001.jpg`` (TSN).
+    Two layouts are supported: ``u/STEM/frame000001.jpg`` with ``v/STEM/...``, optionally below ``tvl1_flow/``
+    (Feichtenhofer's TV-L1 release), and ``STEM/flow_x_00001.jpg`` with ``STEM/flow_y_00001.jpg`` (TSN).
 
     Raises:
-        MediaError: no such folder, or one whose two channels do not pair.
+        MediaError: if the clip has no flow, its two channels do not cover the same frames, or a file is unreadable.
     """
     pairs = _pairs(root, stem)
     chosen = sorted({int((part + 0.5) * len(pairs) / count) for part in range(count)})
-    return [np.stack([_gray(path, size) for path in pairs[index]], axis=-1) for index in chosen]
+    return [np.stack([_grey(path, size) for path in pairs[index]], axis=-1) for index in chosen]
 
 
 def _pairs(root: Path, stem: str) -> list[tuple[Path, Path]]:
     for parent in (root, root / "tvl1_flow"):
         if (parent / "u" / stem).is_dir():
-            across, down = _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
+            horizontal, vertical = _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
             break
     else:
-        across, down = _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
-    if not across or across.keys() != down.keys():
-        raise MediaError(f"has flow files of {len(across)} frames across and {len(down)} down, which must pair")
-    return [(across[number], down[number]) for number in sorted(across)]
+        horizontal, vertical = _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
+    if not horizontal or horizontal.keys() != vertical.keys():
+        raise MediaError(
+            f"must have horizontal and vertical flow files for the same frames, has {len(horizontal)} and "
+            f"{len(vertical)}"
+        )
+    return [(horizontal[number], vertical[number]) for number in sorted(horizontal)]
 
 
 def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
-    """The pictures of a folder by the number that ends their name."""
-    found = {}
+    """Returns the images of a folder by the last number in their names."""
+    images = {}
     for path in folder.glob(f"{prefix}*"):
         number = _NUMBER.search(path.stem)
         if number and path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            found[int(number[1])] = path
-    return found
+            images[int(number[1])] = path
+    return images
 
 
-def _gray(path: Path, size: int) -> Bytes:
+def _grey(path: Path, size: int) -> Bytes:
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("L").resize((size, size), Image.Resampling.BILINEAR), np.uint8)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"flow file {path.name} cannot be read: {' '.join(str(error).split())}") from None
+        raise MediaError(f"has an unreadable flow file {path.name}: {' '.join(str(error).split())}") from None

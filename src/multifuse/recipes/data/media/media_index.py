@@ -1,4 +1,4 @@
-"""Which files of a folder hold a clip's pictures and its sound."""
+"""Finds the files in a folder that contain a clip's pictures and sound."""
 
 import os
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ SOUND = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A clip's files; its sound is the video's where it has no file of its own."""
+    """A clip's files; ``sound`` is the video file unless there is a separate sound file."""
 
     pictures: Path | None
     sound: Path | None
 
 
 class MediaIndex:
-    """The media files below a folder, by stem; hidden ones are passed over, and what is no regular file (a pipe).
+    """Indexes the media files below a folder by stem; hidden files and anything but regular files are ignored.
 
-    Ids are only looked up here, never joined to a path, so that no list can point outside the folder.
+    Clip ids are only looked up in the index, never joined to a path, so no split list can point outside the folder.
 
     Args:
-        folder: walked once, subfolders too. Of several files of one stem the first counts, by path.
-        stills: pictures serve as videos of one frame.
+        folder: the folder to walk, with its subfolders. If several files share a stem, the first by path is used.
+        stills: whether images count as videos of one frame.
     """
 
     def __init__(self, folder: Path, stills: bool = False) -> None:
@@ -33,12 +33,12 @@ class MediaIndex:
         self._pictures: dict[str, Path] = {}
         self._sounds: dict[str, Path] = {}
         pictures = VIDEO + STILL if stills else VIDEO
-        found = [Path(root) / name for root, _, names in os.walk(folder) for name in names if not name.startswith(".")]
-        for path in sorted(found):
+        paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names if not name.startswith(".")]
+        for path in sorted(paths):
             suffix = path.suffix.lower()
-            own = self._pictures if suffix in pictures else self._sounds if suffix in SOUND else None
-            if own is not None and path.is_file():
-                own.setdefault(path.stem, path)
+            files = self._pictures if suffix in pictures else self._sounds if suffix in SOUND else None
+            if files is not None and path.is_file():
+                files.setdefault(path.stem, path)
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -49,7 +49,7 @@ class MediaIndex:
         return {*self._pictures, *self._sounds}
 
     def find(self, stems: Sequence[str]) -> ClipFiles:
-        """The files of the first of these stems that has any."""
+        """Returns the pictures and the sound of a clip, each from the first of these stems that has any."""
         pictures = next((self._pictures[stem] for stem in stems if stem in self._pictures), None)
         sound = next((self._sounds[stem] for stem in stems if stem in self._sounds), pictures)
         return ClipFiles(pictures, sound)

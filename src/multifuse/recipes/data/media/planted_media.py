@@ -1,8 +1,8 @@
-"""Small synthetic audio-visual sets: media files encoded by PyAV, and split lists as each benchmark publishes them.
+"""Small synthetic audio-visual sets: media files encoded by PyAV, and split lists in each benchmark's published format.
 
-A class is the pair of a sound and of something seen, so that neither modality tells it alone: a low or a high tone, and
-one of several colours of a moving square. Of UCF101, which has no sound, it is the pair of a colour and of a direction
-of motion. In AVE the event fills some of ten seconds, and noise the others.
+Each class is a combination of a sound (a low or a high tone) and a sight (the colour of a moving square), so neither
+modality is enough to tell it. For UCF101, which has no sound, it is a combination of a colour and a direction of
+motion. In AVE the event fills some of the ten seconds, and noise fills the others.
 """
 
 from collections.abc import Callable
@@ -27,41 +27,39 @@ _TONES = (330.0, 880.0)
 
 @dataclass(frozen=True)
 class Scene:
-    """What is planted in a clip."""
+    """The content of a synthetic clip."""
 
     colour: int
     tone: int | None
-    """``None``: no sound."""
+    """The index of the tone; ``None`` for no sound."""
     direction: int = 0
-    """Of motion: 0 to the right, 1 down."""
+    """The direction of motion: 0 is to the right, 1 is down."""
     seconds: float = 2.0
     event: tuple[float, float] | None = None
-    """From when to when; outside there is noise. ``None``: throughout."""
+    """The start and end of the event, in seconds, with only noise outside it; ``None`` for the whole clip."""
 
 
 @dataclass(frozen=True)
 class PlantedSet:
-    """Where a set was written."""
+    """The folders of a synthetic set."""
 
     media: Path
     splits: Path
 
 
 def planted_options(name: str) -> PreparationOptions:
-    """The benchmark's conventions with fewer, smaller frames and shorter sounds."""
-    own = AUDIOVISUAL_SETS[name].options
+    """Returns the benchmark's options with small frames and sound at a low sampling rate."""
+    options = AUDIOVISUAL_SETS[name].options
     seconds, frames, hop = (10.0, 10, 320) if name == "ave" else (2.0, 4, 160)
-    sound = replace(own.spectrogram, rate=SOUND_RATE, seconds=seconds, n_fft=256, hop=hop)
-    return replace(own, spectrogram=sound, frames=frames, frame_size=32, frame_seconds=seconds)
+    spectrogram = replace(options.spectrogram, rate=SOUND_RATE, seconds=seconds, n_fft=256, hop=hop)
+    return replace(options, spectrogram=spectrogram, frames=frames, frame_size=32, frame_seconds=seconds)
 
 
 def write_planted_media(name: str, folder: Path, seed: int = 0, divisor: int = 1) -> PlantedSet:
-    """Writes a benchmark's synthetic set below ``folder``, whole or not at all; one that is there is left alone.
+    """Writes a benchmark's synthetic set below ``folder`` atomically; an existing one is kept unchanged.
 
-    ``divisor``: so many times fewer clips, in every split; 1 to 4.
+    ``divisor``, from 1 to 4, divides the number of clips.
     """
-    if not 1 <= divisor <= 4:
-        raise ValueError(f"divisor must lie in [1, 4], got {divisor}")
     target = folder / "synthetic"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,20 +72,20 @@ def write_planted_media(name: str, folder: Path, seed: int = 0, divisor: int = 1
 
 
 def _cremad(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
-    """Six emotions, ten actors; a film and a sound file a clip, as distributed."""
+    """Writes clips of six emotions by ten actors, each with a video and a sound file, as CREMA-D is distributed."""
     rows: list[str] = []
     for actor in range(1001, 1011):
         for take in range(36 // divisor):
             label = take % 6
-            own = f"{actor}_T{take // 6:02d}_{EMOTIONS[label]}_XX"
+            clip_id = f"{actor}_T{take // 6:02d}_{EMOTIONS[label]}_XX"
             scene = Scene(label // 2, label % 2)
-            write_video(media / "VideoFlash" / f"{own}.flv", frames(scene, random), codec="flv")
-            write_sound(media / "AudioWAV" / f"{own}.wav", sound(scene, random))
-            rows.append(f"{own},{EMOTIONS[label]}")
+            write_video(media / "VideoFlash" / f"{clip_id}.flv", frames(scene, random), codec="flv")
+            write_sound(media / "AudioWAV" / f"{clip_id}.wav", sound(scene, random))
+            rows.append(f"{clip_id},{EMOTIONS[label]}")
     order = random.permutation(len(rows)).tolist()
-    tested = len(rows) // 5
-    _write_list(splits / "train.csv", [rows[index] for index in order[tested:]])
-    _write_list(splits / "test.csv", [rows[index] for index in order[:tested]])
+    test_count = len(rows) // 5
+    _write_list(splits / "train.csv", [rows[index] for index in order[test_count:]])
+    _write_list(splits / "test.csv", [rows[index] for index in order[:test_count]])
 
 
 def _kinetics_sounds(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
@@ -95,31 +93,31 @@ def _kinetics_sounds(media: Path, splits: Path, random: np.random.Generator, div
     count = 300 // divisor
     for number in range(count):
         label, split = number % 6, "test" if number >= count * 4 // 5 else "train"
-        own = f"synthetic{number // 2:02d}_{number:06d}_{number + 2:06d}"
+        clip_id = f"synthetic{number // 2:02d}_{number:06d}_{number + 2:06d}"
         scene = Scene(label // 2, label % 2)
-        write_video(media / split / f"{own}.mp4", frames(scene, random), sound(scene, random))
-        rows[split].append(f"{own},2,{label}")
-    for split, listed in rows.items():
-        _write_list(splits / f"my_{split}.txt", listed)
+        write_video(media / split / f"{clip_id}.mp4", frames(scene, random), sound(scene, random))
+        rows[split].append(f"{clip_id},2,{label}")
+    for split, split_rows in rows.items():
+        _write_list(splits / f"my_{split}.txt", split_rows)
 
 
 def _ave(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
     names = ("Bark", "Church bell", "Clock", "Helicopter", "Mandolin", "Train horn")
     files = {"trainSet.txt": 96, "valSet.txt": 24, "testSet.txt": 24}
-    everything = []
+    annotations = []
     for file, count in files.items():
         rows = []
         for number in range(count // divisor):
             label = number % 6
             onset = int(random.integers(0, 5))
             offset = int(random.integers(onset + 3, 11))
-            own = f"{file[:3]}{number:08d}"
+            clip_id = f"{file[:3]}{number:08d}"
             scene = Scene(label // 2, label % 2, seconds=10.0, event=(onset, offset))
-            write_video(media / f"{own}.mp4", frames(scene, random), sound(scene, random))
-            rows.append(f"{names[label]}&{own}&good&{onset}&{offset}")
+            write_video(media / f"{clip_id}.mp4", frames(scene, random), sound(scene, random))
+            rows.append(f"{names[label]}&{clip_id}&good&{onset}&{offset}")
         _write_list(splits / file, rows)
-        everything += rows
-    _write_list(splits / "Annotations.txt", everything)
+        annotations += rows
+    _write_list(splits / "Annotations.txt", annotations)
 
 
 def _ucf101(media: Path, splits: Path, random: np.random.Generator, divisor: int) -> None:
@@ -130,12 +128,12 @@ def _ucf101(media: Path, splits: Path, random: np.random.Generator, divisor: int
         for group in range(1, 13):
             split = "test" if group <= 2 else "train"
             for take in range(1, 1 + 4 // divisor):
-                own = f"v_{name}_g{group:02d}_c{take:02d}"
+                clip_id = f"v_{name}_g{group:02d}_c{take:02d}"
                 scene = Scene(label // 2, None, direction=label % 2)
-                write_video(media / name / f"{own}.avi", frames(scene, random), codec="mpeg4")
-                rows[split].append(f"{name}/{own}.avi" + (f" {label + 1}" if split == "train" else ""))
-    for split, listed in rows.items():
-        _write_list(splits / f"{split}list01.txt", listed)
+                write_video(media / name / f"{clip_id}.avi", frames(scene, random), codec="mpeg4")
+                rows[split].append(f"{name}/{clip_id}.avi" + (f" {label + 1}" if split == "train" else ""))
+    for split, split_rows in rows.items():
+        _write_list(splits / f"{split}list01.txt", split_rows)
 
 
 _WRITERS: dict[str, Callable[[Path, Path, np.random.Generator, int], None]] = {
@@ -147,29 +145,29 @@ _WRITERS: dict[str, Callable[[Path, Path, np.random.Generator, int], None]] = {
 
 
 def frames(scene: Scene, random: np.random.Generator) -> NDArray[np.uint8]:
-    """(frames, SIDE, SIDE, 3): a square of the colour that moves over noise."""
+    """Draws frames (F, SIDE, SIDE, 3) in which a square of the scene's colour moves over noise."""
     count = round(scene.seconds * FRAME_RATE)
     images = random.integers(90, 130, (count, SIDE, SIDE, 3)).astype(np.uint8)
     size = int(random.integers(16, 24))
-    across, along = (int(value) for value in random.integers(0, SIDE - size, 2))
+    fixed, start = (int(value) for value in random.integers(0, SIDE - size, 2))
     for index in range(count):
-        if not _on(scene, index / FRAME_RATE):
+        if not _in_event(scene, index / FRAME_RATE):
             continue
-        moved = (along + 3 * index) % (SIDE - size)
-        row, column = (across, moved) if scene.direction == 0 else (moved, across)
+        moving = (start + 3 * index) % (SIDE - size)
+        row, column = (fixed, moving) if scene.direction == 0 else (moving, fixed)
         images[index, row : row + size, column : column + size] = _COLOURS[scene.colour]
     return images
 
 
 def sound(scene: Scene, random: np.random.Generator) -> NDArray[np.float32]:
-    """(samples,): the tone over noise."""
+    """Draws a sound (samples,) in which the scene's tone is heard over noise."""
     assert scene.tone is not None
     times = np.arange(round(scene.seconds * SOUND_RATE)) / SOUND_RATE
     pitch = _TONES[scene.tone] * random.uniform(0.9, 1.1)
-    heard = 0.3 * np.sin(2 * np.pi * pitch * times)
+    tone = 0.3 * np.sin(2 * np.pi * pitch * times)
     if scene.event is not None:
-        heard = heard * ((times >= scene.event[0]) & (times < scene.event[1]))
-    return np.asarray(heard + 0.05 * random.normal(size=len(times)), np.float32)
+        tone = tone * ((times >= scene.event[0]) & (times < scene.event[1]))
+    return np.asarray(tone + 0.05 * random.normal(size=len(times)), np.float32)
 
 
 def write_video(
@@ -179,7 +177,7 @@ def write_video(
     codec: str = "libx264",
     rate: int = FRAME_RATE,
 ) -> None:
-    """Encodes frames (F, H, W, 3), and sound in AAC where there is some."""
+    """Encodes frames (F, H, W, 3), and any sound as AAC, to a video file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream(codec, rate=rate)
@@ -195,7 +193,7 @@ def write_video(
 
 
 def write_sound(path: Path, samples: NDArray[np.float32], rate: int = SOUND_RATE) -> None:
-    """Writes a wav file of 16 bits."""
+    """Writes a 16-bit WAV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         audio = container.add_stream("pcm_s16le", rate=rate, layout="mono")
@@ -213,7 +211,7 @@ def _encode_sound(
     container.mux(stream.encode(None))
 
 
-def _on(scene: Scene, time: float) -> bool:
+def _in_event(scene: Scene, time: float) -> bool:
     return scene.event is None or scene.event[0] <= time < scene.event[1]
 
 

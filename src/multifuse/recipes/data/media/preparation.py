@@ -1,4 +1,4 @@
-"""Preparation: a benchmark's media files become Arrow shards, clip by clip, and go on where they were interrupted."""
+"""Prepares a benchmark: decodes its media files into Arrow shards, clip by clip, and resumes interrupted jobs."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ NOT_LISTED = "is in no split list"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is prepared, from where, to where."""
+    """A preparation job: its benchmark, input and output folders, and options."""
 
     data_set: AudioVisualSet
     media: Path
@@ -41,28 +41,32 @@ class Preparation:
     flow_folder: Path | None = None
     workers: int = 1
     max_bad: float = 0.01
-    """The share of skipped clips, of all listed or found, above which the job fails."""
+    """The fraction of skipped clips above which the job fails."""
     count_unlisted: bool = True
-    """Whether media files that no list names count as skipped."""
+    """Whether media files that are in no split list count as skipped clips."""
     shard_size: int = 256
-    """Clips a shard."""
+    """The number of clips per shard."""
     quiet: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a preparation; ``skipped`` and ``unlisted`` are what did not become rows, with the reasons."""
+    """The result of a preparation."""
 
     clips: dict[str, int]
+    """The number of prepared clips per split."""
     skipped: list[dict[str, str]]
+    """The listed clips that could not be prepared, with the reasons."""
     unlisted: list[str]
+    """The stems of media files that are in no split list."""
     total: int
-    """The clips listed, and the files found that no list names where they count."""
+    """The number of listed clips, plus the unlisted files if they count."""
     bad: int
+    """The number of skipped clips, plus the unlisted files if they count."""
 
     @property
     def share(self) -> float:
-        """The share of skipped clips."""
+        """The fraction of ``total`` that is ``bad``."""
         return self.bad / max(self.total, 1)
 
 
@@ -73,20 +77,22 @@ class _Shard:
 
 
 def prepare(job: Preparation) -> Report:
-    """Prepares a benchmark, or what is not there yet of it, and writes the report.
+    """Prepares a benchmark, reusing the shards that are already finished, and writes the report.
 
-    An interrupted job, run again with the same options, gives exactly the files of an uninterrupted one.
+    An interrupted job that is run again with the same options produces exactly the files of an uninterrupted one.
 
     Raises:
-        PreparationError: an argument, an output that was begun with other options, or too many skipped clips.
-        SplitListError: a split list.
-        OutputError: the output cannot be written; the shards that had been written are whole, and are gone on from.
+        PreparationError: if an argument is invalid, the output was started with other options or holds other files, a
+            worker process died, or too many clips are skipped.
+        SplitListError: if a split list is missing or malformed.
+        OutputError: if the output cannot be written; the shards written so far are complete, and the job resumes from
+            them.
     """
     _check(job)
     listed = job.data_set.clips(job.splits, **job.list_options)
     index = MediaIndex(job.media, job.data_set.stills)
     if len(index) == 0:
-        raise PreparationError(f"--media {job.media} holds no media file")
+        raise PreparationError(f"--media {job.media} contains no media files")
     record = _record(job, listed)
     _check_record(job.output, record)
     planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
@@ -94,8 +100,8 @@ def prepare(job: Preparation) -> Report:
     missing = [clip for clip in listed.clips if index.find(_stems(clip)).pictures is None]
     tally = _Tally(job, len(listed.clips), unlisted)
     if tally.too_many(len(missing)):
-        absent = [_skipped(clip, "has no media file") for clip in missing]
-        raise _too_many(job, tally.report({}, absent))
+        skipped = [_skipped(clip, "has no media file") for clip in missing]
+        raise _too_many(job, tally.report({}, skipped))
     job.output.mkdir(parents=True, exist_ok=True)
     with whole(job.output / RECORD) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")
@@ -114,23 +120,23 @@ def prepare(job: Preparation) -> Report:
 
 
 def prepared_record(folder: Path) -> dict[str, Any]:
-    """What a finished set was prepared by.
+    """Reads the record of the options with which a finished set was prepared.
 
     Raises:
-        PreparationError: no prepared set there, or one that is not finished.
+        PreparationError: if there is no prepared set in the folder, or it is unfinished.
     """
     try:
         record = _read_record(folder / RECORD)
         _read_record(folder / "dataset_dict.json")
     except PreparationError:
         raise PreparationError(
-            f"{folder} holds no finished set; multifuse prepare makes one, and resumes one that was interrupted"
+            f"{folder} contains no finished set; create one, or finish an interrupted one, with multifuse prepare"
         ) from None
     return record
 
 
 def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], schema: Any, tally: "_Tally") -> None:
-    """Decodes what no finished shard holds, in the lists' order, and writes each shard as its last clip is there."""
+    """Decodes the clips of the unfinished shards, in the order of the lists, and writes each shard once it is full."""
     finished = [shard for shard in planned if shard.path.exists()]
     skipped = [entry for shard in finished for entry in shards.read_skipped(shard.path)]
     pending = [shard for shard in planned if not shard.path.exists()]
@@ -144,43 +150,47 @@ def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], sc
     results = _in_order(clip_row, tasks, job.workers)
     with tqdm(total=total, initial=done, unit="clip", desc=job.data_set.title, disable=job.quiet) as bar:
         for shard in pending:
-            own: list[ClipRow] = []
+            rows: list[dict[str, Any]] = []
+            skipped_here: list[dict[str, str]] = []
             for _ in shard.clips:
-                own.append(next(results))
+                result = next(results)
                 bar.update()
-                if own[-1].row is None:
-                    skipped.append(_skipped(own[-1].clip, own[-1].reason))
-                    if tally.too_many(len(skipped)):
-                        results.close()
-                        raise _too_many(job, tally.report({}, skipped))
-            lacking = [_skipped(result.clip, result.reason) for result in own if result.row is None]
-            shards.write_shard(shard.path, [r.row for r in own if r.row is not None], lacking, schema)
+                if result.row is not None:
+                    rows.append(result.row)
+                    continue
+                entry = _skipped(result.clip, result.reason)
+                skipped_here.append(entry)
+                skipped.append(entry)
+                if tally.too_many(len(skipped)):
+                    results.close()
+                    raise _too_many(job, tally.report({}, skipped))
+            shards.write_shard(shard.path, rows, skipped_here, schema)
 
 
 def _in_order(
     function: Callable[[ClipTask], ClipRow], tasks: Iterable[ClipTask], workers: int
 ) -> Generator[ClipRow, None, None]:
-    """The results in the order of the tasks, few of them in memory at a time, from this process or from workers."""
+    """Yields the results in the order of the tasks, with few in memory at a time, from this process or from workers."""
     if workers == 1:
         yield from map(function, tasks)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_in_worker)
-    waiting: deque[Future[ClipRow]] = deque()
+    futures: deque[Future[ClipRow]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            futures.append(pool.submit(function, task))
+            if len(futures) >= 4 * workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     except BrokenProcessPool:
-        raise PreparationError("a worker died while it decoded a clip; --workers 1 shows at which") from None
+        raise PreparationError("a worker process died while decoding; run with --workers 1 to find the clip") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_worker() -> None:
-    """An interrupt is the main process's to answer; one thread a worker, whose number the user chose."""
+    """Sets up a worker: one thread, since the user chose the number of processes, and interrupts left to the parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -189,7 +199,7 @@ def _in_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A main process that is killed tells its workers nothing: they would wait for the next clip for ever."""
+    """Ends the worker when its parent dies: a killed parent cannot tell its workers, which would wait for ever."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -198,21 +208,22 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class _Tally:
-    """Counts what is skipped against what is allowed."""
+    """Compares the number of skipped clips with the number allowed."""
 
     job: Preparation
     listed: int
     unlisted: list[str]
 
     @property
-    def _counted(self) -> int:
+    def _counted_unlisted(self) -> int:
         return len(self.unlisted) if self.job.count_unlisted else 0
 
     def too_many(self, skipped: int) -> bool:
-        return skipped + self._counted > self.job.max_bad * (self.listed + self._counted)
+        return skipped + self._counted_unlisted > self.job.max_bad * (self.listed + self._counted_unlisted)
 
     def report(self, clips: dict[str, int], skipped: list[dict[str, str]]) -> Report:
-        return Report(clips, skipped, self.unlisted, self.listed + self._counted, len(skipped) + self._counted)
+        total, bad = self.listed + self._counted_unlisted, len(skipped) + self._counted_unlisted
+        return Report(clips, skipped, self.unlisted, total, bad)
 
 
 def _too_many(job: Preparation, report: Report) -> PreparationError:
@@ -221,7 +232,7 @@ def _too_many(job: Preparation, report: Report) -> PreparationError:
     example = report.skipped[0] if report.skipped else {"id": report.unlisted[0], "reason": NOT_LISTED}
     return PreparationError(
         f"{report.bad} of {report.total} clips ({100 * report.share:.1f} %) are skipped, more than --max-bad "
-        f"{job.max_bad}; the first: {example['id']}: {example['reason']}; all: {job.output / REPORT}"
+        f"{job.max_bad} allows; the first is {example['id']}: {example['reason']}; {job.output / REPORT} lists them all"
     )
 
 
@@ -233,14 +244,17 @@ def _check(job: Preparation) -> None:
         if getattr(job, name) < 1:
             raise PreparationError(f"--{name.replace('_', '-')} must be >= 1, got {getattr(job, name)}")
     if not 0 <= job.max_bad <= 1:
-        raise PreparationError(f"--max-bad must lie in [0, 1], got {job.max_bad}")
+        raise PreparationError(f"--max-bad must be in [0, 1], got {job.max_bad}")
     if (job.options.flow == "folder") != (job.flow_folder is not None):
-        raise PreparationError(f"flow from a folder needs --flow-folder, got {job.flow_folder}")
+        raise PreparationError(
+            f"--flow-folder must be given exactly when flow is 'folder', got flow {job.options.flow!r} and "
+            f"--flow-folder {job.flow_folder}"
+        )
     check_writable(job.output)
 
 
 def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
-    """What a job that goes on must have in common with the one that began."""
+    """Returns everything that must be the same when an interrupted job resumes."""
     clips = json.dumps([asdict(clip) for clip in listed.clips], sort_keys=True)
     return {
         "format": _FORMAT,
@@ -257,24 +271,26 @@ def _check_record(output: Path, record: dict[str, Any]) -> None:
     path = output / RECORD
     if path.exists():
         before = _read_record(path)
-        found = [name for name in sorted({*before, *record}) if before.get(name) != record.get(name)]
-        if found:
-            changes = "; ".join(f"{name} {before.get(name)!r}, now {record.get(name)!r}" for name in found)
-            raise PreparationError(f"--output {output} was begun with {changes}")
+        changed = [name for name in sorted({*before, *record}) if before.get(name) != record.get(name)]
+        if changed:
+            changes = "; ".join(f"{name} {before.get(name)!r}, now {record.get(name)!r}" for name in changed)
+            raise PreparationError(f"--output {output} was started with {changes}")
     elif output.exists():
-        # A job that never came as far as its record may have left its report, and a kill a hidden file.
-        others = sorted(own.name for own in output.iterdir() if own.name != REPORT and not own.name.startswith("."))
+        # A job that failed before writing its record may have left a report, and a killed one a hidden file.
+        others = sorted(file.name for file in output.iterdir() if file.name != REPORT and not file.name.startswith("."))
         if others or ((output / REPORT).exists() and "skipped" not in _read_record(output / REPORT)):
-            raise PreparationError(f"--output {output} holds other files than a preparation's: {[*others, REPORT][0]}")
+            raise PreparationError(
+                f"--output {output} contains a file that no preparation wrote: {[*others, REPORT][0]}"
+            )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
-            raise ValueError(f"holds a {type(content).__name__}")
+            raise ValueError(f"expected an object, got a {type(content).__name__}")
     except (OSError, ValueError) as error:
-        raise PreparationError(f"{path} cannot be read as a preparation's: {error}") from None
+        raise PreparationError(f"{path} cannot be read as the record of a preparation: {error}") from None
     return content
 
 
@@ -295,8 +311,8 @@ def _columns(listed: ClipList, options: PreparationOptions) -> tuple[str, ...]:
 
 
 def _unlisted(index: MediaIndex, listed: ClipList) -> list[str]:
-    known = {stem for clip in listed.clips for stem in _stems(clip)}
-    return sorted(index.stems - known - listed.left_out)
+    listed_stems = {stem for clip in listed.clips for stem in _stems(clip)}
+    return sorted(index.stems - listed_stems - listed.left_out)
 
 
 def _stems(clip: Clip) -> tuple[str, ...]:

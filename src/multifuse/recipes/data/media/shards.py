@@ -1,6 +1,6 @@
-"""Prepared clips on disk: Arrow files of Hugging Face `datasets`, one a shard, each written whole or not at all.
+"""Prepared clips on disk: one Arrow file of Hugging Face `datasets` per shard, each written atomically.
 
-The folder of a split is one that ``datasets.load_from_disk`` reads too, and the whole output one of a `DatasetDict`.
+``datasets.load_from_disk`` reads the folder of a split as a `Dataset`, and the whole output as a `DatasetDict`.
 """
 
 import json
@@ -17,15 +17,15 @@ Row = dict[str, Any]
 
 
 def shard_path(output: Path, split: str, index: int, count: int) -> Path:
-    """The Arrow file of a shard; its skipped clips stand beside it."""
+    """Returns the path of a shard's Arrow file, which has the list of its skipped clips beside it."""
     return output / split / f"data-{index:05d}-of-{count:05d}.arrow"
 
 
 def features(classes: Sequence[str], segment_classes: Sequence[str], columns: Sequence[str], bins: int) -> "Features":
-    """What a row holds: ``id``, ``label``, and of these columns those that are asked for.
+    """Returns the schema of a row: ``id``, ``label`` and the requested columns.
 
-    ``segments``, a label for each part of the time; ``frames`` and ``flow``, encoded pictures; ``spectrogram``, (time,
-    frequency); ``waveform``, samples.
+    These are ``segments``, a label for each part of the clip; ``frames`` and ``flow``, encoded images; ``spectrogram``,
+    (time, frequency); and ``waveform``, samples.
     """
     from datasets import Array2D, ClassLabel, Features, Image, List, Value
 
@@ -46,7 +46,7 @@ def features(classes: Sequence[str], segment_classes: Sequence[str], columns: Se
 
 
 def write_shard(path: Path, rows: Sequence[Row], skipped: Sequence[dict[str, str]], schema: "Features") -> None:
-    """Writes a shard: the clips that it lacks first, then its rows, so that the Arrow file marks a whole shard."""
+    """Writes a shard: first the list of skipped clips, then the rows, so that an Arrow file means a finished shard."""
     from datasets.arrow_writer import ArrowWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,18 +62,18 @@ def write_shard(path: Path, rows: Sequence[Row], skipped: Sequence[dict[str, str
 
 
 def skipped_path(path: Path) -> Path:
-    """Where the skipped clips of a shard are listed."""
+    """Returns the path of the list of a shard's skipped clips."""
     return path.with_suffix(".skipped.json")
 
 
 def read_skipped(path: Path) -> list[dict[str, str]]:
-    """The skipped clips of a finished shard."""
+    """Reads the list of a finished shard's skipped clips."""
     content: list[dict[str, str]] = json.loads(skipped_path(path).read_text())
     return content
 
 
 def describe(output: Path, splits: Sequence[str], schema: "Features", fingerprint: str) -> None:
-    """Writes what ``datasets.load_from_disk`` looks for, when all shards are there."""
+    """Writes the files that ``datasets.load_from_disk`` needs, once all shards are finished."""
     for split in splits:
         folder = output / split
         names = [{"filename": path.name} for path in sorted(folder.glob("data-*.arrow"))]
@@ -92,16 +92,16 @@ def describe(output: Path, splits: Sequence[str], schema: "Features", fingerprin
 
 
 def read_split(output: Path, split: str) -> "Dataset":
-    """The prepared clips of a split, memory-mapped.
+    """Opens the prepared clips of a split, memory-mapped.
 
     Raises:
-        FileNotFoundError: no prepared split there.
+        FileNotFoundError: if there is no such prepared split.
     """
     from datasets import Dataset, load_from_disk
 
-    found = load_from_disk(str(output / split))
-    assert isinstance(found, Dataset)
-    return found
+    rows = load_from_disk(str(output / split))
+    assert isinstance(rows, Dataset)
+    return rows
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""Log spectrograms by the conventions of the audio-visual benchmarks, each of them an option."""
+"""Log spectrograms in the conventions of the audio-visual benchmarks, all of which are options."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,20 +12,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SpectrogramOptions:
-    """The defaults are OGM-GE's for CREMA-D; where librosa is silent, librosa's."""
+    """The options of a log spectrogram; the defaults are OGM-GE's for CREMA-D, and librosa's where OGM-GE sets none."""
 
     rate: int = 22050
-    """Samples a second."""
+    """The sampling rate in Hz."""
     seconds: float = 3.0
-    """The length that every sound is brought to."""
+    """The length to which every sound is cut or filled."""
     fill: Literal["tile", "zeros"] = "tile"
-    """How a shorter sound is lengthened: repeated from its beginning, or by silence."""
+    """How a shorter sound is lengthened: by repeating it from its start, or with silence."""
     n_fft: int = 512
+    """The length of a window, in samples."""
     hop: int = 353
+    """The distance between windows, in samples."""
     mels: int = 0
-    """Mel bands (Slaney's); 0: the bins of the Fourier transform."""
+    """The number of (Slaney) mel bands; 0 keeps the bins of the Fourier transform."""
     offset: float = 1e-7
-    """``log(|S| + offset)``."""
+    """The constant in ``log(|S| + offset)``."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "n_fft", "hop"):
@@ -41,13 +43,13 @@ class SpectrogramOptions:
 
     @property
     def samples(self) -> int:
-        """The length of every sound."""
+        """The length of every sound, in samples."""
         return round(self.rate * self.seconds)
 
     def fitted(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A sound (samples,) brought to the length of all."""
+        """Returns a sound (samples,), cut or filled to the common length."""
         if samples.ndim != 1 or samples.size == 0:
-            raise ValueError(f"samples must be (samples,) with at least one, got {samples.shape}")
+            raise ValueError(f"samples must have shape (samples,) with at least one sample, got {samples.shape}")
         if self.fill == "tile":
             return np.resize(samples, self.samples).astype(np.float32)
         kept = samples[: self.samples]
@@ -55,18 +57,18 @@ class SpectrogramOptions:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Frequency bins and times of every spectrogram."""
+        """The numbers of frequency bins and time steps of every spectrogram."""
         return self.mels or self.n_fft // 2 + 1, self.samples // self.hop + 1
 
 
 def log_spectrogram(samples: NDArray[np.float32], options: SpectrogramOptions) -> NDArray[np.float32]:
-    """``log(|S| + offset)`` of a sound (samples,), S its short-time Fourier transform: (frequency, time).
+    """Computes ``log(|S| + offset)``, (frequency, time), for the short-time Fourier transform S of a sound (samples,).
 
-    Hann windows of ``n_fft``, one every ``hop`` samples, the first centred on the first sample, silence around.
-    Magnitudes, not powers, also where they are summed to mel bands.
+    Hann windows of ``n_fft`` samples are placed every ``hop`` samples, the first centred on the first sample; the sound
+    is padded with silence. Mel bands sum magnitudes, not powers.
 
     Raises:
-        ValueError: no samples.
+        ValueError: if there are no samples.
     """
     transform = torch.stft(
         torch.from_numpy(options.fitted(samples)),
@@ -84,7 +86,7 @@ def log_spectrogram(samples: NDArray[np.float32], options: SpectrogramOptions) -
 
 @lru_cache(maxsize=4)
 def _mel_filters(bins: int, mels: int, rate: int) -> Tensor:
-    """(mels, bins), of area 1 each."""
+    """Returns mel filters (mels, bins), each of area 1 over the frequency in Hz."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(bins, mels, 20.0, rate / 2, rate, norm="slaney", mel_scale="slaney")

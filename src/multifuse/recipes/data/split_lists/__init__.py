@@ -1,1 +1,1 @@
-"""Readers of the benchmarks' split lists as they are published, one benchmark a file."""
+"""Readers of the split lists that the benchmarks publish, one module per benchmark."""

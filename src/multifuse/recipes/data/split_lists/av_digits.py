@@ -1,4 +1,4 @@
-"""Spoken and written digits: ``labels.csv`` of id, label, speaker, split."""
+"""Spoken and written digits: ``labels.csv`` with the columns id, label, speaker and split."""
 
 import csv
 from pathlib import Path
@@ -17,10 +17,10 @@ CLASSES = tuple("0123456789")
 
 
 def read_av_digits(folder: Path) -> ClipList:
-    """Reads the list, whose three splits are given.
+    """Reads the list, which assigns every clip to one of the three splits.
 
     Raises:
-        SplitListError: a list that is missing or malformed.
+        SplitListError: if the list is missing or malformed.
     """
     path = folder / "labels.csv"
     try:
@@ -29,7 +29,7 @@ def read_av_digits(folder: Path) -> ClipList:
     except (OSError, ValueError, csv.Error) as error:
         raise SplitListError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not rows or not {"id", "label", "speaker", "split"} <= rows[0].keys():
-        raise SplitListError(f"{path}: must hold rows of id, label, speaker and split")
+        raise SplitListError(f"{path}: must contain rows with the columns id, label, speaker and split")
     clips = []
     for number, row in enumerate(rows, 2):
         where = f"{path}, line {number}"

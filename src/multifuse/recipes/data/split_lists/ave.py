@@ -1,4 +1,4 @@
-"""AVE: the official ``trainSet.txt``, ``valSet.txt`` and ``testSet.txt`` of ``category&id&quality&onset&offset``."""
+"""AVE: the official ``trainSet.txt``, ``valSet.txt`` and ``testSet.txt``, as ``category&id&quality&onset&offset``."""
 
 import re
 from pathlib import Path
@@ -10,26 +10,27 @@ _FILES = {"train": "trainSet.txt", "valid": "valSet.txt", "test": "testSet.txt"}
 
 
 def read_ave(folder: Path) -> ClipList:
-    """Reads the lists. The classes are the categories of ``Annotations.txt``, of the lists where that is missing.
+    """Reads the lists; the classes are the categories in ``Annotations.txt`` or, without that file, in the lists.
 
-    A clip's ``segments`` are its ten seconds: the category's label from onset to offset, else 28, the background. A
-    video with two events is listed, and comes, twice.
+    A clip's ``segments`` are its ten seconds: each has the category's label between onset and offset, and otherwise
+    that of the background, which follows the categories (28 in AVE). A video with two events appears twice, as in the
+    lists.
 
     Raises:
-        SplitListError: a list that is missing or malformed.
+        SplitListError: if a list is missing or malformed.
     """
     annotations = folder / "Annotations.txt"
-    named = [annotations] if annotations.exists() else [folder / name for name in _FILES.values()]
-    classes = tuple(sorted({fields[0] for path in named for _, fields in _rows(path)}))
+    class_files = [annotations] if annotations.exists() else [folder / name for name in _FILES.values()]
+    classes = tuple(sorted({fields[0] for path in class_files for _, fields in _rows(path)}))
     clips = []
     for split, name in _FILES.items():
-        for where, (category, own, _, onset, offset) in _rows(folder / name):
+        for where, (category, video, _, onset, offset) in _rows(folder / name):
             if category not in classes:
                 raise SplitListError(f"{where}: the class must be one of {list(classes)}, got {category!r}")
-            first, end = _seconds(onset, where), _seconds(offset, where)
+            start, end = _seconds(onset, where), _seconds(offset, where)
             label, background = classes.index(category), len(classes)
-            segments = tuple(label if first <= second < end else background for second in range(SECONDS))
-            clips.append(Clip(safe_id(own, where), label, split, own, segments))
+            segments = tuple(label if start <= second < end else background for second in range(SECONDS))
+            clips.append(Clip(safe_id(video, where), label, split, video, segments))
     return ClipList(tuple(clips), classes, (*classes, "Background"))
 
 
@@ -37,7 +38,7 @@ def _rows(path: Path) -> list[tuple[str, list[str]]]:
     rows = []
     for where, line in lines(path):
         fields = line.split("&")
-        if fields[0] == "Category":  # a heading, in some copies
+        if fields[0] == "Category":  # some copies have a header line
             continue
         if len(fields) != 5:
             raise SplitListError(f"{where}: expected 'category&id&quality&onset&offset', got {line!r}")

@@ -1,4 +1,4 @@
-"""Clips of a benchmark as its split lists name them, and validation splits made from the training list."""
+"""The clips that a benchmark's split lists contain, and validation splits made from its training clips."""
 
 import hashlib
 import re
@@ -11,11 +11,11 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.() -]*")
 
 
 class PreparationError(ValueError):
-    """A preparation that cannot start or go on; the message is one line that names what is wrong."""
+    """Raised when a preparation cannot start or continue; the message is one line that says why."""
 
 
 class SplitListError(ValueError):
-    """A split list that cannot be used; the message is one line that names the file and the line."""
+    """Raised when a split list cannot be used; the message is one line that names the file and, if known, the line."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Clip:
     """One sample of a benchmark."""
 
     id: str
-    """Also the stem of its media files."""
+    """The identifier, which is also the stem of its media files."""
     label: int
     split: str
     group: str = ""
-    """Who or what it was cut from (a speaker, a video): never on both sides of a split made here."""
+    """The speaker or video that it comes from; splits made here never divide a group."""
     segments: tuple[int, ...] | None = None
-    """A label for each of so many equal parts of its time."""
+    """The labels of equal parts of the clip."""
     other_stems: tuple[str, ...] = ()
-    """Further names that its media files go by."""
+    """Alternative stems of its media files."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,32 @@ class ClipList:
     classes: tuple[str, ...]
     segment_classes: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
-    """Stems of clips that the lists hold, and that were not chosen."""
+    """The stems of clips that are in the lists but whose classes were not selected."""
 
 
 def lines(path: Path) -> list[tuple[str, str]]:
-    """The lines of a list that are not blank, each with its place for messages.
+    """Reads the non-blank lines of a list, as pairs of the location, for error messages, and the line.
 
     Raises:
-        SplitListError: the file cannot be read, or holds none.
+        SplitListError: if the file cannot be read, or has no such line.
     """
     try:
         content = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "is no text in UTF-8"
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SplitListError(f"{path}: cannot be read: {reason}") from None
-    found = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(content, 1) if line.strip()]
-    if not found:
-        raise SplitListError(f"{path}: holds no line")
-    return found
+    located = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(content, 1) if line.strip()]
+    if not located:
+        raise SplitListError(f"{path}: is empty")
+    return located
 
 
 def safe_id(value: str, where: str) -> str:
-    """Checks that an id is a plain file stem: lists come from elsewhere, and ids become names of files.
+    """Returns an id after checking that it is a plain file stem, since lists are downloaded and ids become file names.
 
     Raises:
-        SplitListError: a separator, ``..``, an absolute path, a control character, nothing at all.
+        SplitListError: if it is anything but 1 to 200 ASCII letters, digits, spaces and ``_-.()``, starting with a
+            letter, a digit, ``_`` or ``-``, and without ``..``.
     """
     if len(value) > 200 or ".." in value or not _SAFE_ID.fullmatch(value):
         raise SplitListError(f"{where}: an id must be a plain file name without folders, got {value!r}")
@@ -74,12 +75,17 @@ def safe_id(value: str, where: str) -> str:
 
 
 def held_out(
-    clips: Sequence[Clip], group: Callable[[Clip], str], share: float = 0.1, by_class: bool = False, to: str = "valid"
+    clips: Sequence[Clip],
+    group: Callable[[Clip], str],
+    fraction: float = 0.1,
+    by_class: bool = False,
+    to: str = "valid",
 ) -> tuple[Clip, ...]:
-    """Moves whole groups of training clips to another split, until that holds the share of them.
+    """Moves whole groups of training clips to another split until it contains this fraction of them.
 
-    The groups are taken in the order of the SHA-256 of their names: the same on every machine, and for every order of
-    the list. With ``by_class`` the share is reached in every class by itself, a group counting with its first clip's.
+    Groups are moved in the order of the SHA-256 of their names, so the result depends neither on the machine nor on
+    the order of the list. With ``by_class`` the fraction is reached in every class separately, where a group belongs
+    to the class of its first clip. At least one group stays in training, in every class with ``by_class``.
     """
     training = [clip for clip in clips if clip.split == "train"]
     groups: dict[str, list[Clip]] = {}
@@ -90,21 +96,21 @@ def held_out(
         strata.setdefault(members[0].label if by_class else 0, []).append(name)
     moved: set[str] = set()
     for names in strata.values():
-        wanted = share * sum(len(groups[name]) for name in names)
-        taken = 0
-        for name in sorted(names, key=_digest)[: len(names) - 1]:  # one group at least stays
-            if taken >= wanted:
+        target = fraction * sum(len(groups[name]) for name in names)
+        count = 0
+        for name in sorted(names, key=_digest)[:-1]:
+            if count >= target:
                 break
             moved.add(name)
-            taken += len(groups[name])
-    return tuple(replace(c, split=to) if c.split == "train" and group(c) in moved else c for c in clips)
+            count += len(groups[name])
+    return tuple(replace(clip, split=to) if clip.split == "train" and group(clip) in moved else clip for clip in clips)
 
 
 def known_label(name: str, classes: Iterable[str], where: str) -> int:
-    """The index of a class.
+    """Returns the index of a class.
 
     Raises:
-        SplitListError: none of the classes.
+        SplitListError: if it is not one of the classes.
     """
     known = list(classes)
     if name not in known:
@@ -113,10 +119,10 @@ def known_label(name: str, classes: Iterable[str], where: str) -> int:
 
 
 def without_overlap(clips: Sequence[Clip], where: Path) -> tuple[Clip, ...]:
-    """Checks that no clip lies in two splits.
+    """Returns the clips after checking that none is in two splits.
 
     Raises:
-        SplitListError: one does.
+        SplitListError: if one is.
     """
     seen: dict[str, str] = {}
     for clip in clips:

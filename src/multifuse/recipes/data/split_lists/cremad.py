@@ -1,4 +1,4 @@
-"""CREMA-D: OGM-GE's ``train.csv`` and ``test.csv`` of ``1041_TIE_NEU_XX,NEU``; the actor is the id's first part."""
+"""CREMA-D: OGM-GE's ``train.csv`` and ``test.csv`` with rows such as ``1041_TIE_NEU_XX,NEU``; 1041 is the actor."""
 
 from pathlib import Path
 from typing import Literal
@@ -18,19 +18,20 @@ CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 
 
 def read_cremad(folder: Path, split: Literal["published", "speakers"] = "published") -> ClipList:
-    """Reads the lists; validation is a tenth of the training clips, by actor.
+    """Reads the lists; the validation split is a tenth of the training clips, by actor.
 
-    ``"published"``: the test list as it is, whose actors speak in training too. ``"speakers"``: all clips of both
-    lists divided anew, so that an actor is in one split alone, about a tenth for test and a tenth for validation.
+    ``"published"`` keeps the test list, whose actors also appear in the training list. ``"speakers"`` divides the clips
+    of both lists so that every actor is in a single split: about a tenth of the clips are for test, and a tenth of the
+    remaining ones for validation.
 
     Raises:
-        SplitListError: a list that is missing or malformed.
+        SplitListError: if a list is missing or malformed.
     """
     clips = [clip for name in ("train", "test") for clip in _read(folder / f"{name}.csv", name)]
     clips = list(without_overlap(clips, folder))
     if split == "speakers":
-        anew = [Clip(clip.id, clip.label, "train", clip.group) for clip in clips]
-        clips = list(held_out(anew, lambda clip: f"test {clip.group}", to="test"))
+        undivided = [Clip(clip.id, clip.label, "train", clip.group) for clip in clips]
+        clips = list(held_out(undivided, lambda clip: f"test {clip.group}", to="test"))
     return ClipList(held_out(clips, lambda clip: clip.group), CLASSES)
 
 
@@ -40,6 +41,6 @@ def _read(path: Path, split: str) -> list[Clip]:
         fields = line.split(",")
         if len(fields) != 2 or fields[0].count("_") != 3:
             raise SplitListError(f"{where}: expected 'actor_sentence_emotion_level,class', got {line!r}")
-        own = safe_id(fields[0], where)
-        clips.append(Clip(own, known_label(fields[1], CLASSES, where), split, own.split("_")[0]))
+        clip_id = safe_id(fields[0], where)
+        clips.append(Clip(clip_id, known_label(fields[1], CLASSES, where), split, clip_id.split("_")[0]))
     return clips

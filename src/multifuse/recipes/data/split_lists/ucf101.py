@@ -18,12 +18,12 @@ _GROUP = re.compile(r"v_\w+_(g\d+)_c\d+")
 
 
 def read_ucf101(folder: Path, fold: int = 1) -> ClipList:
-    """Reads one of the three official splits; validation is a tenth of the training clips of every class, by group.
+    """Reads one of the three official folds; the validation split is a tenth of every class's training clips, by group.
 
-    A group (``g08``) holds the clips cut from one video of a class.
+    A group (``g08``) consists of the clips cut from one video of a class.
 
     Raises:
-        SplitListError: a list that is missing or malformed.
+        SplitListError: if a list is missing or malformed, or ``fold`` is not 1, 2 or 3.
     """
     if fold not in (1, 2, 3):
         raise SplitListError(f"fold must be 1, 2 or 3, got {fold}")
@@ -48,12 +48,12 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 
 def _clip(where: str, line: str, split: str, classes: tuple[str, ...]) -> Clip:
-    """``Archery/v_Archery_g08_c01.avi 3`` of a training list, without the number of a test list."""
+    """Parses a line such as ``Archery/v_Archery_g08_c01.avi 3``; test lists omit the class number."""
     name, *number = line.split()
     folder, _, file = name.rpartition("/")
     label = known_label(folder, classes, where)
-    own = safe_id(PurePosixPath(file).stem, where)
-    group = _GROUP.fullmatch(own)
-    if group is None or (number and number != [str(label + 1)]) or len(number) > 1:
-        raise SplitListError(f"{where}: expected 'class/v_class_g01_c01.avi' and its class's number, got {line!r}")
-    return Clip(own, label, split, f"{folder} {group[1]}")
+    clip_id = safe_id(PurePosixPath(file).stem, where)
+    match = _GROUP.fullmatch(clip_id)
+    if match is None or (number and number != [str(label + 1)]) or len(number) > 1:
+        raise SplitListError(f"{where}: expected 'class/v_class_g01_c01.avi' and the class's number, got {line!r}")
+    return Clip(clip_id, label, split, f"{folder} {match[1]}")

@@ -1,0 +1,80 @@
+"""The `multifuse` command: its commands and benchmarks, their help, wrong words, and the examples that call it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from multifuse.recipes.commands.main import COMMANDS, main
+from multifuse.recipes.commands.train import SENTIMENT_SETS
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from tests.paths import ROOT
+
+BENCHMARKS = (*SENTIMENT_SETS, *AUDIOVISUAL_SETS)
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_names_every_command_and_each_shows_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    overview = help_of(capsys)
+    for command, summary in COMMANDS.items():
+        assert f"  {command:10}{summary}" in overview
+        assert f"usage: multifuse {command}" in help_of(capsys, command)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_benchmark_is_listed_and_shows_its_options(benchmark: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"  {benchmark}" in help_of(capsys, "train")
+    options = help_of(capsys, "train", benchmark)
+    assert f"usage: multifuse train {benchmark}" in options
+    assert "--resume" in options
+    if benchmark in AUDIOVISUAL_SETS:
+        assert f"usage: multifuse prepare {benchmark}" in help_of(capsys, "prepare", benchmark)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_benchmark_has_an_example_that_passes_its_arguments_on(benchmark: str) -> None:
+    command = [sys.executable, str(ROOT / f"examples/train_{benchmark}.py"), "--no-such-option"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"multifuse train {benchmark}: error: unrecognized arguments: --no-such-option" in done.stderr or (
+        benchmark == "av_digits" and "the following arguments are required: --data" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["tarin"], "argument COMMAND: invalid choice: 'tarin'"),
+        (["train", "mosy"], "argument BENCHMARK: invalid choice: 'mosy'"),
+        (["train", "mosi", "--epoch", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["prepare", "mosi"], "invalid choice: 'mosi'"),
+        (["info", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_wrong_words_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_info_prints_the_report_and_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "multifuse", "info"], capture_output=True, text=True, check=True)
+    assert "project_capped_simplex on cpu runs:" in done.stdout
+
+
+def test_the_overview_loads_no_heavy_module() -> None:
+    code = (
+        "import sys\nfrom multifuse.recipes.commands.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")

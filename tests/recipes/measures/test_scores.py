@@ -1,0 +1,49 @@
+"""Scores on changed batches: the model's predictions, with the bases of its projectors computed once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.layers import stiefel
+from multifuse.layers.frames import shared_and_private_frames
+from multifuse.recipes.measures.scores import SENTIMENT, Masks, measured
+from multifuse.recipes.measures.sentiment import sentiment_measures
+
+
+def unchanged(inputs: Mapping[str, Any], mask: Masks) -> tuple[Mapping[str, Any], Masks]:
+    return inputs, mask
+
+
+def test_scores_are_those_of_the_models_predictions_and_bases_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+
+    def counted(shared: torch.Tensor, private: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        return shared_and_private_frames(shared, private)
+
+    modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
+    model = CLCRForPrediction(
+        CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, num_levels=2)
+    ).eval()
+    samples: list[dict[str, Any]] = [
+        {
+            "inputs": {name: torch.randn(4, 5, 3) for name in modalities},
+            "mask": dict.fromkeys(modalities),
+            "labels": torch.randn(4),
+        }
+        for _ in range(3)
+    ]
+    with torch.no_grad():
+        predictions = torch.cat([model(batch["inputs"]).logits[:, 0] for batch in samples])
+    labels = torch.cat([batch["labels"] for batch in samples])
+    monkeypatch.setattr(stiefel, "shared_and_private_frames", counted)
+    batches: DataLoader[Any] = DataLoader(samples, batch_size=None)  # type: ignore[arg-type]
+    scores = measured(model, batches, unchanged, SENTIMENT)
+    assert scores == sentiment_measures(predictions.numpy(), labels.numpy())
+    assert len(calls) == 1

@@ -1,0 +1,65 @@
+"""The build: what a source distribution holds, what a machine without a compiler is told, which versions are asked for."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.paths import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
+
+
+def setup(*words: str, path: str | None = None) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ if path is None else {**os.environ, "PATH": path}
+    command = [sys.executable, "setup.py", "-q", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_source_distribution_holds_all_that_the_readme_speaks_of(tmp_path: Path) -> None:
+    done = setup("sdist", "--dist-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as content:
+        names = {name.partition("/")[2] for name in content.getnames()}
+    for expected in (
+        *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "Makefile", "constraints.txt"),
+        *("csrc/cuda.cu", "docs/training.md", "docs/method.svg", "examples/train_mosi.py", "benchmarks/speed.py"),
+        *("tests/conftest.py", "tests/ops/test_projection.py", "tests/recipes/jobs/test_audiovisual.py", ".ci/run"),
+        *("src/multifuse/py.typed", "src/multifuse/recipes/data/features/mmsa.py", "setup.py", "pyproject.toml"),
+    ):
+        assert expected in names, expected
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "src/multifuse").rglob("*.py")}
+    assert package <= names
+
+
+def test_without_a_compiler_the_build_names_it_and_the_way_around(tmp_path: Path) -> None:
+    done = setup(
+        "build_ext", "--force", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path), path=str(tmp_path)
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "multifuse: the compiler g++ is not on the PATH" in last
+    assert "MULTIFUSE_SKIP_BUILD=1" in last
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_dependencies_are_bounded_to_what_was_tried_and_the_constraints_fit() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = {Requirement(text).name: Requirement(text) for text in project["dependencies"]}
+    assert not asked["transformers"].specifier.contains("5.3.0"), "its config class does not take our config"
+    assert not asked["transformers"].specifier.contains("6.0.0")
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = dict(line.split("==") for line in lines)
+    for extra in (project["dependencies"], *project["optional-dependencies"].values()):
+        for requirement in map(Requirement, extra):
+            assert requirement.name == "multifuse" or requirement.specifier.contains(pinned[requirement.name])
+    assert {"Source", "Documentation", "Changelog", "Issues"} <= set(project["urls"])
