@@ -1,4 +1,4 @@
-"""The build: what a source distribution holds, what a machine without a compiler is told, which versions are asked for."""
+"""The build: the content of a source distribution, the error without a compiler, and the required versions."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ else:
     tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
 
 
-def setup(*words: str, path: str | None = None) -> "subprocess.CompletedProcess[str]":
+def setup(*arguments: str, path: str | None = None) -> "subprocess.CompletedProcess[str]":
     environment = os.environ if path is None else {**os.environ, "PATH": path}
-    command = [sys.executable, "setup.py", "-q", *words]
+    command = [sys.executable, "setup.py", "-q", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_source_distribution_holds_all_that_the_readme_speaks_of(tmp_path: Path) -> None:
+def test_a_source_distribution_contains_everything_that_the_readme_mentions(tmp_path: Path) -> None:
     done = setup("sdist", "--dist-dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -41,7 +41,7 @@ def test_a_source_distribution_holds_all_that_the_readme_speaks_of(tmp_path: Pat
     assert package <= names
 
 
-def test_without_a_compiler_the_build_names_it_and_the_way_around(tmp_path: Path) -> None:
+def test_without_a_compiler_the_build_names_it_and_the_workaround(tmp_path: Path) -> None:
     done = setup(
         "build_ext", "--force", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path), path=str(tmp_path)
     )
@@ -52,11 +52,11 @@ def test_without_a_compiler_the_build_names_it_and_the_way_around(tmp_path: Path
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_dependencies_are_bounded_to_what_was_tried_and_the_constraints_fit() -> None:
+def test_dependencies_are_limited_to_tested_versions_and_the_constraints_satisfy_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {Requirement(text).name: Requirement(text) for text in project["dependencies"]}
-    assert not asked["transformers"].specifier.contains("5.3.0"), "its config class does not take our config"
-    assert not asked["transformers"].specifier.contains("6.0.0")
+    required = {Requirement(text).name: Requirement(text) for text in project["dependencies"]}
+    assert not required["transformers"].specifier.contains("5.3.0"), "its config class does not accept our config"
+    assert not required["transformers"].specifier.contains("6.0.0")
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
     pinned = dict(line.split("==") for line in lines)
     for extra in (project["dependencies"], *project["optional-dependencies"].values()):
