@@ -41,6 +41,7 @@ def test_scale_and_shift_change_nothing(scale: float, shift: float) -> None:
     assert abs(float(WhiteningXCorrLoss()(x + shift, y)) - expected) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:WhiteningXCorrLoss compares")
 @given(st.integers(0, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
 def test_is_bounded_and_finite_with_its_gradient_whatever_the_sizes(rows: int, dx: int, dy: int, seed: int) -> None:
     torch.manual_seed(seed)
@@ -122,3 +123,45 @@ def test_second_derivatives_and_transforms() -> None:
     direction = torch.randn_like(x)
     slope = torch.func.jvp(lambda moved: loss(moved, y), (x,), (direction,))[1]
     torch.testing.assert_close(slope, (gradient * direction).sum())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("debias", [False, True])
+def test_a_value_that_is_not_finite_makes_loss_and_gradients_nan(bad: float, debias: bool) -> None:
+    """A finite loss with NaN gradients would let the step through every guard that looks at the loss."""
+    x, y = torch.randn(50, 4), torch.randn(50, 3)
+    x[7, 2] = bad
+    x.requires_grad_()
+    y.requires_grad_()
+    loss = WhiteningXCorrLoss(debias=debias)(x, y)
+    assert loss.isnan()
+    for grad in torch.autograd.grad(loss, [x, y]):
+        assert grad.isnan().any()
+
+
+def test_a_value_that_is_not_finite_in_a_masked_row_changes_nothing() -> None:
+    x, y, mask = torch.randn(50, 4), torch.randn(50, 3), torch.arange(50) != 7
+    expected = WhiteningXCorrLoss()(x, y, mask)
+    x[7] = float("nan")
+    x.requires_grad_()
+    loss = WhiteningXCorrLoss()(x, y, mask)
+    assert torch.equal(loss, expected)
+    (grad,) = torch.autograd.grad(loss, x)
+    assert grad.isfinite().all()
+
+
+def test_debias_takes_out_what_independent_noise_scores() -> None:
+    x, y = torch.randn(200, 40), torch.randn(200, 40)
+    assert 0.15 < WhiteningXCorrLoss()(x, y) < 0.3
+    assert WhiteningXCorrLoss(debias=True)(x, y) < 0.05
+    assert WhiteningXCorrLoss(eps=1e-9, debias=True)(x, x @ torch.randn(40, 40)) > 0.99
+
+
+def test_no_more_rows_than_features_are_warned_of_once() -> None:
+    loss = WhiteningXCorrLoss()
+    x = torch.randn(8, 64)
+    with pytest.warns(RuntimeWarning, match="compares 8 rows of up to 64 features.*score the same"):
+        noise = loss(x, torch.randn(8, 64))
+    identical = loss(x, x)  # a second warning would be an error here
+    torch.testing.assert_close(noise, identical, atol=1e-3, rtol=0)
+    assert WhiteningXCorrLoss()(torch.randn(65, 64), torch.randn(65, 64)) > 0.9

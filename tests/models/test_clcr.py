@@ -305,7 +305,7 @@ def test_bad_inputs_are_named() -> None:
     features, mask = inputs()
     with pytest.raises(ValueError, match=r"config.modalities must name at least one modality"):
         CLCRModel(CLCRConfig())
-    with pytest.raises(ValueError, match=r"labels must have shape \(4, 1\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels must have shape \(4, 1\) for regression, got torch.float32 \(3,\)"):
         model()(features, mask, labels=torch.randn(3))
     with pytest.raises(ValueError, match="inputs has modalities"):
         model()({"smell": features["audio"]})

@@ -162,6 +162,7 @@ def test_left_out_none_and_masked_are_one_in_outputs_and_gradients(name: str, ab
                 torch.testing.assert_close(own, like, atol=1e-4, rtol=1e-3, msg=f"{way}: {parameter}")
 
 
+@pytest.mark.filterwarnings("ignore:.* was called in training without labels")
 @pytest.mark.parametrize("name", ["CLCRForPrediction", "CLCRForSegmentPrediction", "CrossAttentionForPrediction"])
 @settings(max_examples=12)
 @given(lacks=st.lists(st.sampled_from([None, *NAMES]), min_size=BATCH, max_size=BATCH), training=st.booleans())

@@ -81,6 +81,7 @@ def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: in
     assert training(inputs, labels=torch.ones(3)).logits[others].isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:.* was called in training without labels")
 def test_under_debug_a_value_that_is_not_finite_is_named() -> None:
     inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
     inputs["audio"][1, 4, 2] = float("-inf")

@@ -85,6 +85,37 @@ def known_modalities(argument: str, names: Iterable[str], modalities: tuple[str,
         raise ValueError(f"{argument} has modalities {unknown}; this module knows {list(modalities)}")
 
 
+def by_modality(argument: str, values: object, modalities: tuple[str, ...]) -> None:
+    """Checks that an argument is a mapping by modality of tensors, or of what else an encoder takes."""
+    if not isinstance(values, Mapping):
+        example = ", ".join(f"{name!r}: ..." for name in modalities[:2])
+        raise ValueError(f"{argument} must be a mapping by modality, such as {{{example}}}, got {_kind(values)}")
+    known_modalities(argument, values, modalities)
+
+
+def _kind(value: object) -> str:
+    """Returns what to call a value of a wrong type."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    module = type(value).__module__.partition(".")[0]
+    return type(value).__name__ if module in ("builtins", "multifuse") else f"{module}.{type(value).__name__}"
+
+
+def tensor(argument: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{argument} must be a torch.Tensor, got {_kind(value)}")
+    return value
+
+
+def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
+    """Checks that floating-point inputs have the dtype of the weights that read them, unless autocast converts them."""
+    autocast = torch.is_autocast_enabled(values.device.type) if values.device.type != "meta" else False
+    if values.dtype != weight.dtype and values.is_floating_point() and not autocast:
+        raise ValueError(
+            f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
+        )
+
+
 def rates(argument: str, rate: float | Mapping[str, float], modalities: tuple[str, ...]) -> dict[str, float]:
     """Returns the rate of every modality: one rate for all, or a mapping by name, in which a missing name means 0."""
     if isinstance(rate, Mapping):
@@ -96,6 +127,7 @@ def rates(argument: str, rate: float | Mapping[str, float], modalities: tuple[st
 
 def bool_mask(argument: str, mask: Tensor) -> Tensor:
     """Returns a mask as bool; integers and floats are accepted where they are 0 (padding) and 1 (real token) only."""
+    tensor(argument, mask)
     if mask.dtype == torch.bool:
         return mask
     real = mask == 1
@@ -110,6 +142,12 @@ def bool_mask(argument: str, mask: Tensor) -> Tensor:
     return real
 
 
+def can_look_at(tensor: Tensor) -> bool:
+    """Returns whether values can be checked at no cost: on a CPU, outside of compilation and transforms."""
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return tensor.device.type == "cpu" and not transformed
+
+
 def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
     """Returns the mask (batch, length) of a token sequence as bool."""
     if mask.shape != (batch, length):
@@ -120,25 +158,43 @@ def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
 def modality_masks(mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...]) -> dict[str, Tensor | None]:
     """Returns the masks by modality as bool."""
     mask = {} if mask is None else mask
-    known_modalities("mask", mask, modalities)
+    by_modality("mask", mask, modalities)
     return {name: None if real is None else bool_mask(f"mask[{name!r}]", real) for name, real in mask.items()}
 
 
 def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str, Tensor | None]) -> None:
-    """Checks that no real token of a feature sequence (B, T, D) holds NaN or infinity."""
+    """Checks that no real token of features (B, T, ...), frames or sounds holds NaN or infinity."""
     for name, values in inputs.items():
-        if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim != 3:
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim < 2:
             continue
-        wrong = ~values.isfinite().all(dim=-1)
+        tokens = values.unsqueeze(1) if values.ndim == 2 else values  # a waveform (B, samples) is one sound
+        wrong = ~tokens.isfinite().flatten(2).all(dim=-1)
         real = mask.get(name)
         wrong = wrong if real is None else wrong & real
         if wrong.any():
             sample, token = wrong.nonzero()[0].tolist()
-            first = values[sample, token][~values[sample, token].isfinite()][0]
+            first = tokens[sample, token][~tokens[sample, token].isfinite()][0]
             raise ValueError(
                 f"{argument}[{name!r}] must be finite at real tokens, has {float(first.detach())} "
                 f"at sample {sample}, token {token}; {int(wrong.sum())} tokens in all"
             )
+
+
+def finite_terms(terms: Mapping[str, Tensor]) -> None:
+    """Checks that no term of a loss is NaN or infinite."""
+    wrong = {name: float(value.detach()) for name, value in terms.items() if not value.detach().isfinite()}
+    if wrong:
+        raise ValueError(f"the terms of the loss must be finite, got {wrong}")
+
+
+def levels(levels: object) -> None:
+    """Checks that an argument is a sequence of the outputs of `IntraCED`."""
+    expected = "levels must be a sequence with the IntraCEDOutput of every level"
+    if not isinstance(levels, Sequence) or hasattr(levels, "shared_code"):
+        raise ValueError(f"{expected}, got {_kind(levels)}")
+    for index, level in enumerate(levels):
+        if not hasattr(level, "shared_code"):
+            raise ValueError(f"{expected}, got {_kind(level)} at index {index}")
 
 
 def token_shapes(
@@ -149,12 +205,13 @@ def token_shapes(
     dim: int,
 ) -> None:
     """Checks the names, shapes and dtypes of a batch of token tensors, and the shapes of their masks."""
-    known_modalities(argument, tokens, modalities)
+    by_modality(argument, tokens, modalities)
     batch: int | None = None
     for name in modalities:
         values = tokens.get(name)
         if values is None:
             continue
+        tensor(f"{argument}[{name!r}]", values)
         if values.ndim != 3 or values.shape[-1] != dim:
             raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {dim}), got {tuple(values.shape)}")
         if not values.is_floating_point():

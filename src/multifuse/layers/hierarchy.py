@@ -98,6 +98,13 @@ class SemanticHierarchyEncoder(nn.Module):
         assert isinstance(stack, nn.ModuleList)
         return stack[index]
 
+    def _encoded(self, modality: str, inputs: Any, mask: Tensor | None) -> Sequence[Tensor]:
+        try:
+            sequences: Sequence[Tensor] = self.encoders[_key(modality)](_without_padding(inputs, mask), mask)
+        except ValueError as error:
+            raise ValueError(f"modality {modality!r}: {error}") from error
+        return sequences
+
     def extra_repr(self) -> str:
         return (
             f"{self.dim}, num_levels={self.num_levels}, positions={self.positions!r}, "
@@ -107,14 +114,14 @@ class SemanticHierarchyEncoder(nn.Module):
     def forward(
         self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
     ) -> list[dict[str, Tensor]]:
-        checks.known_modalities("inputs", inputs, self.modalities)
+        checks.by_modality("inputs", inputs, self.modalities)
         masks_given = checks.modality_masks(mask, self.modalities)
         levels: list[dict[str, Tensor]] = [{} for _ in range(self.num_levels)]
         for name in self.modalities:
             if inputs.get(name) is None:
                 continue
             real = masks_given.get(name)
-            sequences = self.encoders[_key(name)](_without_padding(inputs[name], real), real)
+            sequences = self._encoded(name, inputs[name], real)
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
             real = self._token_mask(name, real, sequences[0])

@@ -166,6 +166,7 @@ class InterCAD(DrawsOwnParameters):
         bases: Sequence[Bases] | None = None,
         segments: int | None = None,
     ) -> InterCADOutput:
+        checks.levels(levels)
         masks = checks.modality_masks(mask, self.modalities)
         self._check(levels, masks, bases)
         if segments is None:

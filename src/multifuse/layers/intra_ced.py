@@ -117,6 +117,8 @@ class IntraCED(DrawsOwnParameters):
         codes_only: bool = False,
     ) -> IntraCEDOutput:
         present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
+        for name, checked in present.items():
+            checks.same_dtype(f"tokens[{name!r}]", checked.values, self.query_key_value.weight)
         bases = self.projector.bases() if bases is None else bases
         codes = self.projector.codes({name: checked.values for name, checked in present.items()}, bases)
         activation = {name: self._activation(code, present[name].mask) for name, code in codes.shared.items()}

@@ -41,7 +41,7 @@ class ModalityDropout(nn.Module):
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> dict[str, Tensor | None]:
-        checks.known_modalities("tokens", tokens, self.modalities)
+        checks.by_modality("tokens", tokens, self.modalities)
         masks: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
         given = {name: values for name, values in tokens.items() if values is not None}
         if not self.training or not any(self.rates[name] for name in given):

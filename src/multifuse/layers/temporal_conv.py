@@ -59,8 +59,10 @@ class TemporalConvLevels(DrawsOwnParameters):
         )
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        checks.tensor("inputs", inputs)
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
+        checks.same_dtype("inputs", inputs, self.projection.weight)
         if mask is not None:
             mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))

@@ -68,6 +68,7 @@ class TokenBudget(DrawsOwnParameters):
         nn.init.constant_(self.participation_logit, math.log(self.init_participation / (1 - self.init_participation)))
 
     def forward(self, evidence: Tensor, mask: Tensor | None = None) -> Tensor:
+        checks.tensor("evidence", evidence)
         if evidence.ndim != 2 or not evidence.is_floating_point():
             raise ValueError(
                 "evidence must be floating point of shape (batch, tokens), got "

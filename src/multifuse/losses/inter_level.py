@@ -88,5 +88,5 @@ def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tens
     with without_autocast(direction.device):
         disagreement = (1 - direction @ direction.mT) / 2
     both = weights.unsqueeze(-1) * weights.unsqueeze(-2)
-    present = (aggregate.modality_weights > 0).any(dim=-1).flatten()
+    present = (aggregate.modality_weights != 0).any(dim=-1).flatten()  # NaN is present: it must reach the loss
     return mean_over_ranks((both * disagreement)[:, upper].sum(-1), present, synchronise)

@@ -141,7 +141,7 @@ def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
 def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor:
     """Returns the weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
     weight = weight.to(values.dtype)
-    sums = torch.stack([torch.where(weight > 0, values * weight, 0.0).sum(), weight.sum()])
+    sums = torch.stack([torch.where(weight == 0, 0.0, values * weight).sum(), weight.sum()])
     total, count = sum_over_ranks(sums, synchronise).unbind()
     return total / count.detach().clamp(min=torch.finfo(values.dtype).tiny)
 
@@ -193,7 +193,8 @@ def _moments(rows: Tensor, total: Tensor, mean: Tensor, grams: list[Tensor]) -> 
     """Returns the moments, with variance 0 for features that vary by no more than the rounding of their mean."""
     covariances = [gram / total[:, None, None] for gram in grams]
     variances = torch.cat([block.detach().diagonal(dim1=1, dim2=2) for block in covariances], dim=-1)
-    varies = variances > (32 * torch.finfo(mean.dtype).eps * mean.detach()).square()
+    # Not "<=": NaN varies, so that it reaches the loss instead of passing for a constant.
+    varies = ~(variances <= (32 * torch.finfo(mean.dtype).eps * mean.detach()).square())
     leading, *others = varies.split([block.shape[1] for block in covariances], dim=-1)
     cross = torch.where(leading.unsqueeze(-1) & varies.unsqueeze(-2), covariances[0], 0.0)
     auto = (torch.where(v.unsqueeze(-1) & v.unsqueeze(-2), c, 0.0) for v, c in zip(others, covariances[1:]))

@@ -47,6 +47,7 @@ def checked(
     levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[str, Tensor | None]]:
     """Checks the levels that a loss is given; returns their modalities, and their masks as bool."""
+    checks.levels(levels)
     if not levels:
         raise ValueError("levels must hold at least one level, got none")
     names = tuple(levels[0].shared_code) if modalities is None else modalities

@@ -1,6 +1,9 @@
 """WhiteningXCorrLoss: the mean squared canonical correlation of two sets of features."""
 
+import warnings
+
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 
 from multifuse._internal import checks
@@ -20,13 +23,18 @@ class WhiteningXCorrLoss(nn.Module):
 
     It does not depend on which whitening is used, so Cholesky factors and triangular solves are (ours: the gradient of
     an eigendecomposition is NaN where eigenvalues meet). Statistics are float64 (float32 where a device has no float64)
-    whatever autocast says. Independent noise scores about ``max(d_x, d_y) / (N - 1)``, not 0. In training under data
-    parallelism, the moments are summed over the ranks: N ranks give the loss and, with DistributedDataParallel, the
-    gradients of one process.
+    whatever autocast says. In training under data parallelism, the moments are summed over the ranks: N ranks give the
+    loss and, with DistributedDataParallel, the gradients of one process.
+
+    Minimised, it decorrelates x and y. Barlow Twins and VICReg align them instead: this loss does not see an invertible
+    linear map of either branch. Independent noise scores about ``max(d_x, d_y) / (N - 1)``, not 0, and with no more
+    rows than features everything scores the same: a warning says so once. NaN in a real row makes the loss NaN.
 
     Args:
         eps: the ridge, relative to the mean variance, > 0. It is at least a few roundings of the covariance, so that
             fewer rows than features stay finite.
+        debias: subtract what independent noise scores, and rescale: ``max(0, (c - null) / (1 - null))`` with
+            ``null = max(d_x, d_y) / (N - 1)``, and 0 where ``null >= 1`` (ours; off by default).
 
     Shape:
         ``forward(x, y, mask=None)``: x (N, d_x) or (B, T, d_x), y the same with d_y; mask (N,) or (B, T), True or 1 =
@@ -44,11 +52,14 @@ class WhiteningXCorrLoss(nn.Module):
         True
     """
 
-    def __init__(self, eps: float = 1e-3) -> None:
+    def __init__(self, eps: float = 1e-3, debias: bool = False) -> None:
         super().__init__()
-        self.eps = ridge(eps)
+        self.eps, self.debias = ridge(eps), debias
+        self._has_warned = False
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        checks.tensor("x", x)
+        checks.tensor("y", y)
         if x.ndim not in (2, 3) or x.shape[:-1] != y.shape[:-1]:
             raise ValueError(
                 f"x and y must be (N, d) or (B, T, d) with equal leading shapes, got {tuple(x.shape)}, {tuple(y.shape)}"
@@ -57,20 +68,45 @@ class WhiteningXCorrLoss(nn.Module):
             if mask.shape != x.shape[:-1]:
                 raise ValueError(f"mask must have shape {tuple(x.shape[:-1])}, got {tuple(mask.shape)}")
             mask = checks.bool_mask("mask", mask)
+        self._warn_of_few_rows(x, y)
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
             rows = [precise(values.to(dtype)).flatten(0, -2) for values in (x, y)]
             (moments,) = moments_of([[Streams(rows, 2, None if mask is None else mask.flatten())]], self.training)
             d = x.shape[-1]
             covariance = moments.cross[0]
-            return squared_correlation(
+            correlation = squared_correlation(
                 whitening(covariance[:d, :d], self.eps),
                 covariance[:d, d:],
                 whitening(covariance[d:, d:], self.eps),
-            ).to(dtype)
+            )
+            if self.debias:
+                correlation = debiased(correlation, moments.rows[0], max(d, y.shape[-1]))
+            return correlation.to(dtype)
+
+    def _warn_of_few_rows(self, x: Tensor, y: Tensor) -> None:
+        """Warns once if there are no more rows, masked ones included, than features."""
+        if self._has_warned or torch.compiler.is_compiling():
+            return
+        rows, widest = x.shape[:-1].numel() * _ranks(self.training), max(x.shape[-1], y.shape[-1])
+        if 0 < rows <= widest:
+            self._has_warned = True
+            warnings.warn(
+                f"WhiteningXCorrLoss compares {rows} rows of up to {widest} features: with no more rows than features, "
+                "independent noise and identical inputs score the same; use larger batches or fewer features",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def extra_repr(self) -> str:
-        return f"eps={self.eps}"
+        return f"eps={self.eps}, debias={self.debias}"
+
+
+def _ranks(synchronise: bool) -> int:
+    """Returns the number of ranks whose rows are compared together."""
+    if synchronise and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
 
 
 def precise(tensor: Tensor) -> Tensor:
@@ -89,7 +125,7 @@ def whitening(covariance: Tensor, eps: float) -> Tensor:
     """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; 0 where there is no variance."""
     d = covariance.shape[-1]
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    varies = variance > torch.finfo(covariance.dtype).tiny
+    varies = ~(variance <= torch.finfo(covariance.dtype).tiny)  # NaN varies: it must reach the loss
     variance = torch.where(varies, variance, 1.0)
     identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
     relative = covariance / variance + max(eps, 8 * d * torch.finfo(covariance.dtype).eps) * identity

@@ -1,8 +1,12 @@
 """CLCRConfig: the sizes and switches of a CLCR model, with the reference configuration as defaults."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -22,11 +26,17 @@ SCRATCH = {"resnet-18": RESNET_18, "resnet-small": RESNET_SMALL}
 """Networks that are known by name and start with fresh weights. The small one is ours, for small inputs."""
 _COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
 _MOST_LABELS = 1 << 20
+_TRANSFORMERS_FIELDS = {
+    *("num_labels", "torch_dtype", "name_or_path", "attn_implementation", "experts_implementation"),
+    *("output_attentions", "per_layer_config", "transformers_version", "model_type", "quantization_config", "auto_map"),
+    "custom_pipelines",
+}
+"""What transformers itself passes to a config, or writes into its file, beside the fields."""
 _CHOICES = {
     "positions": ("learned", "sinusoidal"),
     "parametrization": ("cholesky", "geotorch"),
     "regression_loss": ("l1", "mse", "smooth_l1"),
-    "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
+    "problem_type": (None, "regression", "single_label_classification", "multi_label_classification"),
 }
 
 
@@ -61,10 +71,11 @@ class CLCRConfig(PreTrainedConfig):
         modality_dropout: the rate at which a sample loses a modality in training, one rate or a dict by modality.
         debug: True = features that are not finite raise an error that names them, at the cost of checking each.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
-        problem_type, num_labels: as everywhere in transformers; by default a regression with one label.
+        problem_type, num_labels: as everywhere in transformers. By default one label and a regression; with several
+            labels the problem type is inferred from the dtype of the first ones, see `inferred_problem_type`.
 
     Raises:
-        ValueError: a modality or a size that does not fit, by name.
+        ValueError: a modality or a size that does not fit, or a field that does not exist, by name.
 
     Example:
         >>> config = CLCRConfig(modalities={"audio": {"encoder": "temporal_conv", "input_size": 5}}, gamma=0.5)
@@ -107,10 +118,8 @@ class CLCRConfig(PreTrainedConfig):
     regression_loss: str = "l1"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        problem_type: str | None = getattr(self, "problem_type", None)
-        if problem_type is None:
-            self.problem_type = problem_type = "regression"
-        if problem_type == "regression" and kwargs.get("num_labels") is None and self.id2label is None:
+        self._check_fields(kwargs)
+        if self.problem_type in (None, "regression") and kwargs.get("num_labels") is None and self.id2label is None:
             kwargs["num_labels"] = 1
         labels = kwargs.get("num_labels")
         if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers makes a name for each of them
@@ -121,10 +130,32 @@ class CLCRConfig(PreTrainedConfig):
             self._order()
             self._check()
 
+    def inferred_problem_type(self, labels: torch.Tensor) -> str:
+        """Returns ``problem_type``, inferred as transformers does where it is ``None``.
+
+        One label is a regression; several are a single label where ``labels`` are integers, else multiple labels.
+        """
+        if self.problem_type is not None:
+            return str(self.problem_type)
+        if self.num_labels == 1:
+            return "regression"
+        is_class = not labels.is_floating_point() and labels.dtype != torch.bool
+        return "single_label_classification" if is_class else "multi_label_classification"
+
     @property
     def active_levels(self) -> int:
         """The number of levels that are computed: all of them, or only the last without the hierarchy."""
         return self.num_levels if self.use_hierarchy else 1
+
+    @classmethod
+    def _check_fields(cls, others: Mapping[str, Any]) -> None:
+        """Refuses fields that are neither ours nor those of any transformers config."""
+        known = {field.name for field in fields(cls)}
+        for name in others:
+            if name not in _TRANSFORMERS_FIELDS and not name.startswith("_"):
+                nearest = get_close_matches(name, sorted(known | _TRANSFORMERS_FIELDS), n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise ValueError(f"CLCRConfig has no field {name!r}, got {name}={others[name]!r}{hint}")
 
     def _order(self) -> None:
         assert self.modalities is not None

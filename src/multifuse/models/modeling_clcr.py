@@ -1,5 +1,6 @@
 """CLCR: semantic-hierarchy encoder, IntraCED at every level, InterCAD across levels, and a prediction head."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,16 @@ class CLCRPreTrainedModel(PreTrainedModel):
 
         Samples with the label ``ignored`` do not count, nor do class indices of -100.
         """
+        checks.tensor("labels", labels)
+        problem_type = self.config.inferred_problem_type(labels)
+        if self.config.problem_type is None:
+            self.config.problem_type = problem_type
         is_ignored = torch.zeros_like(labels, dtype=torch.bool) if ignored is None else labels == ignored
-        if self.config.problem_type != "single_label_classification":
+        if problem_type != "single_label_classification":
             labels = labels.masked_fill(is_ignored, 0)
-        per_sample, counted = loss_per_sample(logits, labels, self.config.problem_type, self.config.regression_loss)
-        return mean_over_ranks(per_sample, counted & ~is_ignored.view(len(is_ignored), -1).any(dim=1), self.training)
+        per_sample, counted = loss_per_sample(logits, labels, problem_type, self.config.regression_loss)
+        sample_is_ignored = is_ignored if is_ignored.ndim == 1 else is_ignored.flatten(1).any(dim=1)
+        return mean_over_ranks(per_sample, counted & ~sample_is_ignored, self.training)
 
 
 class CLCRModel(CLCRPreTrainedModel):
@@ -185,7 +191,7 @@ class CLCRModel(CLCRPreTrainedModel):
         labels: Tensor | None = None,
         segments: int | None = None,
     ) -> CLCRModelOutput:
-        checks.known_modalities("inputs", inputs, self.hierarchy.modalities)
+        checks.by_modality("inputs", inputs, self.hierarchy.modalities)
         masks = token_masks(inputs, mask)
         checks.known_modalities("mask", masks, self.hierarchy.modalities)
         if self.config.debug:
@@ -256,6 +262,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         )
         self.intra_loss = IntraLevelLoss(config.eps, config.debias, modalities=names)
         self.inter_loss = InterLevelLoss(config.eps, config.debias, modalities=names)
+        self._has_warned = False
         self.post_init()
 
     def forward(
@@ -266,7 +273,11 @@ class CLCRForPrediction(CLCRPreTrainedModel):
     ) -> CLCRPredictionOutput:
         encoded = self.clcr(inputs, mask, segments=self.segments)
         logits = self.head(encoded.fused)
+        if labels is None:
+            self._warn_of_missing_labels()
         terms = None if labels is None else self._terms(encoded, logits, labels)
+        if terms is not None and self.config.debug:
+            checks.finite_terms(terms)
         return CLCRPredictionOutput(
             loss=None if terms is None else self._total(terms),
             logits=logits,
@@ -284,6 +295,21 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 
     def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.task_loss(logits, labels)
+
+    def _warn_of_missing_labels(self) -> None:
+        """Warns once in training: whoever computes the loss elsewhere leaves the regularisers out."""
+        weights = {name: getattr(self.config, name) for name in ("lambda_intra", "lambda_inter")}
+        if self._has_warned or not self.training or not any(weights.values()) or torch.compiler.is_compiling():
+            return
+        self._has_warned = True
+        named = ", ".join(f"{name}={weight}" for name, weight in weights.items() if weight)
+        warnings.warn(
+            f"{type(self).__name__} was called in training without labels: it computes no loss, and the regularisers "
+            f"({named}) are left out of any loss that is computed from its logits, as Trainer does with "
+            "label_smoothing_factor or compute_loss_func. Pass the labels, or set the lambdas to 0",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         total = terms["task"]

@@ -3,33 +3,54 @@
 import torch
 from torch import Tensor, nn
 
+from multifuse._internal import checks
+
 _REGRESSION_LOSSES = {
     "l1": nn.functional.l1_loss,
     "mse": nn.functional.mse_loss,
     "smooth_l1": nn.functional.smooth_l1_loss,
 }
+IGNORED = -100
 
 
-def loss_per_sample(
-    logits: Tensor, labels: Tensor, problem_type: str | None, regression_loss: str
-) -> tuple[Tensor, Tensor]:
+def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regression_loss: str) -> tuple[Tensor, Tensor]:
     """Returns the losses (B,) of logits (B, num_labels), and which of them count (B,).
 
+    Values of labels are checked where that costs nothing: on a GPU it would wait for the device.
+
     Raises:
-        ValueError: labels of a shape or dtype that does not fit the problem type.
+        ValueError: labels of a shape, dtype or value that does not fit the problem type.
     """
-    all_samples = torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
     if problem_type == "single_label_classification":
-        if labels.shape != logits.shape[:1] or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be class indices ({logits.shape[0]},), got {labels.dtype} {tuple(labels.shape)}"
-            )
-        return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=-100), labels != -100
-    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
-        raise ValueError(f"labels must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}")
+        labels = _class_indices(logits, labels)
+        return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED), labels != IGNORED
+    if labels.numel() != logits.numel() or labels.shape[:1] != logits.shape[:1]:
+        raise ValueError(
+            f"labels must have shape {tuple(logits.shape)} for {problem_type}, got {labels.dtype} {tuple(labels.shape)}"
+        )
     labels = labels.view_as(logits).to(logits.dtype)
     if problem_type == "multi_label_classification":
+        _check_values(labels, (labels < 0) | (labels > 1), "between 0 and 1 for multi_label_classification")
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:
         loss = _REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
-    return loss.mean(dim=-1), all_samples
+    return loss.mean(dim=-1), torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
+
+
+def _class_indices(logits: Tensor, labels: Tensor) -> Tensor:
+    count, classes = logits.shape
+    if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels must be class indices, integers of shape ({count},), got {labels.dtype} {tuple(labels.shape)}"
+        )
+    labels = labels.long()
+    outside = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
+    _check_values(labels, outside, f"class indices from 0 to {classes - 1}, or {IGNORED} to be ignored")
+    return labels
+
+
+def _check_values(labels: Tensor, wrong: Tensor, expected: str) -> None:
+    if not checks.can_look_at(labels) or not wrong.any():
+        return
+    sample = int(wrong.view(len(wrong), -1).any(1).nonzero()[0])
+    raise ValueError(f"labels must be {expected}, got {labels[wrong][0].item()} at sample {sample}")

@@ -41,7 +41,7 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
         slack, ``dz = 1_A g`` and ``dB = 0``.
 
     Raises:
-        TypeError: ``z`` is not one of the four floating types.
+        TypeError: ``z`` is not a tensor of one of the four floating types.
         ValueError: ``budget`` or ``mask`` does not broadcast, ``mask`` is on another device or holds other values.
 
     Source: CLCR (arXiv 2602.19605), the projection onto the truncated simplex in IntraCED's token budget.
@@ -50,6 +50,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
         >>> project_capped_simplex(torch.tensor([0.9, 0.5, 0.1]), budget=1.0)
         tensor([0.7000, 0.3000, 0.0000])
     """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
     if z.dtype not in _FLOATING:
         raise TypeError(f"z must be float16, bfloat16, float32 or float64, got {z.dtype}")
     if z.ndim == 0:
