@@ -31,7 +31,8 @@ def layer() -> IntraCED:
 
 def model(**options: Any) -> CLCRForPrediction:
     network: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=MODALITIES, **{**SMALL, **options}))
-    return network.eval()
+    network.eval()
+    return network
 
 
 def tokens(width: int = 16, batch: int = 4) -> dict[str, torch.Tensor]:
@@ -182,7 +183,7 @@ def test_an_empty_batch_has_a_loss_of_zero_in_training() -> None:
         ("lamda_intra", "lambda_intra"),
         ("share_rank", "shared_rank"),
         ("num_label", "num_labels"),
-        ("budget_scale", None),
+        ("xyz", None),
     ],
 )
 def test_a_field_that_does_not_exist_is_refused_with_the_nearest_one(name: str, nearest: str | None) -> None:
