@@ -353,7 +353,7 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
         >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
         >>> config = CLCRConfig(modalities=modalities, hidden_size=64, shared_rank=24, private_rank=16, num_segments=10)
         >>> inputs = {"vision": torch.randn(4, 20, 5), "audio": torch.randn(4, 30, 5)}
-        >>> CLCRForSegmentPrediction(config)(inputs).logits.shape
+        >>> CLCRForSegmentPrediction(config).eval()(inputs).logits.shape
         torch.Size([4, 10, 1])
     """
 
