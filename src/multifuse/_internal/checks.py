@@ -1,6 +1,7 @@
 """Argument checks of the public API: every message names the argument and shows the offending value."""
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,9 +19,11 @@ class Tokens(NamedTuple):
 
 
 def positive_integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """Returns an integer >= 1; those of numpy are accepted."""
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool | Tensor)
+    if not is_integer or operator.index(value) < 1:  # type: ignore[arg-type]
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value
+    return operator.index(value)  # type: ignore[arg-type]
 
 
 def in_range(name: str, value: float, low: float, high: float) -> float:
@@ -52,6 +55,8 @@ def modality_names(modalities: Iterable[str]) -> tuple[str, ...]:
     """Checks the names of a module's modalities, whose order is the order of its weights."""
     if isinstance(modalities, str):
         raise ValueError(f"modalities must be a sequence of names, got the single string {modalities!r}")
+    if not isinstance(modalities, Iterable):
+        raise ValueError(f"modalities must be a sequence of names, got {modalities!r}")
     if isinstance(modalities, set | frozenset):
         # Weights are stored by position: with another order they would load into the wrong subspaces.
         raise ValueError(
@@ -130,16 +135,26 @@ def bool_mask(argument: str, mask: Tensor) -> Tensor:
     tensor(argument, mask)
     if mask.dtype == torch.bool:
         return mask
+    if mask.is_complex():
+        raise ValueError(f"{argument} must be bool, or numbers that are 0 and 1 only, got {mask.dtype}")
     real = mask == 1
     valid = real | (mask == 0)
     expected = f"{argument} must be bool, or numbers that are 0 and 1 only (True or 1 = real token)"
     if torch.compiler.is_compiling():
-        torch._assert_async(valid.all(), expected)
-    elif not (mask.is_meta or torch._C._are_functorch_transforms_active() or valid.all()):
+        torch._assert_async(valid.all(), expected)  # without the values: they are not known yet
+    elif not _has_values(mask) or valid.all():
+        return real
+    else:
         values = mask[~valid].unique().tolist()
         shown = ", ".join(f"{value:g}" for value in values[:_VALUES_SHOWN]) + ", ..." * (len(values) > _VALUES_SHOWN)
         raise ValueError(f"{expected}, got {mask.dtype} with the values {shown}")
     return real
+
+
+def _has_values(mask: Tensor) -> bool:
+    """Returns whether a tensor is a plain one: not fake, on no device without values, not wrapped by a transform."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(mask)
+    return type(mask) in (Tensor, torch.nn.Parameter) and not mask.is_meta and not wrapped
 
 
 def can_look_at(tensor: Tensor) -> bool:
@@ -170,7 +185,8 @@ def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str
         tokens = values.unsqueeze(1) if values.ndim == 2 else values  # a waveform (B, samples) is one sound
         wrong = ~tokens.isfinite().flatten(2).all(dim=-1)
         real = mask.get(name)
-        wrong = wrong if real is None else wrong & real
+        if real is not None:
+            wrong = wrong & token_mask(f"mask[{name!r}]", real, *wrong.shape)
         if wrong.any():
             sample, token = wrong.nonzero()[0].tolist()
             first = tokens[sample, token][~tokens[sample, token].isfinite()][0]

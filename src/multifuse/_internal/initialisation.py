@@ -27,6 +27,9 @@ class XavierLinear(nn.Linear):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gain={self.gain}"
+
 
 class DrawsOwnParameters(nn.Module):
     """A layer that draws its parameters, and those of the modules inside it, by their `reset_parameters` only.
@@ -47,7 +50,7 @@ class DrawsOwnParameters(nn.Module):
 
 def fill(parameter: Tensor, values: Tensor) -> None:
     """Copies values into a parameter, unless transformers has loaded it: as `torch.nn.init` when guarded."""
-    if not _is_loaded(parameter):
+    if not is_loaded(parameter):
         with torch.no_grad():
             parameter.copy_(values)
 
@@ -68,10 +71,10 @@ def _draw(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     # Weights behind a parametrization are parameters of a child.
     drawn = [*module.parameters(recurse=False)] or [*module.parameters()]
-    if reset is not None and not all(map(_is_loaded, drawn)):
+    if reset is not None and not all(map(is_loaded, drawn)):
         reset()
 
 
-def _is_loaded(parameter: Tensor) -> bool:
+def is_loaded(parameter: Tensor) -> bool:
     """Tells whether transformers, while it draws what a checkpoint lacks, has loaded this parameter."""
     return _transformers_initialises() and bool(getattr(parameter, "_is_hf_initialized", False))

@@ -23,7 +23,7 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def segment_means(values: Tensor, mask: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
-    """Averages the real tokens in each of S equal segments: (B, T, d) -> (B, S, d), and where there is one (B, S).
+    """Averages the real tokens in each of S equal segments: (B, T, d) -> (B, S, d), and which have one (B, S).
 
     Segment s has the tokens that overlap its time, ``floor(s T / S)`` to ``ceil((s + 1) T / S) - 1`` as in adaptive
     average pooling, so that T need not be a multiple of S, and may be smaller.

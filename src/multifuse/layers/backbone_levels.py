@@ -71,7 +71,10 @@ class BackboneLevels(nn.Module):
         self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout=dropout, device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
-        return f"{self.output_dim}, kind={self.kind!r}, grid={self.grid}, mean={self.mean}, std={self.std}"
+        return (
+            f"{self.output_dim}, kind={self.kind!r}, num_levels={self.num_levels}, dropout={self.levels.dropout.p}, "
+            f"grid={self.grid}, mean={self.mean}, std={self.std}"
+        )
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         frames = self._frames(inputs)
@@ -122,10 +125,11 @@ class BackboneLevels(nn.Module):
         """Returns the tokens (0, K, C) of no frames; K is found from a frame of zeros, in eval mode."""
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
-        tokens = self._tokens(torch.zeros_like(frames[0, :1]))
-        for module in training:
-            module.training = True
-        return tokens[:0]
+        try:
+            return self._tokens(torch.zeros_like(frames[0, :1]))[:0]
+        finally:
+            for module in training:
+                module.training = True
 
     def _normalised(self, images: Tensor) -> Tensor:
         dtype = next(self.model.parameters()).dtype

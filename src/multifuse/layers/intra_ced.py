@@ -104,7 +104,8 @@ class IntraCED(DrawsOwnParameters):
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
         self.num_heads, self.dropout = num_heads, ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
-        self.modalities = self.projector.modalities
+        self.dim, self.modalities = dim, self.projector.modalities
+        self.shared_rank, self.private_rank = shared_rank, private_rank
         self.budget = TokenBudget(gamma, init_participation, device=device, dtype=dtype)
         self.query_key_value = XavierLinear(shared_rank, 3 * shared_rank, device=device, dtype=dtype)
         self.output = XavierLinear(shared_rank, shared_rank, device=device, dtype=dtype)
@@ -174,10 +175,8 @@ class IntraCED(DrawsOwnParameters):
         return weights
 
     def extra_repr(self) -> str:
-        projector, budget = self.projector, self.budget
         return (
-            f"{projector.dim}, {self.modalities}, shared_rank={projector.shared_rank}, "
-            f"private_rank={projector.private_rank}, num_heads={self.num_heads}, gamma={budget.gamma}, "
-            f"dropout={self.dropout.p}, init_participation={budget.init_participation}, "
-            f"parametrization={projector.parametrization!r}"
+            f"{self.dim}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
+            f"num_heads={self.num_heads}, gamma={self.budget.gamma}, dropout={self.dropout.p}, "
+            f"init_participation={self.budget.init_participation}, parametrization={self.projector.parametrization!r}"
         )

@@ -44,6 +44,10 @@ class ModalityDropout(nn.Module):
         checks.by_modality("tokens", tokens, self.modalities)
         masks: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
         given = {name: values for name, values in tokens.items() if values is not None}
+        for name, values in given.items():
+            real = masks[name]
+            if real is not None:
+                checks.token_mask(f"mask[{name!r}]", real, *values.shape[:2])
         if not self.training or not any(self.rates[name] for name in given):
             return masks
         names = list(given)

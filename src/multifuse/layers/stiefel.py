@@ -1,6 +1,5 @@
 """StiefelProjector: one subspace shared by all modalities and a private one for each, orthogonal by construction."""
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -9,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
-from multifuse._internal.initialisation import DrawsOwnParameters
+from multifuse._internal.initialisation import DrawsOwnParameters, is_loaded
 from multifuse._internal.precision import at_least_float32, without_autocast
-from multifuse.layers.frames import shared_and_private_frames
+from multifuse.layers.frames import orthonormal_columns, shared_and_private_frames
+from multifuse.ops.transforms import is_transformed
 
 
 class Bases(NamedTuple):
@@ -33,7 +33,8 @@ class StiefelProjector(DrawsOwnParameters):
 
     ``U_sh`` in St(d, r_s) is shared by all modalities of a level, ``U_pr^m`` in St(d, r_p) belongs to modality m, and
     ``U_sh^T U_pr^m = 0`` holds by construction (ours: the paper asks for orthogonal bases). The bases are orthonormal
-    after any optimiser step, and float32 whatever the dtype of the parameters or of autocast.
+    after any optimiser step, and float32 whatever the dtype of the parameters or of autocast; only weights without full
+    column rank (all zeros, say) have none.
 
     Args:
         dim: d, the width of the tokens.
@@ -90,9 +91,10 @@ class StiefelProjector(DrawsOwnParameters):
     def _register_geotorch(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         import geotorch
 
-        default = torch.get_default_device()
-        # geotorch draws when it is registered, which a meta tensor, as from_pretrained makes it, does not allow.
-        with torch.device("cpu" if default.type == "meta" else default):
+        default, default_dtype = torch.get_default_device(), torch.get_default_dtype()
+        # geotorch draws when it is registered, in float32 or better, and on a real device: from_pretrained asks for a
+        # meta tensor, and maybe for a half type.
+        with torch.device("cpu" if default.type == "meta" else default), _default_dtype(torch.float32):
             # The first r_s columns of the rotation are U_sh, the others an orthonormal basis of its complement.
             self.rotation = nn.Parameter(torch.empty(self.dim, self.dim))
             self.private_in_complement = nn.Parameter(
@@ -101,7 +103,7 @@ class StiefelProjector(DrawsOwnParameters):
             geotorch.orthogonal(self, "rotation")
             geotorch.orthogonal(self, "private_in_complement")
         self._make_contiguous()
-        self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=default_dtype if dtype is None else dtype)
 
     def _make_contiguous(self) -> None:
         """geotorch leaves some weights strided, which FSDP2 does not shard."""
@@ -113,10 +115,15 @@ class StiefelProjector(DrawsOwnParameters):
         if self.parametrization == "cholesky":
             nn.init.normal_(self.shared_weight)
             nn.init.normal_(self.private_weight)
-        else:
-            for name, maps in self.parametrizations.items():  # type: ignore[union-attr, operator]
+            return
+        for name, maps in self.parametrizations.items():  # type: ignore[union-attr, operator]
+            weight = maps.original
+            if not is_loaded(weight):
+                dtype = weight.dtype
+                maps.to(torch.promote_types(dtype, torch.float32))  # geotorch draws by a QR, which half types lack
                 setattr(self, name, maps[0].sample())
-            self._make_contiguous()
+                maps.to(dtype)
+        self._make_contiguous()
 
     def bases(self) -> Bases:
         """Computes the bases of this level; within `cached_bases`, returns those that are kept."""
@@ -161,19 +168,18 @@ class StiefelProjector(DrawsOwnParameters):
 class _CachedBases(NamedTuple):
     bases: Bases
     weights: list[Tensor]
-    """What the bases were computed from."""
+    """Copies of what the bases were computed from; on a GPU, which comparing would wait for, the weights themselves."""
     versions: list[int]
-    """How often each weight had been written to."""
+    """How often the weights, and the bases, had been written to."""
 
 
 def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    """Computes the bases of several levels, in one batched computation where the parametrization allows it.
+    """Computes the bases of several projectors, those of equal sizes in one batched computation.
 
     Within `cached_bases` the kept ones are returned, unless a gradient is asked for.
 
     Raises:
         ValueError: weights that FSDP2 has not gathered.
-        RuntimeError: weights that were changed within `cached_bases`.
     """
     if any(map(_is_sharded, projectors)):
         raise ValueError(
@@ -189,11 +195,11 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
 def cached_bases(model: nn.Module) -> Iterator[None]:
     """Computes the bases of every `StiefelProjector` in a model once, for all forward passes within the scope.
 
-    For evaluation, where the weights do not change. In the scope, a change of the weights that torch can see, such as
-    ``load_state_dict``, raises an error at the next forward pass; a write through ``.data`` cannot be seen, and needs a
-    new scope. A forward pass that needs gradients of the weights ends the scope for them, since a training step may
-    follow. Under ``torch.compile``, and for weights that FSDP2 shards, the bases are computed as if there were no
-    scope. Scopes can be nested.
+    For evaluation, where the weights do not change. If they do change, the bases are computed from the new ones: on a
+    CPU their values are compared in every forward pass; on a GPU only changes that torch counts are seen, and a write
+    through ``.data`` or by a fused optimiser needs a new scope. A forward pass that needs gradients for the weights ends
+    the scope for them, since a training step may follow. Under ``torch.compile`` and `torch.func`, and for weights that
+    FSDP2 shards, the bases are computed as if there were no scope. Scopes can be nested.
 
     Example:
         >>> layer = StiefelProjector(8, ("text", "audio"), shared_rank=3, private_rank=2)
@@ -206,11 +212,12 @@ def cached_bases(model: nn.Module) -> Iterator[None]:
     ]
     outer = [projector._cached_bases for projector in projectors]
     with torch.no_grad():
-        bases = _computed(projectors) if projectors else []
+        bases = _computed(projectors)
     try:
         for projector, level in zip(projectors, bases, strict=True):
             weights = _weights(projector)
-            projector._cached_bases = _CachedBases(level, weights, _versions(weights))
+            copies = [weight.detach().clone() if weight.device.type == "cpu" else weight for weight in weights]
+            projector._cached_bases = _CachedBases(level, copies, _versions([*weights, *level]))
         yield
     finally:
         for projector, cached in zip(projectors, outer, strict=True):
@@ -219,23 +226,29 @@ def cached_bases(model: nn.Module) -> Iterator[None]:
 
 def _cached(projector: StiefelProjector) -> Bases | None:
     cached = projector._cached_bases
-    if cached is None or torch.compiler.is_compiling():
-        return None
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in projector.parameters()):
-        projector._cached_bases = None
+    if cached is None or torch.compiler.is_compiling() or is_transformed():
         return None
     weights = _weights(projector)
-    if any(map(operator.is_not, weights, cached.weights)) or _versions(weights) != cached.versions:
-        raise RuntimeError("the weights of a StiefelProjector were changed within cached_bases; open a new scope")
-    return cached.bases
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        projector._cached_bases = None
+        return None
+    same = len(weights) == len(cached.weights) and all(map(_is_same, weights, cached.weights))
+    # A basis that somebody wrote to is no basis any more.
+    return cached.bases if same and _versions([*weights, *cached.bases]) == cached.versions else None
+
+
+def _is_same(weight: Tensor, kept: Tensor) -> bool:
+    if weight is kept:
+        return True
+    return weight.device == kept.device and weight.dtype == kept.dtype and torch.equal(weight, kept)
 
 
 def _weights(projector: StiefelProjector) -> list[Tensor]:
     return [*projector.parameters(), *projector.buffers()]
 
 
-def _versions(weights: Sequence[Tensor]) -> list[int]:
-    return [0 if weight.is_inference() else weight._version for weight in weights]
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def _is_sharded(projector: StiefelProjector) -> bool:
@@ -243,11 +256,25 @@ def _is_sharded(projector: StiefelProjector) -> bool:
 
 
 def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    if any(projector.parametrization == "geotorch" for projector in projectors):
-        return [
-            _rotated(projector) if projector.parametrization == "geotorch" else _computed([projector])[0]
-            for projector in projectors
-        ]
+    groups: dict[object, list[int]] = {}
+    for index, projector in enumerate(projectors):
+        groups.setdefault(_batch_key(projector, index), []).append(index)
+    bases: dict[int, Bases] = {}
+    for indices in groups.values():
+        bases.update(zip(indices, _batched([projectors[index] for index in indices]), strict=True))
+    return [bases[index] for index in range(len(projectors))]
+
+
+def _batch_key(projector: StiefelProjector, index: int) -> object:
+    """Returns what projectors must have in common to be computed in one batch; geotorch's are computed one by one."""
+    if projector.parametrization == "geotorch":
+        return index
+    return tuple((weight.shape, weight.dtype, weight.device) for weight in projector.parameters())
+
+
+def _batched(projectors: Sequence[StiefelProjector]) -> list[Bases]:
+    if projectors[0].parametrization == "geotorch":
+        return [_rotated(projector) for projector in projectors]
     shared, private = shared_and_private_frames(
         torch.stack([projector.shared_weight for projector in projectors]),
         torch.stack([projector.private_weight for projector in projectors]),
@@ -256,7 +283,19 @@ def _computed(projectors: Sequence[StiefelProjector]) -> list[Bases]:
 
 
 def _rotated(projector: StiefelProjector) -> Bases:
-    rotation = at_least_float32(projector.rotation)
+    rotation, private = at_least_float32(projector.rotation), at_least_float32(projector.private_in_complement)
+    if projector.rotation.dtype != rotation.dtype:  # geotorch's maps have rounded to a half type
+        rotation, private = orthonormal_columns(rotation), orthonormal_columns(private)
     shared, complement = rotation[:, : projector.shared_rank], rotation[:, projector.shared_rank :]
     with without_autocast(rotation.device):
-        return Bases(shared, complement @ projector.private_in_complement.to(rotation.dtype))
+        return Bases(shared, complement @ private.to(rotation.dtype))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -66,8 +66,9 @@ class TextLevels(nn.Module):
             raise ValueError(f"inputs must hold 'input_ids', got {sorted(arguments)}")
         mask = arguments.pop("attention_mask", None) if mask is None else mask
         arguments.pop("attention_mask", None)
+        ids = checks.tensor("input_ids", arguments["input_ids"])
         if mask is not None:
-            mask = checks.bool_mask("mask", mask)
+            mask = checks.token_mask("mask", mask, *ids.shape[:2])
             # A sample without text still needs one key to attend to; the caller masks the output.
             empty = ~mask.any(dim=1)
             mask = mask | (empty.unsqueeze(-1) & (torch.arange(mask.shape[1], device=mask.device) == 0))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from multifuse._internal import checks
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.streams import Correlations, checked, measure
-from multifuse.losses.whitening import ridge
 
 
 class Regulariser(nn.Module):
@@ -15,7 +14,7 @@ class Regulariser(nn.Module):
 
     def __init__(self, eps: float = 1e-3, debias: bool = True, *, modalities: Iterable[str] | None = None) -> None:
         super().__init__()
-        self.eps, self.debias = ridge(eps), debias
+        self.eps, self.debias = checks.positive_number("eps", eps), debias
         self.modalities = None if modalities is None else checks.modality_names(modalities)
 
     def correlations(self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None) -> Correlations:

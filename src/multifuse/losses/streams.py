@@ -57,7 +57,13 @@ def checked(
                 f"levels[{index}] has modalities {sorted(level.shared_code)}, levels[0] {sorted(levels[0].shared_code)}"
             )
         checks.known_modalities(f"levels[{index}]", level.shared_code, names)
-    masks = dict(mask or {})
+        for name, code in level.shared_code.items():
+            shapes = [tuple(given.shape) for given in (code, levels[0].shared_code[name])]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"levels[{index}] has codes {shapes[0]} of {name!r}, levels[0] {shapes[1]}")
+    masks = {} if mask is None else dict(mask)
+    if modalities is not None or not set(levels[0].shared_code) <= set(masks):
+        checks.known_modalities("mask", masks, names)  # else the others may be modalities that the batch lacks
     for name, real in masks.items():
         if real is not None and name in levels[0].shared_code:
             masks[name] = checks.token_mask(f"mask[{name!r}]", real, *levels[0].shared_code[name].shape[:2])
@@ -134,10 +140,7 @@ def _within_modality(moments: Moments, eps: float, debias: bool) -> tuple[Tensor
 
 
 def _table(whiten_rows: Tensor, cross: Tensor, whiten_columns: Tensor) -> Tensor:
-    """Returns the correlations (M, L, L) of the rows of every level with the columns of every level.
-
-    Given the covariances (M, L, r, L c) of both, and their whitenings.
-    """
+    """Returns the correlations (M, L, L) between the rows and columns of all levels, of covariances (M, L, r, L c)."""
     num_levels, rows, columns = whiten_rows.shape[1], whiten_rows.shape[-1], whiten_columns.shape[-1]
     whitened = (whiten_rows @ cross).unflatten(-1, (num_levels, columns)).movedim(-2, 1)  # (M, L, L, r, c)
     correlation: Tensor = whitened.flatten(2, 3) @ whiten_columns.mT

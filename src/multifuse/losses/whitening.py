@@ -54,7 +54,7 @@ class WhiteningXCorrLoss(nn.Module):
 
     def __init__(self, eps: float = 1e-3, debias: bool = False) -> None:
         super().__init__()
-        self.eps, self.debias = ridge(eps), debias
+        self.eps, self.debias = checks.positive_number("eps", eps), debias
         self._has_warned = False
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -112,13 +112,6 @@ def _ranks(synchronise: bool) -> int:
 def precise(tensor: Tensor) -> Tensor:
     """Converts to float64 where the device has it: the gradient of the loss is a small difference of large terms."""
     return tensor if tensor.device.type == "mps" else tensor.double()
-
-
-def ridge(eps: float) -> float:
-    """Checks a relative ridge."""
-    if not 0 < eps < float("inf"):
-        raise ValueError(f"eps must be finite and > 0, got {eps!r}")
-    return float(eps)
 
 
 def whitening(covariance: Tensor, eps: float) -> Tensor:

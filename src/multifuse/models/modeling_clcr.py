@@ -402,7 +402,7 @@ def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | N
     """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``."""
     masks: dict[str, Tensor | None] = dict.fromkeys(inputs)
     for name, tokens in inputs.items():
-        if isinstance(tokens, Mapping) and "attention_mask" in tokens:
+        if isinstance(tokens, Mapping) and tokens.get("attention_mask") is not None:
             masks[name] = checks.bool_mask(f"inputs[{name!r}]['attention_mask']", tokens["attention_mask"])
     for name, real in (mask or {}).items():
         if real is not None:

@@ -17,9 +17,7 @@ _IS_COMPILED = native.load("cpu")
 
 
 def is_transformed() -> bool:
-    """Tells whether forward-mode differentiation or a transform of `torch.func` is active."""
-    if torch.compiler.is_compiling():
-        return False
+    """Tells whether forward-mode differentiation or a transform of `torch.func` is active, compiled or not."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
