@@ -1,5 +1,5 @@
-// What the sweeps of a row cost, of which the projection's forward is made: nanoseconds a row of 512 float32 tokens on one
-// thread, for 4096 rows that follow each other in memory and for one that stays in the first-level cache.
+// Measures the sweeps over a row that make up the forward of the projection: nanoseconds per row of 512 float32 tokens on
+// one thread, for 4096 consecutive rows in memory and for one that stays in the first-level cache.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -51,30 +51,30 @@ int main() {
   std::generate(z.begin(), z.end(), [&] { return uniform(generator); });
   const float budgets[] = {kBudget, kBudget};
   volatile float sink = 0;
-  const auto pair = [&](int64_t at) {
-    return std::array{HostRow<float>(&z[at], &alpha[at], kLength, &scratch),
-                      HostRow<float>(&z[at + kLength], &alpha[at + kLength], kLength, &scratch)};
+  const auto pair = [&](int64_t offset) {
+    return std::array{HostRow<float>(&z[offset], &alpha[offset], kLength, &scratch),
+                      HostRow<float>(&z[offset + kLength], &alpha[offset + kLength], kLength, &scratch)};
   };
-  const auto step = [&](int64_t at, int64_t stride) {
-    auto rows = pair(at);
+  const auto step = [&](int64_t offset, int64_t stride) {
+    auto rows = pair(offset);
     float thresholds[] = {0.12f, 0.12f};
     step_together<2>(rows.data(), budgets, stride, thresholds);
     sink = thresholds[0] + thresholds[1];
   };
-  std::printf("ns a row, 4096 x 512 float32, one thread, two rows   memory  cache\n");
-  measure("z.clamp(0, 1)", [&](int64_t at) {
-    for (int64_t t = at; t < at + 2 * kLength; ++t) {
+  std::printf("ns per row, 4096 x 512 float32, one thread, two rows memory  cache\n");
+  measure("z.clamp(0, 1)", [&](int64_t offset) {
+    for (int64_t t = offset; t < offset + 2 * kLength; ++t) {
       alpha[t] = std::min(std::max(z[t], 0.0f), 1.0f);
     }
   });
-  measure("a Newton step from a quarter of the row", [&](int64_t at) { step(at, 4); });
-  measure("a Newton step from all of it", [&](int64_t at) { step(at, 1); });
-  measure("an exact sweep, which writes", [&](int64_t at) {
-    auto rows = pair(at);
+  measure("a Newton step from a quarter of the row", [&](int64_t offset) { step(offset, 4); });
+  measure("a Newton step from all of it", [&](int64_t offset) { step(offset, 1); });
+  measure("an exact sweep, which writes", [&](int64_t offset) {
+    auto rows = pair(offset);
     sink = rows[0].at(0.12f, kBudget).excess + rows[1].at(0.12f, kBudget).excess;
   });
-  measure("the whole projection", [&](int64_t at) {
-    auto rows = pair(at);
+  measure("the whole projection", [&](int64_t offset) {
+    auto rows = pair(offset);
     float guesses[2];
     guess_together<2>(rows.data(), budgets, guesses);
     sink = project_from(rows[0], nullptr, kBudget, guesses[0]) + project_from(rows[1], nullptr, kBudget, guesses[1]);

@@ -1,10 +1,10 @@
-// The row algorithm of the projection onto the capped simplex, shared by the CPU and the CUDA kernels.
+// The row algorithm of the projection onto the capped simplex, shared by the CPU and CUDA kernels.
 //
-// A row is projected by its threshold: alpha = clip(z - threshold, 0, 1), where the threshold is 0 if sum clip(z, 0, 1)
-// is within the budget, and else the root of sum clip(z - threshold, 0, 1) = budget. That sum falls with the threshold
-// and is linear between the breakpoints z and z - 1, so that a Newton step from the root's own piece is exact.
+// The projection of a row is alpha = clip(z - threshold, 0, 1), where the threshold is 0 if sum clip(z, 0, 1) is within the
+// budget, and otherwise the root of sum clip(z - threshold, 0, 1) = budget. That sum decreases with the threshold and is
+// linear between the breakpoints z and z - 1, so a Newton step from the linear piece that contains the root is exact.
 //
-// Included once for every version of the code, in the namespace MULTIFUSE_VERSION.
+// Included once per version of the code, in the namespace MULTIFUSE_VERSION.
 #include <cstdint>
 #include <limits>
 
@@ -17,7 +17,7 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-// Constants, because device code may not call the functions of numeric_limits.
+// Constants, because device code cannot call the functions of numeric_limits.
 template <typename T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
 template <typename T>
@@ -25,8 +25,8 @@ constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 template <typename T>
 constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
 
-// The row at one threshold: by how much sum clip(z - threshold, 0, 1) exceeds the budget, and how many tokens lie strictly
-// inside (0, 1). Saturated tokens are counted, not summed, so that no rounding of a large sum is left in a small excess.
+// A row at one threshold: by how much sum clip(z - threshold, 0, 1) exceeds the budget, and how many tokens are strictly
+// inside (0, 1). Saturated tokens are counted, not summed, so that a small excess has no rounding error of a large sum.
 template <typename T>
 struct Piece {
   T excess;
@@ -38,7 +38,7 @@ MULTIFUSE_HOST_DEVICE bool is_saturated(T x) {
   return x >= T(1);
 }
 
-// What a token that is not saturated adds. NaN passes through, so that a row's sum tells whether it holds one.
+// The contribution of a token that is not saturated. NaN passes through, so that the sum of a row shows whether it has one.
 template <typename T>
 MULTIFUSE_HOST_DEVICE T below_saturation(T x) {
   return is_saturated(x) ? T(0) : (x < T(0) ? T(0) : x);
@@ -55,15 +55,15 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
   return x > T(0) && x < T(1);
 }
 
-// Solves for the row's threshold, by Newton steps from a guess: 0 where the budget is slack, +inf where it is not
-// positive, NaN where the row or the budget has one. Once a step leaves the bracket of `low`, whose sum is above the budget,
-// and `high`, whose sum is within it, or every second step where convergence is slow, the bracket is halved instead, so that
-// it always ends.
+// Solves for the threshold of a row by Newton steps from a guess. It is 0 if the budget is slack, +inf if the budget is not
+// positive, and NaN if the row or the budget has one. The root is bracketed by `low`, whose sum is above the budget, and
+// `high`, whose sum is within it. The bracket is halved instead of a step that leaves it, and in every second step if
+// convergence is slow, so the loop always ends.
 //
-// The guess is 0 or more and finite. `Row::at(threshold, budget)` sums the row, and may write its projection: a positive
-// finite result, or a 0, is where it was called last. `Row::make_finite()` replaces +inf by one above the other tokens, and
-// tells whether there was one; `Row::maximum()` is the row's. On a GPU all threads of a row's group call them together and
-// get the same results.
+// The guess must be >= 0 and finite. `Row::at(threshold, budget)` sums the row and may write its projection: if the result is
+// finite, it is the threshold of the last call. `Row::make_finite()` replaces +inf by 1 above the other tokens and returns
+// whether there was any; `Row::maximum()` returns the maximum of the row. On a GPU, all threads of a row's group call these
+// together and get the same results.
 template <typename T, typename Row>
 MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
   constexpr int kPatience = 12;
@@ -72,7 +72,7 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
     const T excess = row.at(T(0), budget).excess;
     return excess != excess ? kNaN<T> : kInfinity<T>;
   }
-  T low = -1;  // until the sum is known to be above the budget at 0 or beyond
+  T low = -1;  // -1 until the sum is known to be above the budget at a threshold >= 0
   T high = kInfinity<T>;
   bool bounded = false;
   T threshold = guess;
@@ -90,7 +90,7 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
     const T correction = piece.excess / piece.inside;
     const T scale = threshold > T(1) ? threshold : T(1);
     const bool is_close = piece.inside > T(0) && correction <= epsilon * scale && correction >= -epsilon * scale;
-    if (piece.excess == T(0) || (is_close && threshold > T(0))) {  // 0 is kept for slack budgets
+    if (piece.excess == T(0) || (is_close && threshold > T(0))) {  // 0 is reserved for slack budgets
       return threshold;
     }
     T next = threshold + correction;
@@ -102,12 +102,12 @@ MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
         const bool changed = row.make_finite();
         const T maximum = row.maximum();
         high = changed || maximum < high ? maximum : high;
-        low = changed || low < T(0) ? T(0) : low;  // what was seen beyond the finite tokens does not hold any more
+        low = changed || low < T(0) ? T(0) : low;  // bounds beyond the finite tokens no longer hold
       }
       next = low + (high - low) / 2;
       if (!(next > low && next < high)) {
         row.at(high, budget);
-        return high;  // no number lies between: the bracket has closed
+        return high;  // no number in between: the bracket has closed
       }
     }
     threshold = next;

@@ -1,11 +1,11 @@
-// What the CPU's kernels share.
+// Definitions that the CPU kernels share.
 #pragma once
 
 #include "projection.h"
 
 #define MULTIFUSE_INLINE inline __attribute__((always_inline))
 
-// The entries of a version: `run(task, begin, end)` for tasks of every element type.
+// Defines the entry points of a version: `run(task, begin, end)` for tasks of every element type.
 #define MULTIFUSE_RUN(Task, rows)                                                \
   inline void run(const Task<float>& task, int64_t begin, int64_t end) {         \
     rows(task, begin, end);                                                      \
@@ -25,7 +25,7 @@ namespace multifuse {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// Sums of a row run in the compute type over chunks of this length, and in double over the chunks.
+// A row is summed in the compute type within chunks of this length, and in double over the chunks.
 constexpr int64_t kChunk = 1024;
 
 }  // namespace multifuse

@@ -1,4 +1,4 @@
-// CPU kernels of the attention to all other modalities and of its gradient, parallel over samples and heads.
+// CPU kernels of the attention to all other modalities and of its backward, parallel over samples and heads.
 #include "cpu.h"
 
 #include <algorithm>
@@ -7,14 +7,14 @@
 
 namespace multifuse {
 
-// The forward, or the backward, which reads `attended` and `log_sum`.
+// The forward, which writes `attended` and `log_sum`, or the backward, which reads them.
 template <typename Element>
 struct Attention {
   using T = Compute<Element>;
   const Element* query_key_value;  // (B, T, 3, heads, width)
-  const bool* mask;                // (B, T), the real tokens; null: all
-  const bool* asking;              // (B, T), the queries that are answered; null: all
-  const int64_t* ends;             // where each modality's tokens end
+  const bool* mask;                // (B, T), the real tokens; all if null
+  const bool* asking;              // (B, T), the queries that are needed; all if null
+  const int64_t* ends;             // the end of the tokens of each modality
   Element* attended;               // (B, T, heads, width)
   T* log_sum;                      // (B, heads, T), base 2
   bool is_backward;
@@ -106,11 +106,11 @@ Tensor attend_others_vjp(const Tensor& grad, const Tensor& query_key_value, cons
                          const std::vector<int64_t>& lengths, int64_t heads, const OptionalTensor& mask,
                          const OptionalTensor& asking) {
   const Inputs in = checked(query_key_value, lengths, heads, mask, asking);
-  for (const Tensor* own : {&grad, &attended}) {
-    STD_TORCH_CHECK(own->numel() == in.samples * in.tokens * in.heads * in.width &&
-                        own->scalar_type() == query_key_value.scalar_type(),
+  for (const Tensor* tensor : {&grad, &attended}) {
+    STD_TORCH_CHECK(tensor->numel() == in.samples * in.tokens * in.heads * in.width &&
+                        tensor->scalar_type() == query_key_value.scalar_type(),
                     "grad and attended must have shape (batch, tokens, heads * width) and query_key_value's type");
-    check_device("grad", *own, query_key_value);
+    check_device("grad", *tensor, query_key_value);
   }
   STD_TORCH_CHECK(log_sum.numel() == in.samples * in.heads * in.tokens && log_sum.scalar_type() == row_type(query_key_value),
                   "log_sum must have shape (batch, heads, tokens) and the compute type");

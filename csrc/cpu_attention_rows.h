@@ -1,5 +1,5 @@
-// Attention of every modality's queries to the keys of all the other modalities, for one sample and head at a time;
-// included once for every version of the code.
+// Attention of the queries of every modality to the keys of all other modalities, for one sample and head at a time;
+// included once per version of the code.
 #include "cpu_vectors.h"
 
 #include <algorithm>
@@ -7,44 +7,43 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-constexpr int64_t kQueries = MULTIFUSE_VECTOR_BYTES / 8;  // a block of queries, whose sums stay in registers
+constexpr int64_t kQueries = MULTIFUSE_VECTOR_BYTES / 8;  // the size of a block of queries, whose sums stay in registers
 
-// One sample's and head's keys and values, those of the modalities 0, 1, ..., M - 1, 0, ..., M - 2 one after the other, real
-// tokens only: the others of every modality then lie side by side. A row is a feature, a column
-// a token.
+// The keys and values of one sample and head, real tokens only, in the order of modalities 0, 1, ..., M - 1, 0, ..., M - 2:
+// this makes all modalities other than a given one contiguous. A row is a feature, a column a token.
 template <typename T>
 struct OthersOf {
   const T* keys;    // (width, stride)
-  const T* values;  // likewise, as their gradients
+  const T* values;  // (width, stride), as are the gradients
   T* grad_keys;
   T* grad_values;
-  const T* key_rows;  // (tokens, padded width), what sums over tokens read: the values forward, the keys backward
+  const T* key_rows;  // (tokens, padded width), read by sums over tokens: values in the forward, keys in the backward
   int64_t stride;
   int64_t width;
   int64_t padded_width;
 };
 
-// The tokens that a block of queries attends to: `count` from `first`.
+// The tokens that a block of queries attends to: `count` of them from `first`.
 struct Span {
   int64_t first;
   int64_t count;
 };
 
-// Writes kQueries rows of dot products of `left` (kQueries, width) with columns [t, t + lanes).
+// Writes kQueries rows of dot products of `rows` (kQueries, width) with one vector of `columns`.
 template <typename T>
-MULTIFUSE_INLINE void products(const T* left, const T* columns, int64_t stride, int64_t width, Values<T>* out) {
+MULTIFUSE_INLINE void products(const T* rows, const T* columns, int64_t stride, int64_t width, Values<T>* out) {
   for (int64_t q = 0; q < kQueries; ++q) {
     out[q] = Values<T>{};
   }
   for (int64_t d = 0; d < width; ++d) {
     const Values<T> column = load(columns + d * stride);
     for (int64_t q = 0; q < kQueries; ++q) {
-      out[q] += left[q * width + d] * column;
+      out[q] += rows[q * width + d] * column;
     }
   }
 }
 
-// All bits in the lanes of the tokens before `count`, where lane 0 is token t.
+// Sets all bits in the lanes of tokens before `count`, where lane 0 is token t.
 template <typename T>
 MULTIFUSE_INLINE Lanes<T> before(int64_t t, int64_t count) {
   Lanes<T> lanes;
@@ -59,12 +58,12 @@ MULTIFUSE_INLINE Values<T> kept(const Values<T>& values, const Lanes<T>& lanes) 
   return (Values<T>)((Lanes<T>)values & lanes);
 }
 
-// sum_t weights[q][t] rows[first + t] for the block's queries -> sums (kQueries, padded width).
+// Sums weights[q][t] * rows[first + t] over t for the queries of a block -> sums (kQueries, padded width).
 template <typename T>
 MULTIFUSE_INLINE void weighted_rows(const T* weights, int64_t row_length, const OthersOf<T>& others, Span span, T* sums) {
   for (int64_t d = 0; d < others.padded_width; d += Vector<T>::kLanes) {
     Values<T> sum[kQueries] = {};
-    Values<T> odd[kQueries] = {};  // two chains of additions, so that none waits for the one before
+    Values<T> odd[kQueries] = {};  // a second chain of additions, so that consecutive ones do not wait for each other
     const T* rows = others.key_rows + span.first * others.padded_width + d;
     int64_t t = 0;
     for (; t + 2 <= span.count; t += 2) {
@@ -87,8 +86,8 @@ MULTIFUSE_INLINE void weighted_rows(const T* weights, int64_t row_length, const 
   }
 }
 
-// Attends for a block: queries (kQueries, width), scaled to powers of two -> sums (kQueries, padded width) and the base-2
-// logarithm of each row's sum. `weights` is scratch of kQueries rows of `row_length`, a multiple of the lanes.
+// Attends for a block: queries (kQueries, width), scaled for powers of two -> sums (kQueries, padded width) and the base-2
+// logarithm of the sum of each row's weights. `weights` is scratch of kQueries rows of `row_length`, a multiple of the lanes.
 template <typename T>
 MULTIFUSE_INLINE void attend_block(const T* queries, const OthersOf<T>& others, Span span, T* weights, int64_t row_length,
                                    T* sums, T* log_sum) {
@@ -141,7 +140,7 @@ MULTIFUSE_INLINE void attend_block(const T* queries, const OthersOf<T>& others, 
   }
 }
 
-// The block's gradient: adds to those of keys (of the scaled scores) and values, and writes that of the queries.
+// Computes the gradient of a block: adds to that of keys (of scaled scores) and values, and writes that of queries.
 template <typename T>
 MULTIFUSE_INLINE void differentiate_block(const T* queries, const T* grad, const T* log_sum, const T* dot,
                                           const OthersOf<T>& others, Span span, T* weights, int64_t row_length, T* sums) {
@@ -170,7 +169,7 @@ MULTIFUSE_INLINE void differentiate_block(const T* queries, const T* grad, const
         of_key += queries[q * others.width + d] * pulled[q];
         of_value += grad[q * others.width + d] * weight[q];
       }
-      if (is_last) {  // the lanes beyond are other tokens'
+      if (is_last) {  // the lanes beyond belong to other tokens
         of_key = kept<T>(of_key, real);
         of_value = kept<T>(of_value, real);
       }
@@ -181,14 +180,14 @@ MULTIFUSE_INLINE void differentiate_block(const T* queries, const T* grad, const
   weighted_rows(weights, row_length, others, span, sums);
 }
 
-// The memory of one thread's work on a sample and head.
+// The buffers of one thread for a sample and head.
 template <typename T>
 struct AttentionScratch {
   std::vector<T> keys, values, grad_keys, grad_values, key_rows, weights, queries, grads, sums;
   std::vector<int64_t> starts;
 };
 
-// The sample's and head's part of an attention: where its rows lie, its tokens, and what blocks of queries read.
+// The attention of one sample and head: the position of its rows, its tokens, and the keys that blocks of queries read.
 template <typename Element>
 struct HeadAttention {
   using T = Compute<Element>;
@@ -202,7 +201,7 @@ struct HeadAttention {
   MULTIFUSE_INLINE int64_t rank() const {
     return a.heads * a.width;
   }
-  // The offset of a token's query (part 0), key (1) or value (2) of this head.
+  // Returns the offset of the query (part 0), key (1) or value (2) of a token in this head.
   MULTIFUSE_INLINE int64_t at(int64_t token, int64_t part) const {
     return ((sample * a.tokens + token) * 3 + part) * rank() + head * a.width;
   }
@@ -230,7 +229,7 @@ struct HeadAttention {
     }
   }
 
-  // Notes where each modality's keys begin, in both places where it lies.
+  // Stores where the keys of each modality begin, in both of its places.
   MULTIFUSE_INLINE void place() const {
     int64_t column = 0;
     for (int64_t modality = 0; modality < a.modalities; ++modality) {
@@ -261,26 +260,26 @@ struct HeadAttention {
         }
       }
     });
-    const int64_t ring = scratch.starts[a.modalities];
-    const int64_t again = scratch.starts[2 * a.modalities - 1] - ring;
+    const int64_t count = scratch.starts[a.modalities];
+    const int64_t repeated = scratch.starts[2 * a.modalities - 1] - count;
     for (int64_t d = 0; d < a.width; ++d) {
       T* keys = scratch.keys.data() + d * others.stride;
-      std::copy(keys, keys + again, keys + ring);
+      std::copy(keys, keys + repeated, keys + count);
       if (backward) {
         T* values = scratch.values.data() + d * others.stride;
-        std::copy(values, values + again, values + ring);
+        std::copy(values, values + repeated, values + count);
       }
     }
     T* rows = scratch.key_rows.data();
-    std::copy(rows, rows + again * others.padded_width, rows + ring * others.padded_width);
+    std::copy(rows, rows + repeated * others.padded_width, rows + count * others.padded_width);
   }
 
   MULTIFUSE_INLINE Span span_of(int64_t modality) const {
-    const int64_t own = scratch.starts[modality + 1] - scratch.starts[modality];
-    return {scratch.starts[modality + 1], scratch.starts[a.modalities] - own};
+    const int64_t length = scratch.starts[modality + 1] - scratch.starts[modality];
+    return {scratch.starts[modality + 1], scratch.starts[a.modalities] - length};
   }
 
-  // Calls f(tokens, count, span) for every block of queries that ask, of samples that have keys for them.
+  // Calls f(tokens, count, span) for every block of needed queries that have keys to attend to.
   template <typename F>
   MULTIFUSE_INLINE void each_block(F&& f) const {
     for (int64_t modality = 0; modality < a.modalities; ++modality) {
@@ -306,7 +305,7 @@ struct HeadAttention {
     }
   }
 
-  // Loads a block's queries, scaled so that powers of two of their scores are the weights; those beyond its count are 0.
+  // Loads the queries of a block, scaled so that the weights are powers of two of the scores; those beyond `count` are 0.
   MULTIFUSE_INLINE void load_queries(const int64_t* block, int64_t count) {
     const T scale = static_cast<T>(1.4426950408889634 / std::sqrt(static_cast<double>(a.width)));
     for (int64_t q = 0; q < kQueries; ++q) {
@@ -369,17 +368,17 @@ struct HeadAttention {
     store_grads();
   }
 
-  // A token's gradient as a key and value: that of both places where its modality lies.
+  // Stores the gradient of every token as key and value: the sum over both places of its modality.
   MULTIFUSE_INLINE void store_grads() {
     constexpr double kLogOfTwo = 0.6931471805599453;
-    const int64_t ring = scratch.starts[a.modalities];
+    const int64_t count = scratch.starts[a.modalities];
     each_key([&](int64_t token, int64_t column) {
-      const bool twice = ring + column < scratch.starts[2 * a.modalities - 1];
+      const bool is_repeated = count + column < scratch.starts[2 * a.modalities - 1];
       for (int64_t d = 0; d < a.width; ++d) {
         const T* of_key = scratch.grad_keys.data() + d * others.stride + column;
         const T* of_value = scratch.grad_values.data() + d * others.stride + column;
-        const T key = of_key[0] + (twice ? of_key[ring] : T(0));
-        const T value = of_value[0] + (twice ? of_value[ring] : T(0));
+        const T key = of_key[0] + (is_repeated ? of_key[count] : T(0));
+        const T value = of_value[0] + (is_repeated ? of_value[count] : T(0));
         a.grad_query_key_value[at(token, 1) + d] = static_cast<Element>(key * static_cast<T>(kLogOfTwo));
         a.grad_query_key_value[at(token, 2) + d] = static_cast<Element>(value);
       }
@@ -411,12 +410,12 @@ MULTIFUSE_INLINE void attention_rows(const Attention<Element>& a, int64_t begin,
   const OthersOf<T> others{scratch.keys.data(), scratch.values.data(), scratch.grad_keys.data(), scratch.grad_values.data(),
                            scratch.key_rows.data(), stride, a.width, padded_width};
   for (int64_t index = begin; index < end; ++index) {
-    HeadAttention<Element> own{a, scratch, index / a.heads, index % a.heads, others, row_length};
-    own.load_keys();
+    HeadAttention<Element> attention{a, scratch, index / a.heads, index % a.heads, others, row_length};
+    attention.load_keys();
     if (backward) {
-      own.differentiate();
+      attention.differentiate();
     } else {
-      own.attend();
+      attention.attend();
     }
   }
 }

@@ -1,4 +1,4 @@
-// The CPU's rows of the projection, included once for every version of the code.
+// The projection of rows on the CPU, included once per version of the code.
 #include "cpu_row.h"
 
 #include <array>
@@ -7,7 +7,7 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-// A row in the compute type, `fill` where it is masked: the row itself, or a copy in `scratch`.
+// Returns a row in the compute type, with `fill` at masked tokens: the row itself, or a copy in `scratch`.
 template <typename Element, typename T>
 MULTIFUSE_INLINE const T* row_values(const Element* from, const bool* mask, T fill, int64_t length, std::vector<T>& scratch) {
   if constexpr (std::is_same_v<Element, T>) {
@@ -30,7 +30,7 @@ MULTIFUSE_INLINE const T* row_values(const Element* from, const bool* mask, T fi
   return to;
 }
 
-// Buffers of a row that is not projected where it lies.
+// Buffers of a row that is not projected in place.
 template <typename T>
 struct RowScratch {
   std::vector<T> values;
@@ -43,13 +43,13 @@ MULTIFUSE_INLINE void project_together(const Projection<Element>& p, int64_t fir
   constexpr bool kInPlace = std::is_same_v<Element, T>;
   const auto row_of = [&](int index) {
     const int64_t offset = (first + index) * p.length;
-    RowScratch<T>& own = scratch[index];
-    const T* z = row_values(p.z + offset, p.mask ? p.mask + offset : nullptr, -kInfinity<T>, p.length, own.values);
+    RowScratch<T>& buffers = scratch[index];
+    const T* z = row_values(p.z + offset, p.mask ? p.mask + offset : nullptr, -kInfinity<T>, p.length, buffers.values);
     if constexpr (kInPlace) {
-      return HostRow<T>(z, p.alpha + offset, p.length, &own.values);
+      return HostRow<T>(z, p.alpha + offset, p.length, &buffers.values);
     } else {
-      own.projected.resize(p.length);
-      return HostRow<T>(z, own.projected.data(), p.length, &own.values);
+      buffers.projected.resize(p.length);
+      return HostRow<T>(z, buffers.projected.data(), p.length, &buffers.values);
     }
   };
   auto rows = [&]<size_t... index>(std::index_sequence<index...>) {

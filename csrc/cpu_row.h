@@ -1,4 +1,4 @@
-// One row of the projection in memory, in the compute type; included once for every version of the code.
+// One row of the projection in memory, in the compute type; included once per version of the code.
 #include "capped_simplex.h"
 #include "cpu_vectors.h"
 
@@ -9,14 +9,14 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-// The sums of a row's tokens at a threshold, lane by lane.
+// The sums over the tokens of a row at a threshold, lane by lane.
 template <typename T>
 struct LaneSums {
-  Values<T> sum = {};  // of those below saturation
-  Count<T> below;      // saturation
-  Count<T> zeros;      // in that sum
+  Values<T> sum = {};  // of unsaturated tokens
+  Count<T> below;      // unsaturated tokens
+  Count<T> zeros;      // terms of the sum that are 0
 
-  // Adds a vector of tokens, and gives their projection. NaN, which is within no bound, stays.
+  // Adds a vector of tokens and returns their projection. NaN is kept.
   MULTIFUSE_INLINE Values<T> add(const T* z, T threshold) {
     const Values<T> one = Values<T>{} + T(1);
     const Values<T> shifted = load(z) - threshold;
@@ -29,7 +29,7 @@ struct LaneSums {
   }
 };
 
-// The same for a guess: saturated tokens are summed, not counted, which rounds, and NaN is clipped.
+// The same for a guess, less exactly: saturated tokens are summed instead of counted, which rounds, and NaN is clipped.
 template <typename T>
 struct QuickSums {
   Values<T> sum = {};
@@ -43,7 +43,7 @@ struct QuickSums {
   }
 };
 
-// A row in memory, and where its projection goes; `scratch` takes a copy of it where it has to be changed.
+// A row in memory and the destination of its projection; `scratch` holds a copy of the row if it has to be changed.
 template <typename T>
 struct HostRow {
   static constexpr int64_t kLanes = Vector<T>::kLanes;
@@ -51,7 +51,7 @@ struct HostRow {
   T* alpha;
   int64_t length;
   std::vector<T>* scratch;
-  T tail[kLanes];  // what is left of the row after its full vectors, and -inf
+  T tail[kLanes];  // the rest of the row after its full vectors, padded with -inf
 
   MULTIFUSE_INLINE HostRow(const T* z, T* alpha, int64_t length, std::vector<T>* scratch)
       : z(z), alpha(alpha), length(length), scratch(scratch) {
@@ -73,7 +73,7 @@ struct HostRow {
     for (int64_t start = 0; start < length; start += kChunk) {
       const int64_t end = start + kChunk < length ? start + kChunk : length;
       LaneSums<T> sums;
-      LaneSums<T> others;  // two chains of additions, so that none waits for the one before
+      LaneSums<T> others;  // a second chain of additions, so that consecutive ones do not wait for each other
       int64_t t = start;
       for (; t + 2 * kLanes <= end; t += 2 * kLanes) {
         write(t, kLanes, sums.add(z + t, threshold));
@@ -131,9 +131,9 @@ struct HostRow {
   }
 };
 
-// One of Newton's steps for several rows of one length, from every `stride`-th of their vectors, as if the others were alike.
-// A threshold that it leaves below 0, or not finite, becomes 0. The rows go hand in hand, so that a processor works on one
-// while it waits for another.
+// Makes one Newton step for several rows of one length, estimated from every `stride`-th of their vectors. A threshold that
+// becomes negative or not finite is set to 0. The rows are interleaved, so that the processor works on one while it waits
+// for another.
 template <int kRows, typename T>
 MULTIFUSE_INLINE void step_together(const HostRow<T>* rows, const T* budgets, int64_t stride, T* thresholds) {
   constexpr int64_t kLanes = Vector<T>::kLanes;
@@ -152,17 +152,17 @@ MULTIFUSE_INLINE void step_together(const HostRow<T>* rows, const T* budgets, in
       sums[row].add(rows[row].tail, thresholds[row]);
     }
   }
-  const T share = stride == 1 ? T(1) : static_cast<T>(vectors * kLanes) / static_cast<T>(length);
+  const T fraction = stride == 1 ? T(1) : static_cast<T>(vectors * kLanes) / static_cast<T>(length);
 #pragma GCC unroll 4
   for (int row = 0; row < kRows; ++row) {
-    const T excess = sum_of_lanes<T>(sums[row].sum) - budgets[row] * share;
+    const T excess = sum_of_lanes<T>(sums[row].sum) - budgets[row] * fraction;
     const T next = thresholds[row] + excess / static_cast<T>(sums[row].inside.total());
     thresholds[row] = next > T(0) && next < kInfinity<T> ? next : T(0);
   }
 }
 
-// Thresholds of several rows of one length that are near: a step from 0 on a quarter of a long row, then two on all of it,
-// after which one sweep mostly confirms what has been found.
+// Approximates the thresholds of several rows of one length: a step from 0 on a quarter of a long row, then two steps on
+// all of it, after which one exact sweep usually confirms the result.
 template <int kRows, typename T>
 MULTIFUSE_INLINE void guess_together(const HostRow<T>* rows, const T* budgets, T* thresholds) {
   constexpr int64_t kStride = 4;
@@ -175,7 +175,7 @@ MULTIFUSE_INLINE void guess_together(const HostRow<T>* rows, const T* budgets, T
   step_together<kRows>(rows, budgets, 1, thresholds);
 }
 
-// Writes `value` to the real tokens of a row, and 0 to the others.
+// Writes `value` to the real tokens of a row and 0 to the others.
 template <typename Element, typename T>
 MULTIFUSE_INLINE void fill_valid(Element* to, const bool* mask, T value, int64_t length) {
   for (int64_t t = 0; t < length; ++t) {
@@ -183,7 +183,7 @@ MULTIFUSE_INLINE void fill_valid(Element* to, const bool* mask, T value, int64_t
   }
 }
 
-// Projects a row from a guess of its threshold, and gives the threshold.
+// Projects a row from a guess of its threshold, and returns the threshold.
 template <typename T>
 MULTIFUSE_INLINE T project_from(HostRow<T>& row, const bool* mask, T budget, T guess) {
   const T threshold = row_threshold(row, budget, guess);
@@ -193,7 +193,7 @@ MULTIFUSE_INLINE T project_from(HostRow<T>& row, const bool* mask, T budget, T g
   return threshold;
 }
 
-// The backward of a projected row in the compute type; returns `[binds] mean_A grad`.
+// Computes the backward of a projected row in the compute type; returns `[binds] mean_A grad`.
 template <typename Element, typename T>
 MULTIFUSE_INLINE T backward_row(const T* z, const T* grad, T threshold, int64_t length, Element* grad_z) {
   double sum = 0;

@@ -1,5 +1,5 @@
-// Vectors of the CPU's registers, included once for every version of the code: MULTIFUSE_VERSION is its namespace,
-// MULTIFUSE_VECTOR_BYTES their width. They are spelled out, because what a compiler makes of a reduction in a loop varies.
+// Vectors in CPU registers, included once per version of the code: MULTIFUSE_VERSION is its namespace and
+// MULTIFUSE_VECTOR_BYTES the width of a vector. They are explicit because compilers vary in how they vectorise reductions.
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -13,7 +13,7 @@
 namespace multifuse {
 namespace MULTIFUSE_VERSION {
 
-// Integers as wide as T: what a comparison of vectors gives, -1 in every lane where it holds.
+// An integer as wide as T: a comparison of vectors gives -1 in every lane in which it holds.
 template <typename T>
 using Integer = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
 
@@ -41,7 +41,7 @@ MULTIFUSE_INLINE void store(T* to, const Values<T>& values) {
   std::memcpy(to, &values, sizeof(values));
 }
 
-// The sum of a vector's lanes, as a tree.
+// Sums the lanes of a vector as a tree.
 template <typename T, typename V>
 MULTIFUSE_INLINE T sum_of_lanes(const V& values) {
   if constexpr (sizeof(V) == 2 * sizeof(T)) {
@@ -54,11 +54,11 @@ MULTIFUSE_INLINE T sum_of_lanes(const V& values) {
   }
 }
 
-// The lanes that a comparison holds for, and how often it held. AVX-512 has registers of bits for them, whose ones are
-// counted by an instruction; elsewhere they are the vector that a comparison gives, and are counted lane by lane.
-// `is_below` holds for NaN; `positive_part` is max(0, x) in the lanes of `where`, NaN for NaN, and 0 in the others. `clip_lanes`
-// clips to [0, 1], NaN too: by integers, because bits of numbers from 0 on are ordered as they are, and comparing integers
-// leaves the units that add free.
+// The lanes in which a comparison holds, and a count of them. AVX-512 has mask registers, whose ones an instruction counts;
+// elsewhere, a selection is the vector that a comparison gives, and is counted lane by lane.
+// `is_below` holds for NaN; `positive_part` is max(0, x) in the lanes of `where`, with NaN for NaN, and 0 in the others.
+// `clip_lanes` clips to [0, 1], NaN too; with AVX-512 by comparing integers, as the bits of numbers >= 0 are ordered like the
+// numbers, which leaves the units that add free.
 #if MULTIFUSE_VECTOR_BYTES == 64
 template <typename T>
 using Selection = std::conditional_t<sizeof(T) == sizeof(float), __mmask16, __mmask8>;
@@ -164,12 +164,12 @@ struct Count {
 };
 #endif
 
-// Powers of two of x <= 0, or a rounding above it, to float's rounding (Cephes' polynomial); NaN stays. Below 2^-126 they
-// stop falling.
+// Powers of two of x <= 0 (or above it by a rounding error), accurate to float's rounding (Cephes' polynomial); NaN is kept.
+// For float, they are at least 2^-126.
 template <typename T>
 MULTIFUSE_INLINE Values<T> power_of_two(Values<T> x) {
   if constexpr (sizeof(T) == sizeof(float)) {
-    constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
+    constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding to it rounds to an integer
     const Lanes<T> tiny = x < -126.0f;
     x = (Values<T>)(((Lanes<T>)x & ~tiny) | ((Lanes<T>)(Values<T>{} - 126.0f) & tiny));
     const Values<T> rounded = x + kRounder;

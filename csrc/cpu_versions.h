@@ -1,5 +1,5 @@
-// One binary for every x86-64 processor: the rows in MULTIFUSE_ROWS are compiled for AVX-512, for AVX2 and for neither, and
-// `run_rows` takes the widest version that the processor has.
+// One binary for every x86-64 processor: MULTIFUSE_ROWS is compiled for AVX-512, for AVX2 and for neither, and `run_rows`
+// uses the widest version that the processor supports.
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdint>
@@ -34,7 +34,7 @@
 namespace multifuse {
 namespace {
 
-// The widest version that the processor has, or MULTIFUSE_CPU (baseline, avx2 or avx512) where that is narrower.
+// The widest version that the processor supports, or MULTIFUSE_CPU (baseline, avx2 or avx512) if that is narrower.
 enum class CpuVersion { kBaseline, kAvx2, kAvx512 };
 
 inline CpuVersion cpu_version() {
@@ -67,7 +67,7 @@ void run_rows(const Task& task, int64_t begin, int64_t end) {
   baseline::run(task, begin, end);
 }
 
-// Runs all rows, at least `grain` of them a thread.
+// Runs all rows, with at least `grain` of them per thread.
 template <typename Task>
 void run_parallel(const Task& task, int64_t rows, int64_t grain) {
   if (rows <= grain) {

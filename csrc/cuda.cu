@@ -1,7 +1,8 @@
 // CUDA kernels of the projection onto the capped simplex and of its backward.
 //
-// A row is held in registers by one warp (to 512 tokens) or by one block (to 16,384, float64 to 4,096); a longer one is
-// read again from global memory at every step. Sums reduce in a fixed order, so results are deterministic; nothing waits for the host.
+// A row is kept in the registers of one warp (up to 512 tokens) or of one block (up to 16,384, in float64 4,096); a longer
+// one is read again from global memory at every step. Sums are reduced in a fixed order, so results are deterministic, and
+// nothing waits for the host.
 #define MULTIFUSE_VERSION gpu
 #include "capped_simplex.h"
 #include "projection.h"
@@ -27,11 +28,11 @@ constexpr int kWarpsPerBlock = 4;
 constexpr int kBlock = 1024;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// What a launch of rows of kThreads threads puts into one block, so that the compiler keeps to its share of registers.
+// The threads of one block when a row has kThreads threads; it tells the compiler how many registers a thread may use.
 template <int kThreads>
 constexpr int kThreadsPerBlock = kThreads == kWarp ? kWarp * kWarpsPerBlock : kThreads;
 
-// torch's half types have the layout of CUDA's, which convert on the device.
+// torch's half types have the same layout as CUDA's, which can be converted on the device.
 template <typename Element>
 struct DeviceType {
   using Type = Element;
@@ -81,7 +82,7 @@ struct Max {
   }
 };
 
-// The threads that share a row: a warp, or a whole block. Every thread gets the reduced value.
+// The threads that work on one row: a warp or a block. Every thread gets the reduced value.
 template <int kThreads>
 struct Group {
   template <typename T, typename Combine>
@@ -93,7 +94,7 @@ struct Group {
       constexpr int kWarps = kThreads / kWarp;
       __shared__ T partial[kWarps];
       const int lane = threadIdx.x % kWarp;
-      __syncthreads();  // the previous reduction's readers are done
+      __syncthreads();  // the readers of the previous reduction are done
       if (lane == 0) {
         partial[threadIdx.x / kWarp] = value;
       }
@@ -107,7 +108,7 @@ struct Group {
   }
 };
 
-// The row's excess over the budget and its inside, summed by the whole group.
+// Returns the piece of a row at a threshold, summed by the group.
 template <typename T, int kThreads, typename Row>
 __device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budget) {
   T saturated = 0;
@@ -123,7 +124,7 @@ __device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budg
   return {(saturated - budget) + below, Group<kThreads>::reduce(inside, Add(), T(0))};
 }
 
-// A row without +inf: it is loaded with `top`, one above the other tokens, in its place.
+// A row without +inf, which is replaced by `top`, 1 above the other tokens, when the row is loaded.
 template <typename T>
 struct FiniteRow {
   T top = kInfinity<T>;
@@ -137,7 +138,7 @@ struct FiniteRow {
   }
 };
 
-// A row in registers, kItems tokens a thread; tokens beyond its end, and masked ones, are 0.
+// A row in registers, with kItems tokens per thread; masked tokens and those beyond its end are 0.
 template <typename T, int kItems, int kThreads>
 struct RegisterRow : FiniteRow<T> {
   T values[kItems];
@@ -155,7 +156,7 @@ struct RegisterRow : FiniteRow<T> {
   }
 };
 
-// A row that no register file holds: it is read from global memory at every step.
+// A row that does not fit into registers: it is read from global memory at every step.
 template <typename Element, int kThreads>
 struct GlobalRow : FiniteRow<Compute<Element>> {
   using T = Compute<Element>;
@@ -176,7 +177,7 @@ struct GlobalRow : FiniteRow<Compute<Element>> {
   }
 };
 
-// The maximum of the row's finite values, and 1.
+// Returns the maximum of 1 and the finite values of a row.
 template <typename T, int kThreads, typename Row>
 __device__ __forceinline__ T finite_maximum(const Row& row) {
   T top = 1;
@@ -185,17 +186,17 @@ __device__ __forceinline__ T finite_maximum(const Row& row) {
 }
 
 template <typename T>
-__device__ __forceinline__ T share_of(T z, T threshold) {
+__device__ __forceinline__ T projected(T z, T threshold) {
   return threshold == kInfinity<T> ? T(0) : clip(z - threshold);
 }
 
-// One row a group of kThreads, kItems tokens a thread, one read and one write of global memory.
+// Projects one row per group of kThreads, with kItems tokens per thread, and reads and writes global memory once.
 template <typename Element, int kItems, int kThreads>
 __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registers(Projection<Element> p) {
   using T = Compute<Element>;
   const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row_index >= p.rows) {
-    return;  // a whole warp: blocks of several rows are warps of one row each
+    return;  // the entire warp returns: in blocks of several rows, each row has one warp
   }
   const int64_t offset = row_index * p.length;
   RegisterRow<T, kItems, kThreads> row;
@@ -216,7 +217,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registe
     const int64_t t = int64_t(i) * kThreads + threadIdx.x;
     if (t < p.length) {
       const bool real = !p.mask || p.mask[offset + t];
-      store(p.alpha + offset + t, real ? share_of(row.values[i], threshold) : T(0));
+      store(p.alpha + offset + t, real ? projected(row.values[i], threshold) : T(0));
     }
   }
   if (threadIdx.x == 0) {
@@ -236,7 +237,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
     const bool real = !mask || mask[t];
     const T z = load(row.z + t);
     const T value = z == kInfinity<T> ? row.top : z;
-    store(p.alpha + offset + t, real ? share_of(value, threshold) : T(0));
+    store(p.alpha + offset + t, real ? projected(value, threshold) : T(0));
   }
   if (threadIdx.x == 0) {
     p.threshold[blockIdx.x] = threshold;
@@ -287,7 +288,7 @@ void check_launch() {
   STD_TORCH_CHECK(error == cudaSuccess, "multifuse: a CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }
 
-// Blocks of one-warp rows, for `rows` rows.
+// Returns the grid for `rows` rows of one warp each.
 dim3 warp_grid(int64_t rows) {
   return dim3(static_cast<unsigned>((rows + kWarpsPerBlock - 1) / kWarpsPerBlock));
 }
@@ -302,25 +303,25 @@ void launch_block(const Projection<Element>& p, cudaStream_t stream) {
   project_in_registers<Element, kItems, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
 }
 
-// The most tokens a thread of a block that its 64 registers hold.
+// The most tokens per thread of a block that fit into its 64 registers.
 template <typename Element>
 constexpr int kMostItems = sizeof(Compute<Element>) == sizeof(float) ? 16 : 4;
 
 template <typename Element>
 void launch(const Projection<Element>& p, cudaStream_t stream) {
-  const int64_t a_warp = (p.length + kWarp - 1) / kWarp;
-  const int64_t a_block = (p.length + kBlock - 1) / kBlock;
-  if (a_warp <= 2) {
+  const int64_t items_in_warp = (p.length + kWarp - 1) / kWarp;
+  const int64_t items_in_block = (p.length + kBlock - 1) / kBlock;
+  if (items_in_warp <= 2) {
     launch_warps<Element, 2>(p, stream);
-  } else if (a_warp <= 4) {
+  } else if (items_in_warp <= 4) {
     launch_warps<Element, 4>(p, stream);
-  } else if (a_warp <= 8) {
+  } else if (items_in_warp <= 8) {
     launch_warps<Element, 8>(p, stream);
-  } else if (a_warp <= 16) {
+  } else if (items_in_warp <= 16) {
     launch_warps<Element, 16>(p, stream);
-  } else if (a_block <= 4) {
+  } else if (items_in_block <= 4) {
     launch_block<Element, 4>(p, stream);
-  } else if (a_block <= 16 && sizeof(Compute<Element>) == sizeof(float)) {
+  } else if (items_in_block <= 16 && sizeof(Compute<Element>) == sizeof(float)) {
     launch_block<Element, kMostItems<Element>>(p, stream);
   } else {
     project_from_memory<Element, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);

@@ -1,4 +1,4 @@
-// What the kernels share: checks of their tensors. The schemas are defined in Python (multifuse/ops/library.py).
+// Checks of tensors that the kernels share. The schemas are defined in Python (multifuse/ops/library.py).
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -17,30 +17,30 @@ namespace multifuse {
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// The tensor, or a copy that lies in order: without a call where none is needed.
+// Returns the tensor, or a contiguous copy; no operator is called if the tensor is contiguous.
 inline Tensor in_order(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// A tensor like one that lies in order, by a direct call: torch::stable::empty_like looks its operator up by name each time.
+// Returns an empty tensor like a contiguous one. torch::stable::empty_like would look its operator up by name each time.
 inline Tensor uninitialised_like(const Tensor& tensor) {
   int64_t* sizes = nullptr;
   int64_t* strides = nullptr;
   int32_t dtype = 0;
   int32_t device_type = 0;
   int32_t device_index = 0;
-  AtenTensorHandle made = nullptr;
+  AtenTensorHandle created = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &sizes));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &strides));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &device_index));
   STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(tensor.dim(), sizes, strides, dtype, device_type, device_index, &made));
-  return Tensor(made);
+      aoti_torch_empty_strided(tensor.dim(), sizes, strides, dtype, device_type, device_index, &created));
+  return Tensor(created);
 }
 
-// The type of what there is one of a row.
+// Returns the type of values of which a row has one, such as its budget.
 inline torch::headeronly::ScalarType row_type(const Tensor& tensor) {
   using torch::headeronly::ScalarType;
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
@@ -50,7 +50,7 @@ inline void check_device(const char* name, const Tensor& tensor, const Tensor& l
   STD_TORCH_CHECK(tensor.device() == like.device(), name, " must be on the device of the other arguments");
 }
 
-// A mask (batch, tokens) of tokens (batch, tokens, ...), or none.
+// Checks a mask (batch, tokens) of tokens (batch, tokens, ...), if there is one, and returns it contiguous.
 inline OptionalTensor token_mask(const char* name, const OptionalTensor& mask, const Tensor& tokens) {
   if (!mask) {
     return mask;
@@ -67,7 +67,7 @@ inline const bool* mask_data(const OptionalTensor& mask) {
   return mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr;
 }
 
-// Calls f with a value of the tensor's element type.
+// Calls `f` with a value of the tensor's element type.
 template <typename F>
 void with_element_type(const char* name, const Tensor& tensor, F&& f) {
   using torch::headeronly::ScalarType;

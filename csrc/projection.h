@@ -8,7 +8,7 @@
 
 namespace multifuse {
 
-// The rows of z (rows, length), each with one number of the compute type, and a mask of z's shape or none.
+// The rows of z (rows, length), one number of the compute type per row, and an optional mask of z's shape.
 struct Rows {
   Tensor z;
   Tensor per_row;
@@ -44,7 +44,7 @@ inline Rows make_rows(const Tensor& z, const Tensor& per_row, const OptionalTens
           mask ? OptionalTensor(in_order(*mask)) : OptionalTensor(), rows, length};
 }
 
-// The type that rows are computed in.
+// The type in which rows are computed.
 template <typename Element>
 using Compute = std::conditional_t<std::is_same_v<Element, double>, double, float>;
 
@@ -74,8 +74,8 @@ struct Backward {
   int64_t length;
 };
 
-// The ops of a device: `Device::Type<Element>` is how it names an element type, `Device::Scope` makes it the current one,
-// and `Device::run(task, z)` runs a Projection or a Backward of some rows.
+// The ops of a device. `Device::Type<Element>` is its name of an element type, `Device::Scope` makes it the current device,
+// and `Device::run(task, z)` runs a Projection or a Backward.
 template <typename Device>
 struct ProjectionOps {
   static std::tuple<Tensor, Tensor> project(const Tensor& z, const Tensor& budget, const OptionalTensor& mask) {

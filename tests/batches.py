@@ -1,4 +1,4 @@
-"""Random batches of tokens with ragged masks, for the layers' and the losses' tests."""
+"""Random batches of tokens with ragged masks for the tests of layers and losses."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ Tokens = dict[str, Tensor]
 
 
 class Sizes(NamedTuple):
-    """The sizes of a layer and of a batch; ``lengths`` by modality."""
+    """The sizes of a layer and of a batch, with ``lengths`` per modality."""
 
     batch: int
     dim: int
@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 
 @st.composite
 def sizes(draw: st.DrawFn, min_modalities: int = 1, max_modalities: int = 4) -> Sizes:
-    """Small sizes of every kind: one or more modalities, T = 1, full and partial ranks."""
+    """Draws small sizes of every kind: one or more modalities, T = 1, full and partial ranks."""
     heads = draw(st.sampled_from([1, 2, 4]))
     shared_rank = heads * draw(st.integers(1, 3))
     private_rank = draw(st.integers(1, 6))
@@ -39,7 +39,7 @@ def sizes(draw: st.DrawFn, min_modalities: int = 1, max_modalities: int = 4) -> 
 
 
 def exchange(sizes: Sizes, gamma: float = 1.0) -> IntraCED:
-    """An IntraCED of these sizes in eval mode."""
+    """Returns an IntraCED of these sizes in eval mode."""
     torch.manual_seed(1)
     layer = IntraCED(
         sizes.dim,
@@ -53,18 +53,18 @@ def exchange(sizes: Sizes, gamma: float = 1.0) -> IntraCED:
 
 
 def batch(sizes: Sizes, seed: int = 0) -> tuple[Tokens, Tokens]:
-    """Tokens and masks; every sample keeps at least its first token in every modality."""
+    """Returns tokens and masks; in every modality, each sample has at least its first token."""
     generator = torch.Generator().manual_seed(seed)
     tokens, mask = {}, {}
     for name, length in sizes.lengths.items():
         tokens[name] = torch.randn(sizes.batch, length, sizes.dim, generator=generator)
-        kept = torch.randint(1, length + 1, (sizes.batch, 1), generator=generator)
-        mask[name] = torch.arange(length) < kept
+        real_lengths = torch.randint(1, length + 1, (sizes.batch, 1), generator=generator)
+        mask[name] = torch.arange(length) < real_lengths
     return tokens, mask
 
 
 def padded(tokens: Tokens, mask: Tokens, extra: int, fill: float) -> tuple[Tokens, Tokens]:
-    """The batch with ``extra`` masked tokens of one value appended to every sequence."""
+    """Returns the batch with ``extra`` masked tokens of value ``fill`` appended to every sequence."""
     longer = {n: torch.cat([v, v.new_full((len(v), extra, v.shape[2]), fill)], 1) for n, v in tokens.items()}
     masks = {n: torch.cat([m, m.new_zeros(len(m), extra)], 1) for n, m in mask.items()}
     return longer, masks

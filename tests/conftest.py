@@ -1,4 +1,4 @@
-"""Shared settings: every test is deterministic, and uses the two cores that the machine has."""
+"""Shared settings: every test starts from the same seed, and hypothesis draws the same examples in every run."""
 
 import hypothesis
 import pytest

@@ -1,4 +1,4 @@
-"""MMSA feature files and a text encoder that the tests write themselves."""
+"""MMSA feature files and a text encoder, written by the tests."""
 
 import pickle
 from pathlib import Path
@@ -11,16 +11,16 @@ Splits = dict[str, dict[str, Any]]
 
 
 def mmsa_splits(aligned: bool = False, seed: int = 0, count: int = 6) -> Splits:
-    """Three small splits with every field of the layout; audio holds one -inf in each."""
+    """Returns three small splits with every field of the layout; each has one -inf in audio."""
     random = np.random.default_rng(seed)
     splits: Splits = {}
     for name in ("train", "valid", "test"):
-        total = {"text": 8, "audio": 8 if aligned else 11, "vision": 8 if aligned else 9}
+        num_tokens = {"text": 8, "audio": 8 if aligned else 11, "vision": 8 if aligned else 9}
         text_bert = np.zeros((count, 3, 8), np.float32)
         for row in range(count):
-            real = int(random.integers(3, 9))
-            text_bert[row, 0, :real] = [101, *random.integers(1000, 2000, real - 2), 102]
-            text_bert[row, 1, :real] = 1
+            num_real = int(random.integers(3, 9))
+            text_bert[row, 0, :num_real] = [101, *random.integers(1000, 2000, num_real - 2), 102]
+            text_bert[row, 1, :num_real] = 1
         split: dict[str, Any] = {
             "raw_text": np.array([f"THE FILM {row} WAS GOOD" for row in range(count)]),
             "text_bert": text_bert,
@@ -30,10 +30,10 @@ def mmsa_splits(aligned: bool = False, seed: int = 0, count: int = 6) -> Splits:
             "annotations": np.array(["Neutral"] * count),
         }
         for modality, width in (("text", 7), ("audio", 5), ("vision", 4)):
-            values = random.normal(3, 2, (count, total[modality], width)).astype(np.float32)
+            values = random.normal(3, 2, (count, num_tokens[modality], width)).astype(np.float32)
             split[modality] = values
             if not aligned and modality != "text":
-                lengths = random.integers(1, total[modality] + 1, count)
+                lengths = random.integers(1, num_tokens[modality] + 1, count)
                 split[f"{modality}_lengths"] = lengths.tolist()
         split["audio"][0, 0, 0] = -np.inf
         splits[name] = split
@@ -46,12 +46,12 @@ def write(path: Path, content: Any, protocol: int = 4) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder, by their path below it."""
+    """Returns the content of every file in a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def bert(folder: Path) -> Path:
-    """A BERT and its tokenizer, as saved folders: small, real files."""
+    """Saves a small BERT and its tokenizer to a folder."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", *"0123456789"]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)

@@ -1,11 +1,11 @@
-"""Files changed at random and by design, read in processes of their own that have little memory and little time.
+"""Reads files that are changed at random and by design, in child processes with limited memory and time.
 
     python -m tests.hostile --cases 2000          # of every kind
     python -m tests.hostile --kind media --first 17 --cases 1
 
-A case is drawn from its kind and its number. It must be read, or refused by the error that is promised, in one line
-that names the file; nothing that it says may be run, no file may appear, and no more memory be taken than `MEMORY`. A
-reader that crashes, hangs or raises anything else fails, with the number of the case.
+Each case is drawn from its kind and number. It must be read, or refused with the documented error, in one line that
+names the file. None of its code may run, no file may appear, and the process may not grow by more than `MEMORY`. If a
+reader crashes, hangs or raises anything else, the test fails and reports the number of the case.
 """
 
 import argparse
@@ -47,22 +47,22 @@ from tests.files import mmsa_splits, write
 from tests.paths import ROOT
 
 MEMORY = 512 << 20
-"""Bytes by which a process may grow over all its cases; the system refuses it more than four times as many."""
+"""Bytes by which a process may grow over all its cases; the system refuses to allocate more than four times as much."""
 SECONDS = 30
-"""Of a processor, for a case."""
+"""Processor seconds that a case may take."""
 
 Draw = random.Random
 
 
 class HostileFileError(AssertionError):
-    """A file did what no file may do."""
+    """Raised if a file causes what no file may cause."""
 
 
 class Kind(ABC):
-    """A kind of file: how it is made and changed, and what reads it."""
+    """A kind of file: how it is written, changed and read."""
 
     refusals: tuple[type[Exception], ...]
-    """The errors that are promised."""
+    """The documented errors."""
 
     def __init__(self, folder: Path) -> None:
         """Writes the unchanged files to ``folder``."""
@@ -70,7 +70,7 @@ class Kind(ABC):
 
     @abstractmethod
     def change(self, draw: Draw) -> Path:
-        """Writes a case, and tells by which path an error must name it."""
+        """Writes a case and returns the path that an error must name."""
 
     @abstractmethod
     def read(self) -> None:
@@ -78,35 +78,35 @@ class Kind(ABC):
 
 
 def changed_bytes(content: bytes, draw: Draw) -> bytes:
-    """One to four changes: bits and bytes, sizes of four and eight bytes, pieces cut out, put in, repeated."""
+    """Returns the content with one to four changes: bits, bytes or sizes, or pieces cut out, inserted or repeated."""
     changed = bytearray(content)
     for _ in range(draw.randint(1, 4)):
-        at = draw.randrange(len(changed) + 1)
-        end = min(len(changed), at + draw.choice((1, 4, 16, 200)))
+        start = draw.randrange(len(changed) + 1)
+        end = min(len(changed), start + draw.choice((1, 4, 16, 200)))
         kind = draw.randrange(8)
-        if kind == 0 and at < len(changed):
-            changed[at] ^= 1 << draw.randrange(8)
+        if kind == 0 and start < len(changed):
+            changed[start] ^= 1 << draw.randrange(8)
         elif kind == 1:
-            changed[at:end] = draw.randbytes(end - at)
+            changed[start:end] = draw.randbytes(end - start)
         elif kind == 2:
-            changed[at:end] = draw.choice((b"\0", b"\xff", b"\x7f")) * (end - at)
+            changed[start:end] = draw.choice((b"\0", b"\xff", b"\x7f")) * (end - start)
         elif kind == 3:
             number = draw.choice((2**31 - 1, 2**32 - 1, 2**40, 2**62, 0))
             size = draw.choice((4, 8))
-            changed[at : at + size] = (number % 2 ** (8 * size)).to_bytes(size, draw.choice(("little", "big")))
+            changed[start : start + size] = (number % 2 ** (8 * size)).to_bytes(size, draw.choice(("little", "big")))
         elif kind == 4:
-            del changed[at:]
+            del changed[start:]
         elif kind == 5:
-            del changed[at:end]
+            del changed[start:end]
         elif kind == 6:
-            changed[at:at] = draw.randbytes(draw.choice((1, 8, 64)))
+            changed[start:start] = draw.randbytes(draw.choice((1, 8, 64)))
         else:
-            changed[at:at] = changed[at:end]
+            changed[start:start] = changed[start:end]
     return bytes(changed)
 
 
 class Calls:
-    """Pickles to a call, as a hostile file would."""
+    """Pickles as a function call, as a hostile file would."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -115,8 +115,8 @@ class Calls:
         return self.call
 
 
-def doubled(depth: int) -> list[Any]:
-    """A list whose every item is the same list, and so on: few bytes, 10 to the ``depth`` values."""
+def repeated_lists(depth: int) -> list[Any]:
+    """Returns a list that contains one list ten times, and so on: few bytes stand for 10 to the ``depth`` values."""
     nested: list[Any] = [0.0] * 10
     for _ in range(depth - 1):
         nested = [nested] * 10
@@ -124,7 +124,7 @@ def doubled(depth: int) -> list[Any]:
 
 
 class Features(Kind):
-    """MMSA feature files: changed bytes, and whole pickles of changed content, calls among it."""
+    """MMSA feature files: changed bytes, and valid pickles of changed content, which may include calls."""
 
     refusals = (MMSAFileError,)
 
@@ -149,24 +149,24 @@ class Features(Kind):
         return self.path
 
     def _value(self, value: Any, draw: Draw) -> Any:
-        given = np.atleast_1d(value)
+        array = np.atleast_1d(value)
         values: list[Callable[[], Any]] = [
             lambda: Calls(os.system, f"touch {self.folder}/executed"),
             lambda: Calls(np.fromfile, "/etc/hostname", "u1"),
             lambda: np.array([Calls(os.system, f"touch {self.folder}/executed")] * 3, dtype=object),
-            lambda: doubled(draw.randint(3, 12)),
+            lambda: repeated_lists(draw.randint(3, 12)),
             lambda: [[float(n) for n in range(5)]] * 3,
-            lambda: given.astype(object),
-            lambda: given.astype("U8"),
-            lambda: given.astype("S8"),
-            lambda: given.astype(">f8") if given.dtype.kind in "biuf" else given,
-            lambda: given.astype("c16") if given.dtype.kind in "biuf" else given,
-            lambda: given.astype("M8[s]") if given.dtype.kind in "iu" else given[:0],
-            lambda: given.reshape(-1),
-            lambda: given[..., :0],
-            lambda: given[None],
-            lambda: np.full(given.shape, draw.choice((np.nan, np.inf, 1e30, -1e300))),
-            lambda: np.full(given.shape, draw.choice((-1, 2**62, 2**63))),
+            lambda: array.astype(object),
+            lambda: array.astype("U8"),
+            lambda: array.astype("S8"),
+            lambda: array.astype(">f8") if array.dtype.kind in "biuf" else array,
+            lambda: array.astype("c16") if array.dtype.kind in "biuf" else array,
+            lambda: array.astype("M8[s]") if array.dtype.kind in "iu" else array[:0],
+            lambda: array.reshape(-1),
+            lambda: array[..., :0],
+            lambda: array[None],
+            lambda: np.full(array.shape, draw.choice((np.nan, np.inf, 1e30, -1e300))),
+            lambda: np.full(array.shape, draw.choice((-1, 2**62, 2**63))),
             lambda: draw.choice((None, 3, -1, 2.5, "text", b"bytes", 10**400, {}, [], (), {"a": 1}, True)),
             lambda: ["../../escape", "/etc/passwd", "a\0b"],
             lambda: [10**5000, 1, 2],
@@ -176,13 +176,13 @@ class Features(Kind):
     def read(self) -> None:
         data = standardised(read_mmsa(self.path))
         for split in (data.train, data.valid, data.test):
-            assert all(np.isfinite(own.values).all() for own in split.features.values())
+            assert all(np.isfinite(sequence.values).all() for sequence in split.features.values())
 
 
 class Media(Kind):
-    """Films, sounds and pictures in every container, and one that declares more than it holds."""
+    """Videos, sounds and pictures in every container; some have the suffix of another, many declare false sizes."""
 
-    refusals = ()  # a clip that cannot be read becomes a line of the report
+    refusals = ()  # an unreadable clip becomes an entry of the report
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -204,10 +204,10 @@ class Media(Kind):
         self.path.unlink(missing_ok=True)
         name = draw.choice(sorted(self.originals))
         content = self.originals[name]
-        # Half of the changes fall on what comes first, where sizes, rates and codecs are declared.
-        head = len(content) if draw.random() < 0.5 else min(len(content), 600)
+        # Half of the cases change only the header, where sizes, rates and codecs are declared.
+        header = len(content) if draw.random() < 0.5 else min(len(content), 600)
         self.path = self.folder / (name if draw.random() < 0.9 else draw.choice(sorted(self.originals)))
-        self.path.write_bytes(changed_bytes(content[:head], draw) + content[head:])
+        self.path.write_bytes(changed_bytes(content[:header], draw) + content[header:])
         return self.path
 
     def read(self) -> None:
@@ -221,7 +221,7 @@ class Media(Kind):
 
 
 class SplitLists(Kind):
-    """The lists of the five benchmarks, with paths, long names and numbers of every writing in them."""
+    """The lists of the five benchmarks, with paths, long names and numbers in every notation inserted."""
 
     refusals = (SplitListError,)
     originals = {
@@ -263,8 +263,8 @@ class SplitLists(Kind):
             files[name] = (
                 text[:start] + draw.choice(self.tokens) + text[end if draw.random() < 0.5 else start :]
             ).encode()
-        for own, content in files.items():
-            (self.folder / own).write_bytes(content)
+        for file, content in files.items():
+            (self.folder / file).write_bytes(content)
         return self.folder
 
     def read(self) -> None:
@@ -275,7 +275,7 @@ class SplitLists(Kind):
 
 
 class Models(Kind):
-    """Saved models: changed config.json and model.safetensors, and pickles in their place."""
+    """Saved models: changed config.json and model.safetensors, and pickled weights."""
 
     refusals = (SavedModelError, OSError)
 
@@ -367,7 +367,7 @@ class Models(Kind):
 
 
 class Records(Kind):
-    """What is gone on by: a run's job.json, a preparation's record, a checkpoint's seal and state."""
+    """Files that a resumed job reads: a run's job.json, a preparation's record, a checkpoint's seal and state."""
 
     refusals = (PreparationError, resumption.CheckpointError)
 
@@ -412,7 +412,7 @@ KINDS: dict[str, type[Kind]] = {
 
 
 def work(name: str, folder: Path, first: int, cases: int) -> dict[str, Any]:
-    """Reads the cases of a kind; runs in the process that is limited."""
+    """Reads the cases of a kind; runs in the limited child process."""
     progress.quieten_loading()
     torch.set_num_threads(1)
     warnings.filterwarnings("error", module="multifuse")
@@ -435,14 +435,14 @@ def work(name: str, folder: Path, first: int, cases: int) -> dict[str, Any]:
         if sorted(folder.rglob("*")) != present:
             raise HostileFileError("a file appeared")
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
-    if grown > MEMORY:
-        raise HostileFileError(f"the process grew by {grown >> 20} MiB")
-    return {**outcomes, "MiB": grown >> 20}
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
+    if growth > MEMORY:
+        raise HostileFileError(f"the process grew by {growth >> 20} MiB")
+    return {**outcomes, "MiB": growth >> 20}
 
 
 def _limit_memory() -> int:
-    """Allows four times `MEMORY` beyond what is in use; the greatest that was in use until now."""
+    """Limits the process to four times `MEMORY` beyond its current memory; returns its peak memory so far."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + 4 * MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -450,10 +450,10 @@ def _limit_memory() -> int:
 
 
 def run(name: str, cases: int, first: int = 0) -> dict[str, int]:
-    """How many cases of a kind were read and refused, and by how many MiB the process grew.
+    """Returns how many cases of a kind were read and refused, and by how many MiB the process grew.
 
     Raises:
-        HostileFileError: a case did anything else.
+        HostileFileError: if a case had any other outcome.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.hostile", "--kind", name, "--first", str(first), "--cases", str(cases)]
@@ -471,17 +471,17 @@ def run(name: str, cases: int, first: int = 0) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=KINDS, help="default: every one")
-    parser.add_argument("--cases", type=int, default=2000, help="of every kind (default 2000)")
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--kind", choices=KINDS, help="default: all kinds")
+    parser.add_argument("--cases", type=int, default=2000, help="number of cases of each kind (default 2000)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (default 0)")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work is not None:
-        print(json.dumps(work(given.kind, given.work, given.first, given.cases)))
+    arguments = parser.parse_args()
+    if arguments.work is not None:
+        print(json.dumps(work(arguments.kind, arguments.work, arguments.first, arguments.cases)))
         return
-    table = Table("kind", "read", "refused", "grown by, MiB", title=f"{given.cases} cases each")
-    for name in [given.kind] if given.kind else KINDS:
-        outcomes = run(name, given.cases, given.first)
+    table = Table("kind", "read", "refused", "growth, MiB", title=f"{arguments.cases} cases each")
+    for name in [arguments.kind] if arguments.kind else KINDS:
+        outcomes = run(name, arguments.cases, arguments.first)
         table.add_row(name, *(str(outcomes.get(column, 0)) for column in ("read", "refused", "MiB")))
     Console().print(table)
 

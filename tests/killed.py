@@ -1,6 +1,6 @@
-"""Runs a command of Python's that is killed, as by ``kill -9``, at a chosen step of its work on the file system.
+"""Runs a Python command and kills it, as by ``kill -9``, at a chosen step of its work on the file system.
 
-A step is a file that Python opens for writing, renames or deletes, or a folder that is made, renamed or deleted.
+A step is a file that Python opens for writing, renames or deletes, or a folder that it makes, renames or deletes.
 """
 
 import os
@@ -16,16 +16,16 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 
 
 def run(command: Sequence[str], printed: str, folder: str, step: int = 0, milliseconds: float = 0.0) -> None:
-    """Runs ``-m MODULE ARGUMENTS`` or ``SCRIPT ARGUMENTS`` in this process, as a session of its own.
+    """Runs ``-m MODULE ARGUMENTS`` or ``SCRIPT ARGUMENTS`` in this process, which starts a new session.
 
-    What it prints goes to the file ``printed``, the number of its steps below ``folder`` last. It is killed just before
-    a step, counted from 1, or so many milliseconds after that began.
+    Its output goes to the file ``printed``, followed by the number of its steps in ``folder``. It is killed just before
+    the given step, counted from 1, or ``milliseconds`` after that step began; never, if the step is 0.
     """
     os.setsid()
     out = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    counted = _watch(os.path.abspath(folder), step, milliseconds)
+    count_so_far = _watch(os.path.abspath(folder), step, milliseconds)
     module = command[0] == "-m"
     sys.argv = list(command[1:] if module else command)
     status: object = 0
@@ -36,13 +36,13 @@ def run(command: Sequence[str], printed: str, folder: str, step: int = 0, millis
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         status = end.code
-    sys.stdout.flush()  # what it has printed comes before the number
-    print(f"\n{counted()}", file=sys.stderr, flush=True)
+    sys.stdout.flush()  # the output of the command comes before the number
+    print(f"\n{count_so_far()}", file=sys.stderr, flush=True)
     sys.exit(status)  # type: ignore[arg-type]
 
 
 def _watch(folder: str, step: int, milliseconds: float) -> Callable[[], int]:
-    """Begins to count the steps, and tells how many there were."""
+    """Starts counting the steps; returns a function that returns their number so far."""
     count = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

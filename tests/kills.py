@@ -1,16 +1,16 @@
-"""The kill test: training and preparation, killed at random moments again and again, end as if they had not been.
+"""The kill test: training and preparation end with the same files, however often they are killed and resumed.
 
     python -m tests.kills --kills 50
 
-Each job runs once undisturbed. Then it is begun anew, killed with SIGKILL, gone on with as its user would, killed
-again, until it comes to its end; then its files are compared, and the next life begins, until there have been so many
-kills. The moments are drawn from a seed, in turn: at any time; just before a step of the job's work on the file system
-(a file opened, renamed or deleted, a folder made); and within some milliseconds after one.
+Each job runs once undisturbed. It is then started again, killed with SIGKILL, resumed as its user would resume it and
+killed again until it finishes. Its files are compared, and the next life begins, until the number of kills is reached.
+The moments are drawn from a seed, in turn: at any time; just before a step of the job's work on the file system (a file
+opened, renamed or deleted, a folder made); and some milliseconds after such a step.
 
-After every kill the files in place must be whole, equal to the undisturbed run's byte for byte, and no earlier
-progress may be gone; at the end of a life no file may be missing, more, or different. Two files hold times of the
-clock, which are left out: ``seconds`` in metrics.json, and the runtimes in the checkpoints' trainer_state.json (so that
-its own SHA-256 in sha256.json is left out too).
+After every kill, the files in place must be complete and equal to the undisturbed run's byte for byte, and no earlier
+progress may be lost; at the end of a life, no file may be missing, extra or different. Two files contain clock times,
+which are not compared: ``seconds`` in metrics.json, and the runtimes in the checkpoints' trainer_state.json (nor,
+therefore, its SHA-256 in sha256.json).
 """
 
 import argparse
@@ -39,16 +39,16 @@ from tests.paths import ROOT
 
 _CLOCK = ("_runtime", "_per_second")
 _LATEST = 30.0
-"""Milliseconds after the beginning of a step."""
+"""The latest moment of a kill after a step began, in milliseconds."""
 _PATIENCE, _GRACE = 600.0, 30.0
-"""Seconds that a run may take, and that its workers may outlive it."""
+"""The seconds that a run may take, and for which its workers may outlive it."""
 
 
 class KillTestError(AssertionError):
-    """Something was lost, left half-written, or came out different."""
+    """Raised if something is lost, half-written or different."""
 
 
-# Every run is a fork of one process that has loaded the libraries, and does the rest as the command line has it done.
+# Every run is forked from a process that has loaded the libraries, and otherwise does what the command line does.
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -66,26 +66,26 @@ _FORKS.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Task:
-    """A job that is to be killed: the files that it makes in ``output``, and by what its progress is told."""
+    """A job to kill: its command, its ``output`` folder, and how to tell its progress."""
 
     name: str
     command: tuple[str, ...]
     output: Path
     begun: str
-    """The file that every run writes when it has started up."""
+    """The file that every run writes once it has started up."""
     progress: Callable[[Path], int]
-    """How far an output has come; raises where a part that the finished output lacks is not whole."""
+    """Returns how far an output has come; raises if a part that is absent from the finished output is incomplete."""
     phase: Callable[[Path], str]
-    """What the job was at when it was killed, by what its output holds."""
-    goes_on: tuple[str, ...] = ()
-    """What is added to the command of a job that was killed."""
+    """Returns what the job was doing when it was killed, judging by its output."""
+    resume_options: tuple[str, ...] = ()
+    """The options added to the command to resume a killed job."""
     finished: str | None = None
-    """The file, written last, with which the job refuses to go on: there is nothing left to do."""
+    """The file, written last, after which the job refuses to resume because nothing remains to be done."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The undisturbed run: its files, how long it took to start up and in all, and its steps on the file system."""
+    """The undisturbed run: its files, its start-up and total time, and its number of steps on the file system."""
 
     files: dict[str, bytes]
     startup: float
@@ -95,7 +95,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a run is killed: after so many seconds, or at a step."""
+    """The moment at which a run is killed: after some seconds, or at a step."""
 
     kind: Literal["time", "step", "after a step", "never"]
     seconds: float = 0.0
@@ -105,22 +105,23 @@ class Moment:
 
 @dataclass
 class Outcome:
-    """What came of a task's kills."""
+    """The result of killing a task."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    """By phase."""
+    """The number of kills by phase."""
     kinds: Counter[str] = field(default_factory=Counter)
+    """The number of kills by kind of moment."""
     lives: int = 0
-    """Runs that came to their end after kills, and were compared file by file."""
+    """The number of runs that finished after kills and were compared file by file."""
     files: int = 0
-    """Files compared, after kills and at ends."""
+    """The number of files compared, after kills and at the end."""
 
 
 def torment(task: Task, kills: int, draw: random.Random, log: Callable[[str], None]) -> Outcome:
-    """Kills a task so many times.
+    """Kills a task ``kills`` times.
 
     Raises:
-        KillTestError: something was lost, left half-written, or came out different.
+        KillTestError: if something is lost, half-written or different.
     """
     reference, outcome = _reference(task), Outcome()
     log(f"{task.name}: {reference.seconds:.0f} s undisturbed, {reference.steps} steps on the file system")
@@ -160,13 +161,13 @@ def _moment(draw: random.Random, reference: Reference, number: int) -> Moment:
 
 
 def _run(task: Task, fresh: bool, moment: Moment | None) -> bool:
-    """Runs a task to its end, or to its kill: whether it was killed."""
-    given = Moment("never") if moment is None else moment
-    return _execute(task, [*task.command, *(() if fresh else task.goes_on)], given)[0] == -signal.SIGKILL
+    """Runs a task until it finishes or is killed; returns whether it was killed."""
+    command = [*task.command, *(() if fresh else task.resume_options)]
+    return _execute(task, command, moment or Moment("never"))[0] == -signal.SIGKILL
 
 
 def _execute(task: Task, command: list[str], moment: Moment) -> tuple[int, str]:
-    """The exit status of a command, which ends by itself or at a moment, and what it printed."""
+    """Runs a command until it finishes or is killed; returns its exit status and output."""
     printed = task.output.with_name("printed")
     arguments = (command, str(printed), str(task.output), moment.step, moment.milliseconds)
     process = _FORKS.Process(target=killed.run, args=arguments)
@@ -186,7 +187,7 @@ def _execute(task: Task, command: list[str], moment: Moment) -> tuple[int, str]:
 
 
 def _check_no_orphans(task: Task, group: int) -> None:
-    """No worker outlives the job: one that went on writing could not be gone on after."""
+    """Checks that no worker outlives the job: the job could not be resumed while one still writes."""
     deadline = time.monotonic() + _GRACE
     while members := _living(group):
         if time.monotonic() > deadline:
@@ -197,22 +198,22 @@ def _check_no_orphans(task: Task, group: int) -> None:
 
 
 def _living(group: int) -> list[int]:
-    """The processes of a group, those apart that have ended and wait to be taken note of."""
-    found = []
+    """Returns the processes of a group, except those that have ended and wait to be reaped."""
+    members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(own) == group and state not in "ZX":
-                found.append(int(stat.parent.name))
-    return found
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(process_group) == group and state not in "ZX":
+                members.append(int(stat.parent.name))
+    return members
 
 
 def _reference(task: Task) -> Reference:
-    """Runs a task undisturbed, and counts its steps."""
+    """Runs a task undisturbed and counts its steps."""
     shutil.rmtree(task.output, ignore_errors=True)
-    first = _FORKS.Process(target=int)  # when it has ended, the libraries are loaded
-    first.start()
-    first.join()
+    warm_up = _FORKS.Process(target=int)  # once it has ended, the libraries are loaded
+    warm_up.start()
+    warm_up.join()
     began = time.time()
     _, printed = _execute(task, list(task.command), Moment("never"))
     seconds = time.time() - began
@@ -223,9 +224,9 @@ def _reference(task: Task) -> Reference:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, by name, without times of the clock."""
-    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _without_clock(path) for name, path in found.items()}
+    """Returns the content of the files in a folder, by name, without clock times."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _without_clock(path) for name, path in paths.items()}
 
 
 def _without_clock(path: Path) -> bytes:
@@ -241,26 +242,26 @@ def _without_clock(path: Path) -> bytes:
 
 
 def _check_equal(task: Task, reference: Reference) -> int:
-    """Compares a finished output with the undisturbed one; the number of files."""
-    found = _files(task.output)
-    names = found.keys() ^ reference.files.keys()
-    different = [name for name in found.keys() & reference.files.keys() if found[name] != reference.files[name]]
+    """Compares a finished output with the undisturbed one; returns the number of files."""
+    files = _files(task.output)
+    names = files.keys() ^ reference.files.keys()
+    different = [name for name in files.keys() & reference.files.keys() if files[name] != reference.files[name]]
     if names or different:
-        raise KillTestError(f"{task.name}: missing or more: {sorted(names)}; different: {sorted(different)}")
-    return len(found)
+        raise KillTestError(f"{task.name}: missing or extra: {sorted(names)}; different: {sorted(different)}")
+    return len(files)
 
 
 def _check_whole(task: Task, reference: Reference) -> int:
-    """Checks what a kill left in place, hidden names apart; the number of files that were compared."""
+    """Checks the files that a kill left in place, except hidden ones; returns the number of files compared."""
     if not task.output.exists():
         return 0
-    found = {
+    files = {
         name: content for name, content in _files(task.output).items() if name in reference.files and not _hidden(name)
     }
-    half = [name for name, content in found.items() if content != reference.files[name]]
-    if half:
-        raise KillTestError(f"{task.name}: the kill left half-written or different {half}")
-    return len(found)
+    damaged = [name for name, content in files.items() if content != reference.files[name]]
+    if damaged:
+        raise KillTestError(f"{task.name}: the kill left half-written or different {damaged}")
+    return len(files)
 
 
 def _hidden(name: str) -> bool:
@@ -271,12 +272,12 @@ def _phase(task: Task, began: float) -> str:
     begun = task.output / task.begun
     if begun.exists() and begun.stat().st_mtime >= began:
         return task.phase(task.output)
-    first = task.output.exists() and any(task.output.glob(".*"))
-    return "the first file being written" if first else "start-up"
+    is_writing = task.output.exists() and any(task.output.glob(".*"))
+    return "the first file being written" if is_writing else "start-up"
 
 
 def training(folder: Path, epochs: int = 4) -> Task:
-    """`examples/train_mosi.py` with a small BERT, which brings a weight average and dropout, and all modalities."""
+    """Returns the job `examples/train_mosi.py` on all modalities, with a small BERT, dropout and a weight average."""
     data, encoder = folder / "small.pkl", folder / "encoder"
     write(data, mmsa_splits(count=24))
     encoder.mkdir()
@@ -299,7 +300,7 @@ def training(folder: Path, epochs: int = 4) -> Task:
         output,
         "job.json",
         _steps_trained,
-        lambda own: _training_phase(own, last),
+        lambda folder: _training_phase(folder, last),
         ("--resume",),
         "metrics.json",
     )
@@ -332,7 +333,7 @@ def _training_phase(output: Path, last: str) -> str:
 
 
 def preparation(folder: Path, workers: int) -> Task:
-    """`multifuse prepare ks` of fourteen clips in six shards."""
+    """Returns the job `multifuse prepare ks` on fourteen clips in six shards."""
     source = folder / "media"
     if not source.exists():
         media_files.kinetics_sounds(source, clips=14, train=11)
@@ -370,8 +371,8 @@ def _preparation_phase(output: Path) -> str:
 
 
 def report(outcomes: dict[str, Outcome]) -> Table:
-    """The table of where the kills fell."""
-    table = Table("job", "killed in", "kills", title="Killed, gone on with, and compared byte for byte")
+    """Returns the table of where the kills fell."""
+    table = Table("job", "killed in", "kills", title="Killed, resumed and compared byte for byte")
     for name, outcome in outcomes.items():
         for phase, count in outcome.kills.most_common():
             table.add_row(name, phase, str(count))
@@ -385,15 +386,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="over all jobs (default 50)")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.chdir(ROOT)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
         tasks = (training(Path(folder)), preparation(Path(folder), 1), preparation(Path(folder), 2))
-        shares = [given.kills - 2 * (given.kills // 5), given.kills // 5, given.kills // 5]
-        for task, kills in zip(tasks, shares, strict=True):
-            draw = random.Random(f"{given.seed} {task.name}")
+        fifth = arguments.kills // 5
+        for task, kills in zip(tasks, (arguments.kills - 2 * fifth, fifth, fifth), strict=True):
+            draw = random.Random(f"{arguments.seed} {task.name}")
             outcomes[task.name] = torment(task, kills, draw, lambda line: print(line, flush=True))
     Console(width=150).print(report(outcomes))
 

@@ -1,4 +1,4 @@
-"""Media files of every kind, whole and damaged, that the tests encode themselves."""
+"""Media files of every kind, intact and damaged, encoded by the tests."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from multifuse.recipes.data.media.planted_media import SOUND_RATE, write_sound, 
 
 
 def brightening(count: int, side: int = 32) -> NDArray[np.uint8]:
-    """Frames whose brightness tells their number: frame i is 8 i."""
+    """Returns frames whose brightness encodes their number: frame i has the value 8 i."""
     levels = np.arange(count, dtype=np.uint8) * 8
     return np.broadcast_to(levels[:, None, None, None], (count, side, side, 3)).copy()
 
@@ -32,7 +32,7 @@ def wav(path: Path, seconds: float = 1.0, pitch: float = 440.0) -> Path:
 
 
 def variable_rate(path: Path, times: list[float]) -> Path:
-    """Frame i is shown from ``times[i]`` on."""
+    """Writes a video whose frame i is shown from ``times[i]`` on."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=50)
         stream.width = stream.height = 32
@@ -47,7 +47,7 @@ def variable_rate(path: Path, times: list[float]) -> Path:
 
 
 def without_frames(path: Path) -> Path:
-    """A container with a video stream, and nothing in it."""
+    """Writes a container whose video stream has no frames."""
     with av.open(str(path), "w", format="matroska") as container:
         stream: Any = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 32
@@ -56,20 +56,20 @@ def without_frames(path: Path) -> Path:
     return path
 
 
-def truncated(path: Path, share: float) -> Path:
+def truncated(path: Path, fraction: float) -> Path:
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     return path
 
 
 def kinetics_sounds(folder: Path, clips: int, train: int) -> Path:
-    """Kinetics-Sounds with two classes, as published; the first clips are the training list's."""
+    """Writes Kinetics-Sounds with two classes, as published; the first ``train`` clips are in the training list."""
     rows: dict[str, list[str]] = {"train": [], "test": []}
     for number in range(clips):
-        own, split = f"video{number:02d}_{number:06d}_{number + 2:06d}", "train" if number < train else "test"
-        video(folder / "media" / f"{own}.mp4", 10, sound=True)
-        rows[split].append(f"{own},2,{number % 2}")
+        stem, split = f"video{number:02d}_{number:06d}_{number + 2:06d}", "train" if number < train else "test"
+        video(folder / "media" / f"{stem}.mp4", 10, sound=True)
+        rows[split].append(f"{stem},2,{number % 2}")
     (folder / "splits").mkdir()
-    for split, listed in rows.items():
-        (folder / "splits" / f"my_{split}.txt").write_text("\n".join(listed))
+    for split, lines in rows.items():
+        (folder / "splits" / f"my_{split}.txt").write_text("\n".join(lines))
     return folder

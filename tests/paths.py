@@ -1,7 +1,7 @@
-"""Where the tests find the repository, and the real data that may be beside it."""
+"""The paths of the repository, and of real data that may be next to it."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared/data"
-"""Not part of the project: checks on it skip, with a reason, where it is absent."""
+"""Not part of the project: the tests that need it are skipped, with a reason, if it is absent."""

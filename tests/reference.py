@@ -1,4 +1,4 @@
-"""References in float64 numpy, written from the definitions and independent of the library's code."""
+"""Reference implementations in float64 numpy, written from the definitions and independent of the library's code."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ ROW_KINDS = 7
 
 
 def project_row(z: Array, budget: float) -> Array:
-    """The projection of one row, by bisection of the threshold down to neighbouring float64 numbers."""
+    """Projects one row, by bisecting the threshold down to neighbouring float64 numbers."""
     if budget <= 0:
         return np.zeros_like(z)
     if np.clip(z, 0, 1).sum() <= budget:
@@ -39,14 +39,14 @@ def project(z: Array, budget: Array, mask: NDArray[np.bool_] | None = None) -> A
 
 
 def mean_squared_canonical_correlation(x: Array, y: Array) -> float:
-    """From the singular values of the product of orthonormal bases of the centred columns."""
+    """Computes it from the singular values of the product of orthonormal bases of the centred columns."""
     bases: list[Any] = [np.linalg.qr(values - values.mean(0))[0] for values in (x, y)]
     singular = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     return float((singular**2).sum() / min(x.shape[1], y.shape[1]))
 
 
 def adversarial_rows(random: np.random.Generator, rows: int, length: int, kind: int) -> Array:
-    """Rows of one kind: spread, equal, tied, nearly equal, huge beside tiny, on the breakpoints, saturated."""
+    """Returns rows of one kind: spread, equal, tied, nearly equal, huge next to tiny, on the breakpoints, saturated."""
     z = random.normal(size=(rows, length))
     if kind == 1:
         z = np.repeat(random.normal(size=(rows, 1)), length, axis=1)

@@ -1,4 +1,4 @@
-"""The documents: every README example runs, every relative link leads somewhere."""
+"""The documents: the README's examples run, links resolve, and the files and tests they name exist."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ PUBLISHED = (
     "https://github.com/multifuse/multifuse/blob/main/",
     "https://raw.githubusercontent.com/multifuse/multifuse/main/",
 )
-"""The README links to these, because it is shown outside of the repository, where relative links lead nowhere."""
+"""Prefixes of the README's links: it is also shown outside the repository, where relative links do not resolve."""
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)\"")
 _FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -57,7 +57,7 @@ def _summary(module: Path) -> str:
 
 
 def _tree(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yields the files of a package with what their docstrings say, its folders after its files."""
+    """Yields the files of a package with the first lines of their docstrings, folders after files."""
     for file in sorted(folder.glob("*.py")):
         if file.name != "__init__.py":
             yield "    " * depth + file.name, _summary(file)
@@ -67,7 +67,7 @@ def _tree(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
         yield from _tree(path, depth + 1)
 
 
-def test_the_tree_of_the_design_has_a_line_for_every_file_as_its_docstring_says() -> None:
+def test_the_package_tree_in_design_md_shows_every_file_with_its_docstring() -> None:
     lines = [("__init__.py", _summary(ROOT / "src/multifuse/__init__.py")), *_tree(ROOT / "src/multifuse")]
     width = max(len(name) for name, _ in lines) + 2
     expected = "\n".join(f"{name:<{width}}{summary}" for name, summary in lines)
@@ -75,25 +75,24 @@ def test_the_tree_of_the_design_has_a_line_for_every_file_as_its_docstring_says(
     assert tree == expected
 
 
-def test_every_python_block_of_the_readme_runs() -> None:
+def test_every_python_block_in_the_readme_runs() -> None:
     blocks = [code for language, code in _FENCE.findall((ROOT / "README.md").read_text()) if language == "python"]
-    assert blocks, "the README shows no use of IntraCED"
-    assert any("IntraCED" in code for code in blocks)
+    assert any("IntraCED" in code for code in blocks), "the README shows no use of IntraCED"
     for code in blocks:
         with warnings.catch_warnings():
             exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
-def test_every_test_that_robustness_names_exists_and_its_counts_are_the_tests() -> None:
+def test_tests_named_in_robustness_md_exist_and_its_case_count_is_right() -> None:
     text = (ROOT / "docs/robustness.md").read_text()
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
-    assert len(named) > 40
-    for file, name in named:
+    tests = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(tests) > 40
+    for file, name in tests:
         assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), f"{file}::{name}"
     assert f"| {sum(CASES.values()):,}; [" in text
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
+def test_make_targets_named_in_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`?make (\w+)`?", (ROOT / "README.md").read_text())):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,4 +1,4 @@
-"""The docstrings of the public API: each has an example, and every example runs and prints what it says."""
+"""The docstrings of the public API: each has an example, and every example runs and prints what it shows."""
 
 import doctest
 import inspect
@@ -15,7 +15,7 @@ PUBLIC: dict[str, Any] = {
     "project_capped_simplex": ops.project_capped_simplex,
 }
 OUTPUTS = {name for name, value in PUBLIC.items() if hasattr(value, "_fields") or name.endswith("Output")}
-"""Tuples and dataclasses of results, whose fields are documented where they are declared."""
+"""Result tuples and dataclasses, whose fields are documented where they are declared."""
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
@@ -27,7 +27,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - OUTPUTS))
-def test_the_example_of_a_docstring_runs(name: str) -> None:
+def test_the_example_in_a_docstring_runs(name: str) -> None:
     finder = doctest.DocTestFinder(recurse=False)
     names = {**PUBLIC, "torch": torch}
     (example,) = finder.find(PUBLIC[name], name, globs=names)

@@ -1,4 +1,4 @@
-"""`import multifuse` stays light, and what it names is there."""
+"""`import multifuse` stays light, every public name resolves, and no part of the package imports a higher one."""
 
 import ast
 import re
@@ -32,22 +32,22 @@ def test_every_public_name_resolves() -> None:
 
 
 LAYERS = ("_internal", "ops", "layers", "losses", "models", "recipes")
-"""Each part of the package may import itself and what comes before it."""
-# The public names and the report for bugs belong to the library; `python -m multifuse` is the application's door.
+"""The parts of the package, lowest first: each may import itself and the parts before it."""
+# The public names and the report for bugs belong to the library, `python -m multifuse` to the application.
 PLACES = {"version": "_internal", "__init__": "models", "info": "models", "__main__": "recipes"}
 SOURCES = sorted((ROOT / "src/multifuse").rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of multifuse that a file imports, anywhere in it, as ``part`` or ``part.module``."""
-    found = set()
+    """Returns the modules of multifuse that a file imports, anywhere in it, as ``part`` or ``part.module``."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("multifuse.") for name in found if name.startswith("multifuse.")}
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("multifuse.") for name in modules if name.startswith("multifuse.")}
 
 
 def rank(part: str) -> int:
@@ -55,21 +55,21 @@ def rank(part: str) -> int:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src/multifuse")))
-def test_a_file_imports_nothing_of_a_part_above_its_own(path: Path) -> None:
-    own = rank(path.relative_to(ROOT / "src/multifuse").parts[0].removesuffix(".py"))
+def test_a_file_imports_nothing_from_a_higher_part(path: Path) -> None:
+    highest = rank(path.relative_to(ROOT / "src/multifuse").parts[0].removesuffix(".py"))
     known = (*LAYERS, *PLACES)
-    above = [name for name in imported(path) if (part := name.split(".")[0]) in known and rank(part) > own]
+    above = [name for name in imported(path) if (part := name.split(".")[0]) in known and rank(part) > highest]
     assert not above
 
 
-def test_nothing_of_the_package_imports_examples_benchmarks_or_tests() -> None:
+def test_the_package_does_not_import_examples_benchmarks_or_tests() -> None:
     for path in SOURCES:
         text = path.read_text()
         assert not re.search(r"^\s*(from|import) (examples|benchmarks|tests)\b", text, re.MULTILINE), path
 
 
-def test_loading_a_part_of_the_library_loads_no_part_above_it() -> None:
-    """Also by way of the lazy names of the package, which no reading of imports can see."""
+def test_importing_a_part_loads_no_higher_part() -> None:
+    """Includes what the lazy names of the package load, which the import statements do not show."""
     for index, part in enumerate(LAYERS[:-1]):
         above = [f"multifuse.{name}" for name in LAYERS[index + 1 :]]
         code = f"import sys, multifuse.{part}; print([name for name in {above} if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""The inverse Cholesky factor: what it is, and that its own derivatives are those of torch's factorisation."""
+"""The inverse Cholesky factor: its definition, and its derivatives against those of torch's factorisation."""
 
 import torch
 from torch import Tensor
@@ -18,20 +18,20 @@ def plain(matrix: Tensor) -> Tensor:
     return inverse
 
 
-def test_whitens_and_is_lower_triangular() -> None:
+def test_inverse_factor_whitens_and_is_lower_triangular() -> None:
     matrix = positive(3, 5)
     inverse = inverse_factor(matrix)
     torch.testing.assert_close(inverse @ matrix @ inverse.mT, torch.eye(5, dtype=torch.float64).expand(3, 5, 5))
     assert torch.equal(inverse, inverse.tril())
 
 
-def test_derivatives_are_those_of_torchs_factorisation() -> None:
+def test_derivatives_match_torchs_factorisation() -> None:
     matrix = positive(2, 4)
     direction = torch.randn(2, 4, 4, dtype=torch.float64)
     direction = direction + direction.mT
 
-    def symmetric(given: Tensor) -> Tensor:
-        return inverse_factor((given + given.mT) / 2)
+    def symmetric(values: Tensor) -> Tensor:
+        return inverse_factor((values + values.mT) / 2)
 
     assert torch.autograd.gradcheck(symmetric, matrix.clone().requires_grad_())
     assert torch.autograd.gradgradcheck(symmetric, matrix.clone().requires_grad_())

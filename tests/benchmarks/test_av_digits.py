@@ -1,4 +1,4 @@
-"""The digits' measurement: its table and its gain, from result files worked by hand."""
+"""The AV digits benchmark: its table and gain, worked by hand from result files, and its held-out speakers."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def write_run(folder: Path, name: str, seed: int, predictions: list[int]) -> Non
     (folder / f"{name}.{seed}.json").write_text(json.dumps(run))
 
 
-def test_the_summary_gives_means_spreads_and_the_gain_over_the_better_modality(tmp_path: Path) -> None:
+def test_summary_shows_means_deviations_and_the_gain_over_the_better_modality(tmp_path: Path) -> None:
     write_run(tmp_path, "both", 1, [0, 1, 2, 3])
     write_run(tmp_path, "both", 2, [0, 1, 2, 0])
     write_run(tmp_path, "audio", 1, [0, 0, 0, 0])
@@ -37,20 +37,20 @@ def test_the_summary_gives_means_spreads_and_the_gain_over_the_better_modality(t
     assert "over image alone, the better of the two on test: +37.5 points" in table
 
 
-def test_one_input_alone_has_no_gain(tmp_path: Path) -> None:
+def test_summary_shows_no_gain_without_single_modality_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "both", 1, [0, 1, 2, 3])
     assert "gains" not in summary(tmp_path)
 
 
-def test_speakers_held_out_are_tested_and_neither_trained_nor_validated_on() -> None:
+def test_held_out_speakers_are_only_in_the_test_split() -> None:
     ids = {
         "train": ["0_theo_1", "1_anna_1", "2_theo_2", "3_bob_1"],
         "valid": ["4_theo_3", "5_bob_2"],
         "test": ["6_eve_1"],
     }
-    data = PreparedClips(Path(), {}, {split: Dataset.from_dict({"id": own}) for split, own in ids.items()})
-    found = without_speakers(data, ("theo",)).splits
-    assert {split: list(rows["id"]) for split, rows in found.items()} == {
+    data = PreparedClips(Path(), {}, {split: Dataset.from_dict({"id": names}) for split, names in ids.items()})
+    splits = without_speakers(data, ("theo",)).splits
+    assert {split: list(rows["id"]) for split, rows in splits.items()} == {
         "train": ["1_anna_1", "3_bob_1"],
         "valid": ["5_bob_2"],
         "test": ["0_theo_1", "2_theo_2"],
@@ -59,7 +59,7 @@ def test_speakers_held_out_are_tested_and_neither_trained_nor_validated_on() -> 
         without_speakers(data, ("theo", "eve"))
 
 
-def test_runs_without_some_speakers_have_rows_of_their_own(tmp_path: Path) -> None:
+def test_runs_without_some_speakers_have_separate_rows(tmp_path: Path) -> None:
     write_run(tmp_path, "image-without-theo", 1, [0, 1, 0, 0])
     write_run(tmp_path, "both", 1, [0, 1, 2, 3])
     rows = [line.split(" | ")[0] for line in summary(tmp_path).splitlines()[2:]]

@@ -1,4 +1,4 @@
-"""The measurement under corruption: its tables, from result files worked by hand, and the frozen text features."""
+"""The corruption benchmark: its tables, worked by hand from result files, and the frozen text features."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def write_run(folder: Path, fusion: str, seed: int, maes: tuple[float, float]) -
     (folder / f"{fusion}.{seed}.json").write_text(json.dumps(run))
 
 
-def test_the_summary_gives_means_spreads_and_the_rise_paired_by_run(tmp_path: Path) -> None:
+def test_summary_shows_means_deviations_and_the_rise_paired_by_run(tmp_path: Path) -> None:
     write_run(tmp_path, "clcr", 1, (0.4, 0.6))
     write_run(tmp_path, "clcr", 2, (0.5, 0.7))
     write_run(tmp_path, "late-fusion", 1, (0.6, 0.9))
@@ -40,11 +40,11 @@ def test_the_summary_gives_means_spreads_and_the_rise_paired_by_run(tmp_path: Pa
     assert "| model | 0 | 2 | rise at 2 |" in table
     assert "| clcr | 0.450 ± 0.071 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in table
     assert "| late-fusion | 0.600 | 0.900 | 0.300 |" in table
-    assert "delay" not in table, "nothing was late"
+    assert "delay" not in table, "no modality was delayed"
     assert (tmp_path / FIGURE).read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_results_the_summary_is_empty_and_nothing_is_drawn(tmp_path: Path) -> None:
+def test_without_results_the_summary_is_empty_and_no_figure_is_drawn(tmp_path: Path) -> None:
     assert summary(tmp_path) == ""
     assert not list(tmp_path.iterdir())
 

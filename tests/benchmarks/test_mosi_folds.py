@@ -1,4 +1,4 @@
-"""The comparison on folds: no video on both sides, every utterance held out once, and the table worked by hand."""
+"""The comparison on folds: no video is split, every utterance is held out once, and the table worked by hand."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def content() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_utterance_but_those_of_test_is_held_out_once_without_its_video(tmp_path: Path) -> None:
+def test_every_utterance_outside_test_is_held_out_once_and_no_video_is_split(tmp_path: Path) -> None:
     held_out: list[str] = []
     for fold in range(FOLDS):
         write_fold(content(), fold, [], tmp_path / "fold.pkl")
@@ -32,8 +32,8 @@ def test_every_utterance_but_those_of_test_is_held_out_once_without_its_video(tm
         assert not videos["train"] & videos["valid"]
         assert parts["valid"]["id"].tolist() == parts["test"]["id"].tolist()
         held_out += parts["test"]["id"].tolist()
-    both = np.concatenate([content()["train"]["id"], content()["valid"]["id"]])
-    assert sorted(held_out) == sorted(both.tolist())
+    expected = np.concatenate([content()["train"]["id"], content()["valid"]["id"]])
+    assert sorted(held_out) == sorted(expected.tolist())
 
 
 def test_folds_do_not_depend_on_the_order_of_the_utterances() -> None:
@@ -41,12 +41,12 @@ def test_folds_do_not_depend_on_the_order_of_the_utterances() -> None:
     assert folds(names[::-1])[::-1].tolist() == folds(names).tolist()
 
 
-def test_a_modality_is_left_out(tmp_path: Path) -> None:
+def test_an_excluded_modality_is_left_out(tmp_path: Path) -> None:
     write_fold(content(), 0, ["audio"], tmp_path / "fold.pkl")
     assert set(pickle.loads((tmp_path / "fold.pkl").read_bytes())["train"]) == {"id", "regression_labels"}
 
 
-def test_changes_reach_the_recipe_or_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_applied_to_the_recipe_or_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.mosi_folds.default_recipe", lambda encoder: FEATURES)
     recipe, config = variant("any", ["lr=5e-4", "num_levels=2", 'regression_loss="mse"'])
     assert (recipe.lr, recipe.regression_loss, recipe.epochs) == (5e-4, "mse", FEATURES.epochs)
@@ -54,13 +54,13 @@ def test_changes_reach_the_recipe_or_the_configuration(monkeypatch: pytest.Monke
     assert SentimentJob(output=Path("any"), recipe=recipe).recipe is recipe
 
 
-def test_the_summary_compares_with_the_first_variant_on_common_folds(tmp_path: Path) -> None:
+def test_summary_compares_with_the_first_variant_on_common_folds(tmp_path: Path) -> None:
     for order, (name, fold, predictions) in enumerate(
         [("plain", 0, [1.5, -0.5]), ("plain", 1, [2.5, 1.0]), ("other", 0, [1.0, -1.0])]
     ):
-        found = {"name": name, "fold": fold, "seconds": 60, "predictions": predictions, "labels": [1.0, -1.0]}
+        result = {"name": name, "fold": fold, "seconds": 60, "predictions": predictions, "labels": [1.0, -1.0]}
         path = tmp_path / f"{name}.{fold}.json"
-        path.write_text(json.dumps(found))
+        path.write_text(json.dumps(result))
         os.utime(path, (order, order))
     table = summary(tmp_path)
     assert "| plain | 2 | 1.1250 |" in table

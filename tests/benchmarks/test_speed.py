@@ -1,4 +1,4 @@
-"""The speed benchmark's own arithmetic: turns on a clock worked by hand, flags, tables, and what is written when."""
+"""The arithmetic of the speed benchmark: turns on a simulated clock, regressions, tables, and which files it writes."""
 
 import json
 import sys
@@ -21,8 +21,8 @@ def timing(seconds: float) -> Timing:
     return Timing(seconds, 0.9 * seconds, 1.1 * seconds, 5)
 
 
-def comparison(ours: float, theirs: float, target: float | None = None) -> Comparison:
-    return Comparison("the op", "clamp", timing(ours), timing(theirs), target)
+def comparison(ours: float, peer: float, target: float | None = None) -> Comparison:
+    return Comparison("the op", "clamp", timing(ours), timing(peer), target)
 
 
 def report(ours: float) -> Report:
@@ -51,18 +51,18 @@ def test_functions_take_turns_and_short_ones_are_repeated(monkeypatch: pytest.Mo
     assert times["short"].median == pytest.approx(0.001)
     assert times["long"].median == pytest.approx(1.0)
     assert times["short"].turns == times["long"].turns == 5
-    assert calls["long"] == 4 + 2 * 5, "a long call is its own turn, after one that is not counted"
+    assert calls["long"] == 4 + 2 * 5, "a long call takes a turn of its own, after one that is not measured"
     assert calls["short"] >= 4 + 5 * 9, "a short call fills its turn"
 
 
-def test_a_ratio_is_ours_over_theirs_and_misses_above_its_target() -> None:
+def test_ratio_is_ours_over_the_peers_and_is_missed_above_its_target() -> None:
     assert comparison(3.0, 2.0).ratio == 1.5
     assert not comparison(3.0, 2.0, 1.5).is_missed
     assert comparison(3.1, 2.0, 1.5).is_missed
     assert not comparison(9.0, 2.0).is_missed
 
 
-def test_a_loss_of_over_a_fifth_against_the_peer_is_flagged() -> None:
+def test_a_slowdown_of_over_a_fifth_against_the_peer_is_flagged() -> None:
     before = json.loads(report(2.0).as_json())
     assert regressions(before, [comparison(2.4, 2.0)]) == []
     (flag,) = regressions(before, [comparison(2.6, 2.0)])
@@ -70,7 +70,7 @@ def test_a_loss_of_over_a_fifth_against_the_peer_is_flagged() -> None:
     assert regressions(before, [Comparison("new", "clamp", timing(9), timing(1))]) == []
 
 
-def test_figures_are_written_and_a_check_writes_nothing(
+def test_results_are_written_and_a_check_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
@@ -91,7 +91,7 @@ def test_figures_are_written_and_a_check_writes_nothing(
     assert torch.get_num_threads() == threads
 
 
-def test_the_sorting_peer_computes_the_same_where_no_token_saturates() -> None:
+def test_the_sorting_peer_agrees_where_no_token_saturates() -> None:
     z = torch.rand(7, 9) * 0.5
     budget = torch.full((7,), 0.8)
     torch.testing.assert_close(sort_based(z, budget), project_capped_simplex(z, budget))

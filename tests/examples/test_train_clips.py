@@ -1,4 +1,4 @@
-"""The audio-visual examples and MOSEI's, each on its embedded default, by its one command."""
+"""The audio-visual examples and MOSEI's, each run by one command on its built-in synthetic data set."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "examples"
         ("mosei", (), {"modalities": ["text", "vision", "audio"]}),
     ],
 )
-def test_the_embedded_default_goes_from_encoded_files_to_metrics(
+def test_the_built_in_data_trains_from_encoded_files_to_metrics(
     tmp_path: Path, name: str, flags: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
     command = [sys.executable, "-W", "error:::multifuse", str(EXAMPLES / f"train_{name}.py"), "--epochs", "1"]

@@ -1,4 +1,4 @@
-"""`examples/train_mosi.py` by its command line: from raw file to metrics, and every kind of file that it refuses."""
+"""`examples/train_mosi.py` on the command line: from raw file to metrics, and every kind of file that it refuses."""
 
 import json
 import os
@@ -29,7 +29,7 @@ TEST_MEASURES = {"mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_no
 def train(
     *arguments: Any, cwd: Path, launcher: tuple[str, ...] = (), **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the example as a user would, with every warning of this library an error."""
+    """Runs the example as a user would, but treats every warning of this library as an error."""
     command = [sys.executable, "-W", "error:::multifuse", *launcher, str(SCRIPT), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
@@ -50,7 +50,7 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bert(tmp_path_factory.mktemp("encoder"))
 
 
-def test_the_embedded_default_goes_from_raw_file_to_metrics(tmp_path: Path) -> None:
+def test_the_built_in_data_trains_from_raw_file_to_metrics(tmp_path: Path) -> None:
     output = tmp_path / "run"
     done = train("--output", output, "--epochs", 2, "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_the_embedded_default_goes_from_raw_file_to_metrics(tmp_path: Path) -> N
     assert not list(output.glob(".*")), "a partial file was left behind"
 
 
-def test_a_real_layout_with_a_text_encoder_and_a_finished_folder_is_not_overwritten(
+def test_a_real_layout_trains_with_a_text_encoder_and_a_finished_run_is_not_overwritten(
     tmp_path: Path, small_file: Path, small_encoder: Path
 ) -> None:
     output = tmp_path / "run"
@@ -87,7 +87,7 @@ def test_a_real_layout_with_a_text_encoder_and_a_finished_folder_is_not_overwrit
     assert (output / "metrics.json").read_bytes() == before
 
 
-def test_the_text_yardstick_and_the_paper_recipe_run(tmp_path: Path, small_file: Path, small_encoder: Path) -> None:
+def test_the_text_baseline_and_the_paper_recipe_run(tmp_path: Path, small_file: Path, small_encoder: Path) -> None:
     arguments = ("--data", small_file, "--text-encoder", small_encoder, "--epochs", 1)
     text = train(*arguments, "--model", "text", "--output", tmp_path / "text", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
@@ -120,7 +120,7 @@ def test_a_killed_run_resumes_to_the_uninterrupted_result(
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (output / "checkpoints/checkpoint-9999").mkdir()  # as a kill in the middle of a checkpoint leaves it
+    (output / "checkpoints/checkpoint-9999").mkdir()  # as left by a kill in the middle of a checkpoint
     assert not (output / "metrics.json").exists()
     refused = train(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
@@ -130,16 +130,16 @@ def test_a_killed_run_resumes_to_the_uninterrupted_result(
     assert "was started with seed 1111, now 5" in other.stderr
     done = train(*arguments, "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    uninterrupted = train(*common, "--output", tmp_path / "whole", cwd=tmp_path)
+    uninterrupted = train(*common, "--output", tmp_path / "uninterrupted", cwd=tmp_path)
     assert uninterrupted.returncode == 0, uninterrupted.stderr
     for split in ("valid", "test"):
-        assert metrics(output)[split] == metrics(tmp_path / "whole")[split]
-    resumed, expected = (load_file(run / "model/model.safetensors") for run in (output, tmp_path / "whole"))
+        assert metrics(output)[split] == metrics(tmp_path / "uninterrupted")[split]
+    resumed, expected = (load_file(run / "model/model.safetensors") for run in (output, tmp_path / "uninterrupted"))
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_several_processes_follow_one(tmp_path: Path) -> None:
-    """Four epochs of six steps, the last of them with an uneven batch: 6 samples, on four ranks 2, 2, 1 and 1."""
+def test_several_processes_match_one(tmp_path: Path) -> None:
+    """Four epochs of six steps, whose last batch is uneven: 6 samples, on four ranks 2, 2, 1 and 1."""
     data = write(tmp_path / "data.pkl", mmsa_splits(count=46))
     arguments = ("--data", data, "--batch-size", 8, "--epochs", 4, "--dropout", 0, "--log-steps", 1, "--device", "cpu")
     launchers = {
@@ -158,8 +158,8 @@ def test_several_processes_follow_one(tmp_path: Path) -> None:
     for name in ("torchrun", "accelerate"):
         np.testing.assert_allclose(logged_losses(tmp_path / name)[:20], expected[:20], rtol=1e-4, err_msg=name)
         for split in ("valid", "test"):
-            own, alone = metrics(tmp_path / name)[split], metrics(tmp_path / "one")[split]
-            assert abs(own["mae"] - alone["mae"]) < 1e-3, "a sample was left out of the measures, or counted twice"
+            ours, single = metrics(tmp_path / name)[split], metrics(tmp_path / "one")[split]
+            assert abs(ours["mae"] - single["mae"]) < 1e-3, "the measures omit a sample or count it twice"
 
 
 ACCELERATE = (
@@ -170,7 +170,7 @@ ACCELERATE = (
 
 
 def logged_losses(output: Path) -> list[float]:
-    """Every step's training loss."""
+    """Returns the training loss of every step."""
     (checkpoint,) = (output / "checkpoints").glob("checkpoint-24")
     history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
@@ -195,7 +195,7 @@ class _Hostile:
         (pickle.dumps({"train": {}, "valid": {}, "test": {}}), "train.regression_labels is missing"),
     ],
 )
-def test_a_bad_file_ends_in_one_line_with_nothing_executed_or_written(
+def test_a_bad_file_gives_a_one_line_error_and_nothing_is_executed_or_written(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -220,7 +220,7 @@ def test_a_bad_file_ends_in_one_line_with_nothing_executed_or_written(
         (("--resume",), "--resume and torchrun need --output"),
     ],
 )
-def test_bad_arguments_end_in_one_line(
+def test_bad_arguments_give_a_one_line_error(
     tmp_path: Path, small_file: Path, arguments: tuple[Any, ...], message: str
 ) -> None:
     output = () if arguments == ("--resume",) else ("--output", tmp_path / "run")
@@ -237,16 +237,16 @@ def test_the_planted_set_is_deterministic_and_needs_every_modality(tmp_path: Pat
     assert (tmp_path / "one.pkl").read_bytes() == (tmp_path / "two.pkl").read_bytes()
     splits = planted_splits()
     labels = splits["test"]["regression_labels"]
-    # The best that one modality's cue can do, known exactly, stays far above the error with all three.
+    # The smallest error possible without the cue of one modality is far above that with all three.
     cues = _cues(splits["test"])
-    everything = sentiment_measures(_fit(cues, labels), labels).mae
+    with_all = sentiment_measures(_fit(cues, labels), labels).mae
     for left_out in range(3):
         kept = [column for column in range(3) if column != left_out]
-        assert sentiment_measures(_fit(cues[:, kept], labels), labels).mae > 1.5 * everything
+        assert sentiment_measures(_fit(cues[:, kept], labels), labels).mae > 1.5 * with_all
 
 
 def _cues(split: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """The three latent cues, read off the features by hand-made detectors of the right modality and scale."""
+    """Returns the three latent cues, read from the features by hand-made detectors of the right modality and scale."""
     directions = [
         np.linalg.svd(np.nan_to_num(split[m], neginf=0).reshape(-1, split[m].shape[2]), full_matrices=False)[2][0]
         for m in MODALITIES

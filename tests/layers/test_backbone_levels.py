@@ -1,4 +1,4 @@
-"""BackboneLevels: shapes, the order of tokens, padding and neighbours that change nothing, and other backbones."""
+"""BackboneLevels: shapes, token order, invariance to padding and to other samples, and other backbones."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def resnet(channels: int = 3) -> nn.Module:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
     model: nn.Module = ResNetModel(ResNetConfig(num_channels=channels, **sizes))
-    for module in model.modules():  # batch statistics as after training, not the initial ones
+    for module in model.modules():  # batch statistics as after training, not at initialisation
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.randn_like(module.bias)
     return model.eval()
@@ -49,9 +49,9 @@ def test_every_position_of_every_frame_is_a_token(channels: int) -> None:
     assert pooled(frames(2, 3, channels))[0].shape == (2, 3 * 3, 10)
 
 
-def test_tokens_are_frame_by_frame_and_a_spectrograms_column_by_column() -> None:
+def test_tokens_are_ordered_by_frame_and_in_spectrograms_by_column() -> None:
     class Positions(nn.Module):
-        """A map whose values are 10 row + column."""
+        """Returns a map whose values are 10 * row + column."""
 
         config = ResNetConfig(hidden_sizes=[1], depths=[1])
         main_input_name = "pixel_values"
@@ -61,10 +61,10 @@ def test_tokens_are_frame_by_frame_and_a_spectrograms_column_by_column() -> None
             self.weight = nn.Parameter(torch.zeros(1))
 
         def forward(self, pixels: Tensor) -> Any:
-            own = 10 * torch.arange(2).view(2, 1) + torch.arange(3) + self.weight + 100 * pixels[:, :, :1, :1]
+            positions = 10 * torch.arange(2).view(2, 1) + torch.arange(3) + self.weight + 100 * pixels[:, :, :1, :1]
 
             class Output:
-                last_hidden_state = own
+                last_hidden_state = positions
 
             return Output
 
@@ -74,16 +74,16 @@ def test_tokens_are_frame_by_frame_and_a_spectrograms_column_by_column() -> None
     assert sound[..., 0].tolist() == [[0, 10, 1, 11, 2, 12]]
 
 
-def test_padding_frames_change_nothing_not_even_nan_or_batch_statistics() -> None:
+def test_nan_in_padding_frames_reaches_neither_outputs_nor_batch_statistics() -> None:
     levels = BackboneLevels(resnet(), 10)
-    given = frames(2, 3)
+    inputs = frames(2, 3)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    spoiled = given.masked_fill(~mask[:, :, None, None, None], float("nan"))
+    spoiled = inputs.masked_fill(~mask[:, :, None, None, None], float("nan"))
     levels.eval()
-    expected = levels(given[:, :2], mask[:, :2])
-    for own, other in zip(levels(spoiled, mask), expected, strict=True):
+    expected = levels(inputs[:, :2], mask[:, :2])
+    for ours, other in zip(levels(spoiled, mask), expected, strict=True):
         real = mask.repeat_interleave(12, 1)[:, :24]
-        torch.testing.assert_close(own[:, :24][real], other[real])
+        torch.testing.assert_close(ours[:, :24][real], other[real])
     levels.train()
     before = [buffer.clone() for buffer in levels.buffers()]
     levels(spoiled, mask)
@@ -93,30 +93,30 @@ def test_padding_frames_change_nothing_not_even_nan_or_batch_statistics() -> Non
 
 def test_samples_do_not_affect_each_other_and_an_absent_one_is_finite() -> None:
     levels = BackboneLevels(resnet(), 10).eval()
-    given, mask = frames(3, 2), torch.tensor([[True, True], [True, False], [False, False]])
-    together = levels(given, mask)[-1]
-    alone = levels(given[1:2], mask[1:2])[-1]
-    torch.testing.assert_close(together[1:2, :12], alone[:, :12])
+    inputs, mask = frames(3, 2), torch.tensor([[True, True], [True, False], [False, False]])
+    together = levels(inputs, mask)[-1]
+    single = levels(inputs[1:2], mask[1:2])[-1]
+    torch.testing.assert_close(together[1:2, :12], single[:, :12])
     assert together.isfinite().all()
     levels.train()
     before = [buffer.clone() for buffer in levels.buffers()]
-    nobody = levels(given, torch.zeros(3, 2, dtype=torch.bool))
-    assert nobody[0].shape == together.shape
-    assert nobody[0].isfinite().all()
+    all_absent = levels(inputs, torch.zeros(3, 2, dtype=torch.bool))
+    assert all_absent[0].shape == together.shape
+    assert all_absent[0].isfinite().all()
     assert all(torch.equal(now, then) for now, then in zip(levels.buffers(), before, strict=True))
     assert all(module.training for module in levels.modules())
 
 
-def test_bytes_are_scaled_and_inputs_normalised_by_channel() -> None:
+def test_bytes_are_scaled_and_inputs_normalised_per_channel() -> None:
     plain = BackboneLevels(resnet(), 10)
     scaled = BackboneLevels(resnet(), 10, mean=(0.5, 0.4, 0.3), std=(0.2,))
-    given = (frames(1, 1) * 255).round()
+    inputs = (frames(1, 1) * 255).round()
     scaled.load_state_dict(plain.state_dict())
-    centred = (given / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / 0.2
-    torch.testing.assert_close(scaled.eval()(given.byte())[0], plain.eval()(centred)[0])
+    centred = (inputs / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / 0.2
+    torch.testing.assert_close(scaled.eval()(inputs.byte())[0], plain.eval()(centred)[0])
 
 
-def test_other_backbones_take_the_networks_place() -> None:
+def test_other_backbones_are_supported() -> None:
     vit = BackboneLevels(ViTModel(ViTConfig(image_size=32, patch_size=16, **TRANSFORMER)), 10).eval()
     assert vit(torch.rand(2, 3, 3, 32, 32))[0].shape == (2, 3 * 5, 10)
     spectrogram = torch.randn(2, 1, 20, 40)

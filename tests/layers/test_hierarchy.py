@@ -1,4 +1,4 @@
-"""SemanticHierarchyEncoder and TextLevels: levels of every modality, with real (small) transformers encoders."""
+"""SemanticHierarchyEncoder and TextLevels: the levels of every modality, from small but real transformers encoders."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_text_levels_are_means_of_thirds_of_the_hidden_layers() -> None:
         assert torch.allclose(ours, torch.stack(group).mean(0), atol=1e-6)
 
 
-def test_text_levels_read_any_encoder_and_its_mapping() -> None:
+def test_text_levels_accept_any_encoder_and_a_mapping_of_inputs() -> None:
     torch.manual_seed(0)
     levels = TextLevels(MPNetModel(MPNetConfig(**SMALL)), 2).eval()
     ids = torch.randint(2, 50, (2, 6))
@@ -50,7 +50,7 @@ def test_text_levels_read_any_encoder_and_its_mapping() -> None:
         assert torch.equal(ours, expected)
 
 
-def test_a_sample_without_text_is_finite_and_moves_no_other() -> None:
+def test_a_sample_without_text_is_finite_and_does_not_affect_others() -> None:
     levels = text_levels()
     ids = torch.randint(0, 50, (2, 6))
     mask = torch.ones(2, 6, dtype=torch.bool)
@@ -61,7 +61,7 @@ def test_a_sample_without_text_is_finite_and_moves_no_other() -> None:
         assert torch.allclose(ours[0], expected[0], atol=1e-5)
 
 
-def test_levels_are_layer_normed_zero_at_padding_and_present_only() -> None:
+def test_levels_are_layer_normalised_zero_at_padding_and_only_of_present_modalities() -> None:
     encoder = hierarchy()
     ids, features = torch.randint(0, 50, (2, 6)), torch.randn(2, 4, 5)
     mask = {"keys": torch.arange(4) < torch.tensor([[4], [2]])}
@@ -84,7 +84,7 @@ def test_padded_features_change_nothing(fill: float) -> None:
         assert torch.allclose(short["keys"], long["keys"][:, :4], atol=1e-5)
 
 
-def test_learned_positions_end_and_sinusoidal_ones_do_not() -> None:
+def test_learned_positions_are_limited_and_sinusoidal_ones_are_not() -> None:
     features = torch.randn(1, 9, 5)
     with pytest.raises(ValueError, match=r"inputs have 9 tokens.*max_positions=8"):
         hierarchy(max_positions=8)({"keys": features})
@@ -92,7 +92,7 @@ def test_learned_positions_end_and_sinusoidal_ones_do_not() -> None:
     assert levels[0]["keys"].shape == (1, 9, 12)
 
 
-def test_sinusoidal_positions_are_the_published_ones() -> None:
+def test_sinusoidal_positions_match_the_published_formula() -> None:
     positions = sinusoidal_positions(50, 6, torch.device("cpu"))
     frequency = 10000 ** (-torch.arange(3) / 3)
     assert torch.allclose(positions[7, :3], torch.sin(7 * frequency), atol=1e-5)

@@ -1,4 +1,4 @@
-"""InterCAD: weights, absence, padding, order, and that private content never moves the shared values."""
+"""InterCAD: weights, absent modalities, padding, order, and independence of the shared output from private content."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def assert_close(ours: InterCADOutput, expected: InterCADOutput, tolerance: floa
 
 
 @given(sizes(), st.integers(1, 4))
-def test_weights_are_distributions_and_shapes_are_the_contracts(drawn: Sizes, count: int) -> None:
+def test_weights_are_distributions_and_shapes_are_as_documented(drawn: Sizes, count: int) -> None:
     tokens, mask = batch(drawn)
     output = aggregation(drawn, count)(levels_of(drawn, tokens, mask, count), mask)
     b, d, m = drawn.batch, drawn.dim, len(drawn.modalities)
@@ -42,16 +42,16 @@ def test_weights_are_distributions_and_shapes_are_the_contracts(drawn: Sizes, co
 
 
 @given(sizes(), st.booleans())
-def test_the_codes_with_their_bases_give_what_the_streams_give(drawn: Sizes, absent: bool) -> None:
+def test_codes_with_bases_give_the_same_result_as_streams(drawn: Sizes, absent: bool) -> None:
     layer, (tokens, mask) = exchange(drawn), batch(drawn)
     if absent:
         mask[drawn.modalities[0]][0] = False
-    whole, codes = ([layer(tokens, mask, codes_only=only)] * 2 for only in (False, True))
-    assert_close(aggregation(drawn)(codes, mask, [layer.projector.bases()] * 2), aggregation(drawn)(whole, mask))
+    streams, codes = ([layer(tokens, mask, codes_only=codes_only)] * 2 for codes_only in (False, True))
+    assert_close(aggregation(drawn)(codes, mask, [layer.projector.bases()] * 2), aggregation(drawn)(streams, mask))
 
 
 @given(sizes(min_modalities=2))
-def test_an_absent_modality_equals_the_layer_without_it(drawn: Sizes) -> None:
+def test_an_absent_modality_equals_one_left_out(drawn: Sizes) -> None:
     layer = aggregation(drawn)
     tokens, mask = batch(drawn)
     absent = drawn.modalities[-1]
@@ -76,41 +76,41 @@ def test_samples_do_not_affect_each_other(drawn: Sizes) -> None:
     layer = aggregation(drawn)
     tokens, mask = batch(drawn)
     together = layer(levels_of(drawn, tokens, mask, 2), mask)
-    one, its_mask = ({n: v[:1] for n, v in values.items()} for values in (tokens, mask))
-    assert_close(layer(levels_of(drawn, one, its_mask, 2), its_mask), InterCADOutput(*(v[:1] for v in together)))
+    first, first_mask = ({n: v[:1] for n, v in values.items()} for values in (tokens, mask))
+    assert_close(layer(levels_of(drawn, first, first_mask, 2), first_mask), InterCADOutput(*(v[:1] for v in together)))
 
 
 def test_reordering_the_modalities_reorders_the_columns() -> None:
     tokens, mask = batch(SIZES)
     levels = levels_of(SIZES, tokens, mask, 2)
     layer = aggregation(SIZES)
-    other = InterCAD(SIZES.dim, ("audio", "text", "vision"), num_levels=2).eval()
-    other.load_state_dict(layer.state_dict())
-    ours, reordered = layer(levels, mask), other(levels, mask)
+    permuted = InterCAD(SIZES.dim, ("audio", "text", "vision"), num_levels=2).eval()
+    permuted.load_state_dict(layer.state_dict())
+    ours, reordered = layer(levels, mask), permuted(levels, mask)
     assert torch.allclose(reordered.fused, ours.fused, atol=1e-5)
     assert torch.allclose(reordered.modality_weights, ours.modality_weights[:, [2, 0, 1]], atol=1e-5)
     assert torch.allclose(reordered.private_gates, ours.private_gates[:, [2, 0, 1]], atol=1e-5)
 
 
-def test_private_content_moves_the_shared_values_through_the_level_weights_alone() -> None:
+def test_private_content_affects_the_shared_output_only_through_the_level_weights() -> None:
     tokens, mask = batch(SIZES)
     levels = levels_of(SIZES, tokens, mask, 2)
     moved = [level._replace(private={n: v + 3 for n, v in level.private.items()}) for level in levels]
-    uniform = aggregation(SIZES, level_floor=1.0)  # level weights fixed, all else adaptive
+    uniform = aggregation(SIZES, level_floor=1.0)  # level weights fixed, everything else adaptive
     assert torch.equal(uniform(moved, mask).shared, uniform(levels, mask).shared)
     assert not torch.equal(uniform(moved, mask).private, uniform(levels, mask).private)
 
 
-def test_weights_begin_as_they_are_said_to() -> None:
-    """The first level's are no more by chance: one that takes all the weight at once is never corrected."""
+def test_initial_level_weights_are_as_documented() -> None:
+    """No level starts with more weight by chance: one that had all the weight from the start would keep it."""
     tokens, mask = batch(SIZES)
-    alike = aggregation(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
-    torch.testing.assert_close(alike, torch.full_like(alike, 1 / 3))
+    uniform = aggregation(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
+    torch.testing.assert_close(uniform, torch.full_like(uniform, 1 / 3))
     last = aggregation(SIZES, 3, init_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
     torch.testing.assert_close(last, torch.tensor([0.05, 0.05, 0.9]).expand_as(last))
 
 
-def test_without_the_aggregation_weights_are_uniform_and_gates_one() -> None:
+def test_without_adaptive_weights_the_weights_are_uniform_and_the_gates_one() -> None:
     tokens, mask = batch(SIZES)
     mask["vision"][0] = False
     output = aggregation(SIZES, adaptive=False)(levels_of(SIZES, tokens, mask, 2), mask)
@@ -120,7 +120,7 @@ def test_without_the_aggregation_weights_are_uniform_and_gates_one() -> None:
     assert torch.equal(output.private_gates[0], torch.tensor([1.0, 0.0, 1.0]))
 
 
-def test_a_floor_spreads_over_the_present_modalities() -> None:
+def test_a_floor_is_divided_among_the_present_modalities() -> None:
     tokens, mask = batch(SIZES)
     mask["vision"][0] = False
     output = aggregation(SIZES, modality_floor=0.6, level_floor=0.5)(levels_of(SIZES, tokens, mask, 2), mask)

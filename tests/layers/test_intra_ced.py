@@ -1,4 +1,4 @@
-"""IntraCED: the invariants of the exchange, each as a property of random sizes, weights and masks."""
+"""IntraCED: the invariants of the exchange, as properties of random sizes, weights and masks."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def assert_close(ours: IntraCEDOutput, expected: IntraCEDOutput, tolerance: floa
 
 
 @given(sizes(min_modalities=2), st.floats(-100, 100))
-def test_private_content_leaks_nowhere(drawn: Sizes, size: float) -> None:
+def test_private_content_does_not_leak(drawn: Sizes, size: float) -> None:
     layer = exchange(drawn)
     tokens, mask = batch(drawn)
     before = layer(tokens, mask)
@@ -63,26 +63,26 @@ def test_samples_do_not_affect_each_other(drawn: Sizes) -> None:
     tokens, mask = batch(drawn)
     together = layer(tokens, mask)
     for row in range(drawn.batch):
-        alone = layer({n: v[row : row + 1] for n, v in tokens.items()}, {n: m[row : row + 1] for n, m in mask.items()})
-        assert_close(alone, IntraCEDOutput(*({n: v[row : row + 1] for n, v in f.items()} for f in together)))
+        single = layer({n: v[row : row + 1] for n, v in tokens.items()}, {n: m[row : row + 1] for n, m in mask.items()})
+        assert_close(single, IntraCEDOutput(*({n: v[row : row + 1] for n, v in f.items()} for f in together)))
 
 
 @given(sizes(min_modalities=2))
-def test_an_absent_modality_equals_the_layer_without_it(drawn: Sizes) -> None:
+def test_an_absent_modality_equals_one_left_out(drawn: Sizes) -> None:
     layer = exchange(drawn)
     tokens, mask = batch(drawn)
     absent = drawn.modalities[0]
     without = layer({n: v for n, v in tokens.items() if n != absent}, {n: m for n, m in mask.items() if n != absent})
-    none = layer({**tokens, absent: None}, {**mask, absent: None})
+    as_none = layer({**tokens, absent: None}, {**mask, absent: None})
     masked = layer(tokens, {**mask, absent: torch.zeros_like(mask[absent])})
-    assert_close(none, without, 0.0)
+    assert_close(as_none, without, 0.0)
     for first, second in zip(masked, without, strict=True):
         for name in second:
             assert torch.allclose(first[name], second[name], atol=1e-5)
     assert torch.equal(masked.tokens[absent], tokens[absent])
 
 
-def test_an_absent_modality_takes_no_gradient_and_gives_none() -> None:
+def test_an_absent_modality_receives_no_gradient_and_others_are_finite() -> None:
     layer = exchange(SIZES)
     tokens, mask = batch(SIZES)
     tokens["vision"].requires_grad_()
@@ -104,8 +104,8 @@ def test_reordering_the_modalities_reorders_the_output(drawn: Sizes, random: obj
     order = sorted(drawn.modalities, reverse=True)
     other = exchange(drawn._replace(lengths={name: drawn.lengths[name] for name in order}))
     state = layer.state_dict()
-    places = [drawn.modalities.index(name) for name in order]
-    state["projector.private_weight"] = state["projector.private_weight"][places]
+    indices = [drawn.modalities.index(name) for name in order]
+    state["projector.private_weight"] = state["projector.private_weight"][indices]
     other.load_state_dict(state)
     tokens, mask = batch(drawn)
     assert_close(other({n: tokens[n] for n in order}, mask), layer(tokens, mask))
@@ -121,7 +121,7 @@ def test_gamma_zero_is_the_identity(drawn: Sizes) -> None:
 
 
 @given(sizes())
-def test_what_lies_outside_both_subspaces_stays_in_tokens_alone(drawn: Sizes) -> None:
+def test_content_outside_both_subspaces_affects_only_the_tokens(drawn: Sizes) -> None:
     layer = exchange(drawn)
     tokens, mask = batch(drawn)
     name = drawn.modalities[0]
@@ -142,17 +142,18 @@ def test_streams_are_their_codes_in_the_ambient_space(drawn: Sizes) -> None:
     tokens, mask = batch(drawn)
     output = layer(tokens, mask)
     for name in drawn.modalities:
-        basis, own = layer.projector.shared_basis, layer.projector.private_basis(name)
-        assert torch.allclose(output.shared[name], output.shared_code[name] @ basis.mT, atol=1e-5)
-        assert torch.allclose(output.private[name], output.private_code[name] @ own.mT, atol=1e-5)
-        brought = output.tokens[name] - tokens[name]
-        assert torch.allclose(brought @ basis @ basis.mT, brought, atol=1e-4), "the exchange left the shared subspace"
+        shared_basis, private_basis = layer.projector.shared_basis, layer.projector.private_basis(name)
+        assert torch.allclose(output.shared[name], output.shared_code[name] @ shared_basis.mT, atol=1e-5)
+        assert torch.allclose(output.private[name], output.private_code[name] @ private_basis.mT, atol=1e-5)
+        update = output.tokens[name] - tokens[name]
+        projected = update @ shared_basis @ shared_basis.mT
+        assert torch.allclose(projected, update, atol=1e-4), "the exchange left the shared subspace"
 
 
-def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> None:
-    sizes_of_two = Sizes(2, 12, 8, 4, 4, {"text": 5, "audio": 3})
-    layer = exchange(sizes_of_two)
-    tokens, mask = batch(sizes_of_two)
+def test_the_exchange_matches_torchs_multi_head_attention_on_the_shared_codes() -> None:
+    two_modalities = Sizes(2, 12, 8, 4, 4, {"text": 5, "audio": 3})
+    layer = exchange(two_modalities)
+    tokens, mask = batch(two_modalities)
     output = layer(tokens, mask)
     codes = layer.projector(tokens).shared
     expected, _ = multi_head_attention_forward(
@@ -172,21 +173,21 @@ def test_the_exchange_is_torchs_multi_head_attention_on_the_shared_codes() -> No
         training=False,
         key_padding_mask=~mask["audio"],
     )
-    brought = output.activation["text"].unsqueeze(-1) * expected.transpose(0, 1)
+    update = output.activation["text"].unsqueeze(-1) * expected.transpose(0, 1)
     ours = output.shared_code["text"] - codes["text"] * mask["text"].unsqueeze(-1)
-    assert torch.allclose(ours, brought, atol=1e-5)
+    assert torch.allclose(ours, update, atol=1e-5)
 
 
-def test_codes_alone_are_the_same_without_the_streams() -> None:
+def test_codes_only_returns_the_same_codes_without_the_streams() -> None:
     tokens, mask = batch(SIZES)
     layer = exchange(SIZES)
-    whole, codes = layer(tokens, mask), layer(tokens, mask, codes_only=True)
+    streams, codes = layer(tokens, mask), layer(tokens, mask, codes_only=True)
     assert codes.tokens == codes.shared == codes.private == {}
     for field in ("shared_code", "private_code", "activation"):
-        assert all(torch.equal(getattr(codes, field)[n], getattr(whole, field)[n]) for n in SIZES.modalities)
+        assert all(torch.equal(getattr(codes, field)[n], getattr(streams, field)[n]) for n in SIZES.modalities)
 
 
-def test_one_modality_alone_passes_unchanged() -> None:
+def test_a_single_modality_passes_unchanged() -> None:
     tokens, mask = batch(SIZES)
     output = exchange(SIZES)({"text": tokens["text"]}, mask)
     assert torch.equal(output.tokens["text"], tokens["text"])
@@ -200,39 +201,39 @@ def test_compiles_as_one_graph() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_training_keeps_no_tensor_of_the_size_of_the_attention_weights(masked: bool) -> None:
+def test_training_saves_no_tensor_as_large_as_the_attention_weights(masked: bool) -> None:
     length = 256
     layer = IntraCED(8, ("one", "other"), shared_rank=4, private_rank=2, num_heads=2, dropout=0.1).train()
     tokens = {name: torch.randn(2, length, 8, requires_grad=True) for name in layer.modalities}
     mask = {name: torch.rand(2, length) < 0.8 for name in layer.modalities} if masked else None
-    kept: list[int] = []
+    saved_sizes: list[int] = []
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel())
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        saved_sizes.append(tensor.numel())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         layer(tokens, mask)
-    assert len(kept) > 10
-    assert max(kept) < length * length
+    assert len(saved_sizes) > 10
+    assert max(saved_sizes) < length * length
 
 
-def test_dropout_closes_the_exchange_where_it_drops_everything() -> None:
+def test_dropout_of_everything_closes_the_exchange() -> None:
     layer = IntraCED(8, ("one", "other"), shared_rank=4, private_rank=2, num_heads=2, dropout=1.0)
     tokens = {name: torch.randn(2, 5, 8) for name in layer.modalities}
     assert torch.equal(layer.train()(tokens).tokens["one"], tokens["one"])
     assert not torch.equal(layer.eval()(tokens).tokens["one"], tokens["one"])
 
 
-def test_the_meta_device_and_empty_batches_are_served() -> None:
+def test_the_meta_device_and_empty_batches_are_supported() -> None:
     tokens, _ = batch(SIZES)
     on_meta = exchange(SIZES).to("meta")({name: values.to("meta") for name, values in tokens.items()})
     assert on_meta.tokens["text"].shape == tokens["text"].shape
     empty = exchange(SIZES)({name: values[:0] for name, values in tokens.items()})
     assert empty.tokens["text"].shape == (0, 5, 14)
-    nothing = exchange(SIZES)({**tokens, "audio": tokens["audio"][:, :0]})
+    no_audio_tokens = exchange(SIZES)({**tokens, "audio": tokens["audio"][:, :0]})
     without = exchange(SIZES)({name: tokens[name] for name in ("text", "vision")})
-    assert torch.allclose(nothing.tokens["text"], without.tokens["text"], atol=1e-5)
+    assert torch.allclose(no_audio_tokens.tokens["text"], without.tokens["text"], atol=1e-5)
 
 
 def test_bad_arguments_are_named() -> None:

@@ -1,4 +1,4 @@
-"""ModalityDropout: rates, samples that never lose everything, and eval mode."""
+"""ModalityDropout: its rates, samples that keep at least one modality, and eval mode."""
 
 import pytest
 import torch
@@ -15,42 +15,42 @@ def tokens(batch: int) -> dict[str, torch.Tensor]:
 
 
 @given(st.floats(0, 1), st.integers(0, 2**31))
-def test_no_sample_loses_everything_that_it_has(rate: float, seed: int) -> None:
+def test_no_sample_loses_all_its_modalities(rate: float, seed: int) -> None:
     torch.manual_seed(seed)
-    given_tokens = tokens(16)
-    mask = {name: torch.rand(16, values.shape[1]) < 0.4 for name, values in given_tokens.items()}
-    left = ModalityDropout(NAMES, rate).train()(given_tokens, mask)
+    inputs = tokens(16)
+    mask = {name: torch.rand(16, values.shape[1]) < 0.4 for name, values in inputs.items()}
+    dropped = ModalityDropout(NAMES, rate).train()(inputs, mask)
     had = torch.stack([mask[name].any(1) for name in NAMES]).any(0)
-    has = torch.stack([left[name].any(1) for name in NAMES]).any(0)
+    has = torch.stack([dropped[name].any(1) for name in NAMES]).any(0)
     assert torch.equal(had, has)
     for name in NAMES:
-        kept_whole = (left[name] == mask[name]).all(1)
-        assert (kept_whole | ~left[name].any(1)).all(), "a modality is left whole or left out"
+        is_unchanged = (dropped[name] == mask[name]).all(1)
+        assert (is_unchanged | ~dropped[name].any(1)).all(), "a modality is kept or dropped as a whole"
 
 
 def test_each_modality_has_its_own_rate() -> None:
     torch.manual_seed(0)
-    left = ModalityDropout(NAMES, {"audio": 0.25}).train()(tokens(20_000))
-    assert left["text"].all()
-    assert left["keys"].all()
-    assert left["audio"][:, 0].float().mean() == pytest.approx(0.75, abs=0.02)
-    assert torch.equal(left["audio"][:, 0], left["audio"][:, 2])
+    dropped = ModalityDropout(NAMES, {"audio": 0.25}).train()(tokens(20_000))
+    assert dropped["text"].all()
+    assert dropped["keys"].all()
+    assert dropped["audio"][:, 0].float().mean() == pytest.approx(0.75, abs=0.02)
+    assert torch.equal(dropped["audio"][:, 0], dropped["audio"][:, 2])
 
 
-def test_eval_mode_and_rate_zero_leave_the_mask_alone() -> None:
+def test_eval_mode_and_rate_zero_leave_the_mask_unchanged() -> None:
     mask = {"text": torch.ones(2, 5, dtype=torch.bool)}
     for layer in (ModalityDropout(NAMES, 0.9).eval(), ModalityDropout(NAMES).train()):
         assert layer(tokens(2), mask) == {"text": mask["text"], "audio": None, "keys": None}
 
 
-def test_a_modality_left_out_as_none_is_as_if_its_key_were() -> None:
-    layer, some = ModalityDropout(NAMES, 0.5).train(), {name: tokens(8)[name] for name in ("text", "keys")}
+def test_a_modality_that_is_none_equals_one_left_out() -> None:
+    layer, without_audio = ModalityDropout(NAMES, 0.5).train(), {name: tokens(8)[name] for name in ("text", "keys")}
     torch.manual_seed(0)
-    expected = layer(some)
+    expected = layer(without_audio)
     torch.manual_seed(0)
-    left = layer({"text": some["text"], "audio": None, "keys": some["keys"]})
-    assert left.pop("audio") is None
-    assert all(torch.equal(left[name], expected[name]) for name in expected)
+    dropped = layer({"text": without_audio["text"], "audio": None, "keys": without_audio["keys"]})
+    assert dropped.pop("audio") is None
+    assert all(torch.equal(dropped[name], expected[name]) for name in expected)
 
 
 def test_bad_arguments_are_named() -> None:

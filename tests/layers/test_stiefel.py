@@ -1,4 +1,4 @@
-"""StiefelProjector: orthonormality and mutual orthogonality whatever happens to the parameters, and the codes."""
+"""StiefelProjector: orthonormal and mutually orthogonal bases, whatever happens to the parameters, and codes."""
 
 import copy
 import subprocess
@@ -19,7 +19,7 @@ from tests.batches import Sizes, batch, sizes
 
 
 def worst_defect(projector: StiefelProjector) -> float:
-    """The largest entry by which bases miss orthonormality or mutual orthogonality."""
+    """Returns the largest deviation of the bases from orthonormality and mutual orthogonality."""
     shared = projector.shared_basis
     defects = [(shared.mT @ shared - torch.eye(projector.shared_rank)).abs().max()]
     for name in projector.modalities:
@@ -83,7 +83,7 @@ def test_codes_are_the_tokens_coordinates() -> None:
 
 
 def test_initial_subspaces_are_drawn_uniformly() -> None:
-    """Under the Haar measure the expectation of U U^T is (r / d) I."""
+    """Under the Haar measure, the expectation of U U^T is (r / d) I."""
     torch.manual_seed(0)
     projector = StiefelProjector(6, ("text",), shared_rank=2, private_rank=2)
     mean = torch.zeros(6, 6)
@@ -102,7 +102,7 @@ def test_bases_are_float32_under_half_parameters_and_autocast() -> None:
     assert projector({"text": torch.randn(1, 2, 16, dtype=torch.bfloat16)}).shared["text"].dtype == torch.bfloat16
 
 
-def test_several_levels_batched_equal_each_alone() -> None:
+def test_batched_levels_equal_separate_ones() -> None:
     levels = [StiefelProjector(12, ("text", "audio"), shared_rank=4, private_rank=3) for _ in range(3)]
     for projector, bases in zip(levels, bases_of_levels(levels), strict=True):
         assert torch.allclose(bases.shared, projector.shared_basis, atol=1e-6)
@@ -164,7 +164,7 @@ def test_unknown_modalities_and_wrong_shapes_are_named() -> None:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every computation of frames."""
+    """Returns a list that gets one entry for every computation of frames."""
     calls: list[int] = []
 
     def counted(shared: torch.Tensor, private: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,16 +199,16 @@ CHANGES: dict[str, Callable[[StiefelProjector], object]] = {
     "another tensor": lambda projector: setattr(projector.shared_weight, "data", torch.randn(8, 3)),
     "another parameter": lambda projector: setattr(projector, "shared_weight", torch.nn.Parameter(torch.randn(8, 3))),
     "to float64": lambda projector: projector.double(),
-    "drawn again": lambda projector: projector.reset_parameters(),
+    "reinitialised": lambda projector: projector.reset_parameters(),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("training", [True, False])
-def test_bases_follow_their_weights_however_these_are_changed(
+def test_bases_follow_their_weights_however_they_change(
     change: Callable[[StiefelProjector], object], training: bool
 ) -> None:
-    """Also by writes through ``.data``, which is how moving averages are copied in: no version tells of them."""
+    """Includes writes through ``.data``, which copy moving averages in and do not raise the version counter."""
     projector = small().train(training)
     with torch.no_grad():
         before = projector.bases()
@@ -217,10 +217,10 @@ def test_bases_follow_their_weights_however_these_are_changed(
         fresh = shared_and_private_frames(projector.shared_weight, projector.private_weight)
     torch.testing.assert_close(after.shared, fresh[0])
     torch.testing.assert_close(after.private, fresh[1])
-    assert not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert not all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_a_scope_computes_the_bases_once_and_its_end_forgets_them(computed: list[int]) -> None:
+def test_a_scope_computes_the_bases_once_and_forgets_them_at_its_end(computed: list[int]) -> None:
     levels = torch.nn.ModuleList([small() for _ in range(2)])
     projectors = [level for level in levels if isinstance(level, StiefelProjector)]
     with torch.no_grad():
@@ -235,8 +235,8 @@ def test_a_scope_computes_the_bases_once_and_its_end_forgets_them(computed: list
     assert len(computed) == 3
 
 
-@pytest.mark.parametrize("name", ["in place", "a load", "another parameter", "drawn again"])
-def test_a_change_of_the_weights_within_a_scope_is_an_error_and_not_a_stale_basis(name: str) -> None:
+@pytest.mark.parametrize("name", ["in place", "a load", "another parameter", "reinitialised"])
+def test_changing_the_weights_within_a_scope_raises_instead_of_returning_stale_bases(name: str) -> None:
     projector = small()
     with cached_bases(projector), torch.no_grad():
         CHANGES[name](projector)
@@ -245,8 +245,8 @@ def test_a_change_of_the_weights_within_a_scope_is_an_error_and_not_a_stale_basi
     assert torch.equal(projector.shared_basis, shared_and_private_frames(*projector.parameters())[0])
 
 
-def test_a_training_step_within_a_scope_has_gradients_and_ends_it() -> None:
-    """Fused optimisers do not raise the version of what they write to: the gradient tells of them."""
+def test_a_training_step_within_a_scope_has_gradients_and_ends_the_scope() -> None:
+    """Fused optimisers do not raise the version counter of the weights; the step is recognised by the gradient."""
     projector = small()
     with cached_bases(projector):
         with cached_bases(projector):
@@ -262,14 +262,14 @@ def test_a_training_step_within_a_scope_has_gradients_and_ends_it() -> None:
     assert projector.shared_weight.grad.any()
 
 
-def test_a_scope_ends_with_an_error_too_and_does_not_extend_to_copies() -> None:
+def test_a_scope_also_ends_on_an_error_and_does_not_cover_copies() -> None:
     projector = small()
 
     def evaluation_that_fails() -> None:
         with cached_bases(projector), torch.no_grad():
-            copied = copy.deepcopy(projector)
-            write_in_place(copied)
-            assert not torch.equal(copied.bases().private, projector.bases().private)
+            other = copy.deepcopy(projector)
+            write_in_place(other)
+            assert not torch.equal(other.bases().private, projector.bases().private)
             raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):
@@ -280,13 +280,13 @@ def test_a_scope_ends_with_an_error_too_and_does_not_extend_to_copies() -> None:
 
 
 @pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
-def test_a_scope_serves_both_parametrizations(parametrization: Literal["cholesky", "geotorch"]) -> None:
+def test_a_scope_works_with_both_parametrizations(parametrization: Literal["cholesky", "geotorch"]) -> None:
     projector = small(parametrization=parametrization)
     with torch.inference_mode():
         expected = projector.bases()
         with cached_bases(projector):
-            for basis, kept in zip(expected, projector.bases(), strict=True):
-                assert torch.equal(basis, kept)
+            for basis, cached in zip(expected, projector.bases(), strict=True):
+                assert torch.equal(basis, cached)
 
 
 def test_writing_to_a_returned_basis_changes_nothing() -> None:
@@ -299,13 +299,13 @@ def test_writing_to_a_returned_basis_changes_nothing() -> None:
         assert projector.private_basis("text").any()
 
 
-def test_bases_pass_through_the_transforms_of_torch_func() -> None:
+def test_bases_work_under_torch_func_transforms() -> None:
     projector = small()
     weights = {name: torch.randn(5, *weight.shape) for name, weight in projector.named_parameters()}
     tokens = {"text": torch.randn(2, 3, 8)}
 
-    def shared_code(drawn: dict[str, torch.Tensor]) -> torch.Tensor:
-        code: torch.Tensor = torch.func.functional_call(projector, drawn, (tokens,)).shared["text"]
+    def shared_code(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        code: torch.Tensor = torch.func.functional_call(projector, weights, (tokens,)).shared["text"]
         return code
 
     with torch.no_grad():
@@ -315,7 +315,7 @@ def test_bases_pass_through_the_transforms_of_torch_func() -> None:
 
 
 def test_no_batch_of_frames_hangs_with_two_threads() -> None:
-    """Batched QR, LU and eigendecompositions of these sizes do under oneMKL; so they run in a process with a limit."""
+    """Batched QR, LU and eigendecompositions of these sizes hang under oneMKL: hence a process with a timeout."""
     program = """
 import torch
 from multifuse.layers.frames import shared_and_private_frames

@@ -1,4 +1,4 @@
-"""TemporalConvLevels: receptive fields that grow, masked padding, and sequences of one token."""
+"""TemporalConvLevels: receptive fields, masked padding, and sequences of one token."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ def encoder(num_levels: int = 3) -> TemporalConvLevels:
     return TemporalConvLevels(4, 8, num_levels, dropout=0.2).eval()
 
 
-def test_the_receptive_field_grows_as_stated() -> None:
-    """Two convolutions of width 3 reach 3, then 15, then 63 tokens to each side."""
+def test_the_receptive_field_grows_as_documented() -> None:
+    """Two convolutions of width 3 per level reach 3, 15 and 63 tokens to each side."""
     inputs = torch.randn(1, 201, 4, requires_grad=True)
     for level, reach in zip(encoder()(inputs), (3, 15, 63), strict=True):
         (grad,) = torch.autograd.grad(level[0, 100].sum(), inputs, retain_graph=True)
@@ -41,7 +41,7 @@ def test_one_token_equals_the_first_of_a_masked_pair() -> None:
 
 
 def by_torch(layer: TemporalConvLevels, inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
-    """The definition, by torch's dilated one-dimensional convolutions."""
+    """Computes the definition with torch's dilated one-dimensional convolutions."""
     hidden = layer.projection(inputs)
     levels = []
     for stage in layer.stages:
@@ -64,8 +64,8 @@ def by_torch(layer: TemporalConvLevels, inputs: torch.Tensor, mask: torch.Tensor
 
 
 @given(st.integers(1, 80), st.booleans(), st.integers(0, 9))
-def test_levels_are_torchs_dilated_convolutions_with_their_gradients(length: int, masked: bool, seed: int) -> None:
-    """For lengths below, at and beyond every dilation, multiples of it and others."""
+def test_levels_and_gradients_match_torchs_dilated_convolutions(length: int, masked: bool, seed: int) -> None:
+    """Lengths are below, at and above every dilation, and multiples of it or not."""
     layer = encoder().double()
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(2, length, 4, generator=generator, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_levels_are_torchs_dilated_convolutions_with_their_gradients(length: int
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_kept_and_close(dtype: torch.dtype) -> None:
+def test_half_precision_is_kept_and_close(dtype: torch.dtype) -> None:
     inputs = torch.randn(2, 9, 4)
     for half, full in zip(encoder().to(dtype)(inputs.to(dtype)), encoder()(inputs), strict=True):
         assert half.dtype == dtype
@@ -95,16 +95,16 @@ def test_nan_stays_in_its_sample() -> None:
         assert level[1].isfinite().all()
 
 
-def test_dropout_takes_whole_channels_of_a_sample() -> None:
+def test_dropout_drops_whole_channels_of_a_sample() -> None:
     layer = TemporalConvLevels(4, 8, 1, dropout=0.5).train()
-    seen: list[torch.Tensor] = []
-    layer.projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    dropped: list[torch.Tensor] = []
+    layer.projection.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs[0]))
     layer(torch.ones(16, 7, 4))
-    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
-    torch.testing.assert_close(seen[0], seen[0][:, :1].expand_as(seen[0]))
+    assert set(dropped[0].unique().tolist()) == {0.0, 2.0}
+    torch.testing.assert_close(dropped[0], dropped[0][:, :1].expand_as(dropped[0]))
 
 
-def test_a_sequence_of_no_tokens_stays_empty() -> None:
+def test_an_empty_sequence_stays_empty() -> None:
     assert [tuple(level.shape) for level in encoder()(torch.randn(2, 0, 4))] == [(2, 0, 8)] * 3
 
 

@@ -1,4 +1,4 @@
-"""TokenBudget: feasibility, standardised evidence, and what gamma, masks and equal tokens do."""
+"""TokenBudget: feasibility, standardised evidence, and the effect of gamma, masks and equal tokens."""
 
 import pytest
 import torch
@@ -22,12 +22,12 @@ def test_activation_is_within_the_budget_and_zero_at_padding(
     assert (alpha.sum(-1) <= gamma * participation * mask.sum(-1) + 1e-4).all()
 
 
-def test_the_budget_binds_at_the_start() -> None:
+def test_the_budget_binds_at_initialisation() -> None:
     alpha = TokenBudget()(torch.rand(64, 50) * 3 + 1)
     assert torch.allclose(alpha.mean(-1), torch.full((64,), 0.68), atol=1e-3)
 
 
-def test_evidence_is_standardised_over_real_tokens_alone() -> None:
+def test_evidence_is_standardised_over_real_tokens_only() -> None:
     evidence = torch.rand(3, 20) + 5
     mask = torch.arange(20) < torch.tensor([[20], [7], [1]])
     scores = standardised(evidence, mask, mask.sum(1).float())

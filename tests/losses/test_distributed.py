@@ -1,4 +1,4 @@
-"""Several processes: N ranks give one process's loss and gradients, also when a rank's batch lacks a modality."""
+"""Several processes: N ranks give the loss and gradients of one, even if the batch of a rank lacks a modality."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ def replicated(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def sharded(network: torch.nn.Module) -> torch.nn.Module:
-    """Every parameter in shards, also those that the bases are computed from: the encoders apart, the rest together."""
+    """Shards every parameter, including those that the bases are computed from; encoders are separate groups."""
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     if isinstance(network, CLCRForPrediction):
         for layer in (module for module in network.modules() if isinstance(module, BertLayer)):
@@ -44,7 +44,7 @@ def sharded(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def sharded_by_accelerate(network: torch.nn.Module) -> torch.nn.Module:
-    """As `Accelerator.prepare` does it: that takes FSDP2 up on accelerators alone, so what it calls is called here."""
+    """Shards as `Accelerator.prepare` does; it uses FSDP2 only on accelerators, so this calls what it would call."""
     from accelerate import FullyShardedDataParallelPlugin, PartialState
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
@@ -62,7 +62,7 @@ def sharded_by_accelerate(network: torch.nn.Module) -> torch.nn.Module:
     return prepared
 
 
-def alone(network: torch.nn.Module) -> torch.nn.Module:
+def single_process(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
@@ -71,7 +71,7 @@ def whitening(samples: slice, parallel: Parallel) -> Result:
     x, y = torch.randn(SAMPLES, 5), torch.randn(SAMPLES, 4)
     y = y + x[:, :4]
     network = parallel(torch.nn.Linear(5, 3))
-    return stepped(network, WhiteningXCorrLoss()(network(x[samples]), y[samples]))
+    return differentiated(network, WhiteningXCorrLoss()(network(x[samples]), y[samples]))
 
 
 def model(**options: Any) -> CLCRForPrediction:
@@ -83,21 +83,21 @@ def model(**options: Any) -> CLCRForPrediction:
 
 
 def clcr(samples: slice, parallel: Parallel, **options: Any) -> Result:
-    """The whole model in training, its dropout off; vision is absent from the last samples, so from the last rank.
+    """Trains the complete model without dropout; vision is absent from the last samples, and so from the last rank.
 
-    It is left out of that rank's batch, but for FSDP2, which needs every parameter on every rank: it is masked there.
+    That rank's batch leaves it out or, because FSDP2 needs every parameter on every rank, masks it.
     """
     network = parallel(model(**options).train())
     text, vision, labels = torch.randn(SAMPLES, 3, 4), torch.randn(SAMPLES, 5, 4), torch.randn(SAMPLES)
     has_vision = (torch.arange(SAMPLES) < 8)[samples]
-    left_out = parallel in (alone, replicated) and not has_vision.any()
+    left_out = parallel in (single_process, replicated) and not has_vision.any()
     inputs = {"text": text[samples], "vision": None if left_out else vision[samples]}
     mask = None if left_out else {"vision": has_vision[:, None].expand(-1, 5)}
-    return stepped(network, network(inputs, mask, labels=labels[samples]).loss)
+    return differentiated(network, network(inputs, mask, labels=labels[samples]).loss)
 
 
 def clcr_of_ids(samples: slice, parallel: Parallel) -> Result:
-    """A text encoder's layers among what is sharded."""
+    """Trains a model whose text encoder layers are sharded too."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 9, "hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2}
     bert = BertConfig(**sizes, intermediate_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -105,30 +105,30 @@ def clcr_of_ids(samples: slice, parallel: Parallel) -> Result:
     modalities = {"text": {"encoder": "text", "config": bert.to_dict()}, "audio": audio}
     network = parallel(model(modalities=modalities).train())
     inputs = {"text": torch.randint(0, 9, (SAMPLES, 5))[samples], "audio": torch.randn(SAMPLES, 6, 4)[samples]}
-    return stepped(network, network(inputs, labels=torch.randn(SAMPLES)[samples]).loss)
+    return differentiated(network, network(inputs, labels=torch.randn(SAMPLES)[samples]).loss)
 
 
 def exchange(samples: slice, parallel: Parallel) -> Result:
-    """An IntraCED by itself; each rank's loss is its share of the batch's mean, which averaged gradients add up."""
+    """Trains only an IntraCED; each rank's loss is its part of the batch mean, summed when gradients are averaged."""
     torch.manual_seed(0)
     network = parallel(IntraCED(8, ("text", "audio"), shared_rank=4, private_rank=3, num_heads=2))
     tokens = {name: torch.randn(SAMPLES, 5, 8)[samples] for name in ("text", "audio")}
-    ranks = 1 if parallel is alone else distributed.get_world_size()
+    ranks = 1 if parallel is single_process else distributed.get_world_size()
     total = sum(values.square().sum() for values in network(tokens).tokens.values())
-    return 0.0, stepped(network, ranks * total / SAMPLES)[1]
+    return 0.0, differentiated(network, ranks * total / SAMPLES)[1]
 
 
-def stepped(network: torch.nn.Module, loss: torch.Tensor) -> Result:
+def differentiated(network: torch.nn.Module, loss: torch.Tensor) -> Result:
     loss.backward()
     return float(loss.detach()), [gradient(parameter).numpy().copy() for parameter in network.parameters()]
 
 
 def gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
     grad = torch.zeros_like(parameter.detach()) if parameter.grad is None else parameter.grad
-    return whole(grad)
+    return gathered(grad)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.detach()
 
 
@@ -144,7 +144,7 @@ CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
 
 
 def sharded_bases_follow_the_weights() -> None:
-    """In eval mode bases are kept; a sharded weight that changes must reach them all the same."""
+    """The bases must follow a sharded weight that changes, in eval mode too."""
     network = sharded(model().eval())
     inputs = {name: torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1)) for name in ("text", "vision")}
     with torch.no_grad():
@@ -152,13 +152,13 @@ def sharded_bases_follow_the_weights() -> None:
     network(inputs, labels=torch.ones(3)).loss.backward()
     torch.optim.SGD(network.parameters(), lr=0.5).step()
     fresh = model().eval()
-    fresh.load_state_dict({name: whole(weight) for name, weight in network.state_dict().items()})
+    fresh.load_state_dict({name: gathered(weight) for name, weight in network.state_dict().items()})
     with torch.no_grad():
         assert torch.equal(network(inputs).logits, fresh(inputs).logits)
         assert not torch.allclose(before, fresh(inputs).logits)
 
 
-def an_exchange_sharded_by_itself_is_refused() -> None:
+def an_exchange_sharded_separately_is_refused() -> None:
     network = copy.deepcopy(model())
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     for exchange in network.clcr.exchanges:
@@ -177,19 +177,19 @@ def rank_main(rank: int, world: int, port: int, output: Path) -> None:
             np.savez(output / f"{number}.npz", loss, *grads)
     if world == 2:
         sharded_bases_follow_the_weights()
-        an_exchange_sharded_by_itself_is_refused()
+        an_exchange_sharded_separately_is_refused()
     distributed.barrier()
     distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_with_uneven_batches_give_one_processs_loss_and_gradients(tmp_path: Path, world: int) -> None:
+def test_ranks_with_uneven_batches_match_the_loss_and_gradients_of_one_process(tmp_path: Path, world: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     spawn(rank_main, (world, port, tmp_path), nprocs=world)
     for number, (name, (case, _)) in enumerate(CASES.items()):
-        loss, grads = case(slice(0, SAMPLES), alone)
+        loss, grads = case(slice(0, SAMPLES), single_process)
         with np.load(tmp_path / f"{number}.npz") as saved:
             ours, *our_grads = (saved[key] for key in saved.files)
         assert abs(ours - loss) < 1e-5, name

@@ -1,4 +1,4 @@
-"""IntraLevelLoss and InterLevelLoss: each term against the definition, pair by pair."""
+"""IntraLevelLoss and InterLevelLoss: each term against its definition, pair by pair."""
 
 from itertools import combinations, permutations
 
@@ -79,19 +79,19 @@ def test_terms_are_finite_with_their_gradients_and_ignore_padding(drawn: Sizes) 
     tokens, mask = batch(drawn)
     layer, aggregation = exchange(drawn), InterCAD(drawn.dim, drawn.modalities, num_levels=2).eval()
     totals = []
-    for given_tokens, given_mask in ((tokens, mask), padded(tokens, mask, 3, 1e3)):
-        levels = [layer(given_tokens, given_mask)] * 2
-        aggregate = aggregation(levels, given_mask)
+    for inputs, input_mask in ((tokens, mask), padded(tokens, mask, 3, 1e3)):
+        levels = [layer(inputs, input_mask)] * 2
+        aggregate = aggregation(levels, input_mask)
         totals.append(
-            IntraLevelLoss(debias=False)(levels, given_mask).total
-            + InterLevelLoss(debias=False)(levels, aggregate, given_mask).total
+            IntraLevelLoss(debias=False)(levels, input_mask).total
+            + InterLevelLoss(debias=False)(levels, aggregate, input_mask).total
         )
     totals[0].backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
     assert torch.allclose(totals[0], totals[1], atol=2e-3)
 
 
-def test_an_absent_modality_equals_the_losses_without_it() -> None:
+def test_an_absent_modality_equals_one_left_out() -> None:
     levels, _, mask = sample()
     mask["audio"] = torch.zeros_like(mask["audio"])
     without = [IntraCEDOutput(*({n: v for n, v in f.items() if n != "audio"} for f in level)) for level in levels]

@@ -1,4 +1,4 @@
-"""WhiteningXCorrLoss: against canonical correlations, its invariances, and bad conditioning."""
+"""WhiteningXCorrLoss: agreement with canonical correlations, invariances, and ill-conditioned inputs."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def correlated(rows: int = 400) -> tuple[Tensor, Tensor]:
     return x, torch.cat([x[:, :4] + 0.3 * torch.randn(rows, 4), torch.randn(rows, 2)], 1)
 
 
-def test_is_the_mean_squared_canonical_correlation() -> None:
+def test_loss_is_the_mean_squared_canonical_correlation() -> None:
     x, y = correlated()
     expected = reference.mean_squared_canonical_correlation(x.double().numpy(), y.double().numpy())
     assert abs(float(WhiteningXCorrLoss(1e-9)(x.double(), y.double())) - expected) < 1e-6
     assert abs(float(WhiteningXCorrLoss(1e-6)(x, y)) - expected) < 1e-4
 
 
-def test_of_a_copy_is_one_and_of_one_feature_is_the_squared_pearson_correlation() -> None:
+def test_loss_is_one_for_a_copy_and_the_squared_pearson_correlation_for_single_features() -> None:
     x, y = correlated()
     assert abs(float(WhiteningXCorrLoss(1e-9)(x.double(), 3 * x.double() + 1)) - 1) < 1e-6
     pearson = np.corrcoef(x[:, 0].numpy(), y[:, 0].numpy())[0, 1]
@@ -43,7 +43,7 @@ def test_scale_and_shift_change_nothing(scale: float, shift: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:WhiteningXCorrLoss compares")
 @given(st.integers(0, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
-def test_is_bounded_and_finite_with_its_gradient_whatever_the_sizes(rows: int, dx: int, dy: int, seed: int) -> None:
+def test_loss_is_bounded_with_a_finite_gradient_at_any_size(rows: int, dx: int, dy: int, seed: int) -> None:
     torch.manual_seed(seed)
     x, y = torch.randn(rows, dx, requires_grad=True), torch.randn(rows, dy)
     loss = WhiteningXCorrLoss()(x, y)
@@ -56,7 +56,7 @@ def test_is_bounded_and_finite_with_its_gradient_whatever_the_sizes(rows: int, d
 @pytest.mark.parametrize("rows", [20, 64, 3200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_without_variance_the_loss_is_zero_with_a_finite_gradient(dtype: torch.dtype, rows: int) -> None:
-    for value in (2.5, 0.1, 1 / 3):  # the last two leave rounding when their mean is taken off
+    for value in (2.5, 0.1, 1 / 3):  # the last two leave a rounding error when centred
         x = torch.full((rows, 3), value, dtype=dtype, requires_grad=True)
         loss = WhiteningXCorrLoss()(x, torch.full((rows, 2), 0.7, dtype=dtype))
         loss.backward()
@@ -82,7 +82,7 @@ def test_gradient_is_correct() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_statistics_do_not_follow_autocast_or_half_inputs(dtype: torch.dtype) -> None:
+def test_statistics_stay_in_float32_under_autocast_and_for_half_inputs(dtype: torch.dtype) -> None:
     x, y = correlated()
     x, y = x.to(dtype), y.to(dtype)
     expected = WhiteningXCorrLoss()(x.float(), y.float())
@@ -90,7 +90,7 @@ def test_statistics_do_not_follow_autocast_or_half_inputs(dtype: torch.dtype) ->
         assert torch.equal(WhiteningXCorrLoss()(x, y), expected)
 
 
-def test_debiasing_takes_out_what_independent_noise_scores() -> None:
+def test_debiasing_removes_the_expected_score_of_independent_noise() -> None:
     values = [WhiteningXCorrLoss(1e-6)(torch.randn(200, 8), torch.randn(200, 6)) for _ in range(40)]
     assert abs(float(torch.stack(values).mean()) - 8 / 199) < 0.006
     assert float(debiased(torch.tensor(8 / 199), torch.tensor(200.0), 8)) == pytest.approx(0, abs=1e-6)
@@ -107,7 +107,7 @@ def test_bad_arguments_are_named() -> None:
         WhiteningXCorrLoss()(torch.rand(3, 2), torch.rand(3, 2), torch.full((3,), 0.5))
 
 
-def test_second_derivatives_and_transforms() -> None:
+def test_second_derivatives_and_torch_func_transforms_are_correct() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
     before = x.clone()
@@ -115,7 +115,7 @@ def test_second_derivatives_and_transforms() -> None:
     inputs = (x.requires_grad_(), y.requires_grad_())
     assert torch.autograd.gradcheck(loss, inputs)
     assert torch.autograd.gradgradcheck(loss, inputs)
-    assert torch.equal(x, before), "the input is not touched"
+    assert torch.equal(x, before), "the input was modified"
     several = torch.vmap(loss)(torch.stack([x, 2 * y @ y.mT @ x]), torch.stack([y, y]))
     torch.testing.assert_close(several[0], loss(x, y))
     gradient = torch.autograd.grad(loss(x, y), x)[0]

@@ -1,4 +1,4 @@
-"""CLCR on frames, flow and spectrograms: masks of frames, absent modalities, checkpoints, and what a config refuses."""
+"""CLCR on frames, flow and spectrograms: frame masks, absent modalities, checkpoints, and invalid configs."""
 
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def inputs(batch: int = 3) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return values, mask
 
 
-def test_masks_of_frames_become_masks_of_tokens() -> None:
+def test_frame_masks_become_token_masks() -> None:
     values, mask = inputs()
     output = model()(values, mask, labels=torch.tensor([0, 4, 2]))
     assert output.logits.shape == (3, 5)
     activation = output.activations[0]
-    assert {name: tuple(own.shape) for name, own in activation.items()} == {
+    assert {name: tuple(alpha.shape) for name, alpha in activation.items()} == {
         "vision": (3, 2 * 16),
         "audio": (3, 5 * 7),
         "flow": (3, 4 * 16),
@@ -65,7 +65,7 @@ def test_masks_of_frames_become_masks_of_tokens() -> None:
     assert output.modality_weights[2, 1] == 0
 
 
-def test_a_padding_frame_and_a_neighbour_change_nothing() -> None:
+def test_padding_frames_and_other_samples_change_nothing() -> None:
     network = model()
     values, mask = inputs()
     with torch.no_grad():
@@ -74,28 +74,28 @@ def test_a_padding_frame_and_a_neighbour_change_nothing() -> None:
         padded = network(
             longer, {**mask, "vision": torch.cat([mask["vision"], torch.zeros(3, 1, dtype=torch.bool)], 1)}
         )
-        alone = network({n: v[1:2] for n, v in values.items()}, {n: m[1:2] for n, m in mask.items()}).logits
+        single = network({n: v[1:2] for n, v in values.items()}, {n: m[1:2] for n, m in mask.items()}).logits
         without = network(
             {n: v[2:] for n, v in values.items() if n != "audio"}, {n: m[2:] for n, m in mask.items() if n != "audio"}
         ).logits
     torch.testing.assert_close(padded.logits, together, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(alone, together[1:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single, together[1:2], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(without, together[2:], rtol=1e-4, atol=1e-5)
 
 
-def test_every_parameter_learns_and_a_saved_model_is_the_same(tmp_path: Path) -> None:
+def test_every_parameter_receives_a_gradient_and_a_saved_model_loads_unchanged(tmp_path: Path) -> None:
     network = model().train()
     values, mask = inputs()
     network(values, mask, labels=torch.tensor([0, 4, 2])).loss.backward()
-    # The bases of a level learn through its codes, positions where there are tokens: all have a gradient.
-    assert [name for name, own in network.named_parameters() if own.grad is None] == []
+    # Bases learn through the codes of their level, and positions through the tokens.
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
     network.eval().save_pretrained(tmp_path)
     loaded = CLCRForPrediction.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(values, mask).logits, network(values, mask).logits)
 
 
-def test_segments_divide_the_time_of_frames_and_of_sound() -> None:
+def test_segment_logits_of_frames_and_sound_have_the_documented_shape() -> None:
     torch.manual_seed(0)
     network = CLCRForSegmentPrediction(config(num_segments=2)).eval()
     values, _ = inputs()
@@ -112,20 +112,20 @@ def test_a_checkpoint_is_loaded_by_name_for_any_number_of_channels(tmp_path: Pat
     }
     network = CLCRForPrediction(CLCRConfig(modalities=modalities, **SIZES, **TASK))
     name = "embedder.embedder.convolution.weight"
-    given = pretrained.state_dict()[name]
-    for modality, expected in (("vision", given), ("audio", given.mean(1, keepdim=True) * 3)):
+    weight = pretrained.state_dict()[name]
+    for modality, expected in (("vision", weight), ("audio", weight.mean(1, keepdim=True) * 3)):
         network.clcr.load_backbone(modality, str(tmp_path))
         torch.testing.assert_close(backbone(network, modality).state_dict()[name], expected)
     with pytest.raises(ValueError, match="modality 'vision' has a BackboneLevels, not a text encoder"):
         network.clcr.load_text_encoder("vision", str(tmp_path))
 
 
-def test_resnet_18_from_scratch_is_the_known_network() -> None:
+def test_resnet_18_from_scratch_has_the_known_number_of_parameters() -> None:
     spec = CLCRConfig.backbone_modality("audio", 1)
     network = CLCRForPrediction(CLCRConfig(modalities={"audio": spec}, **TASK))
-    weights = sum(own.numel() for own in backbone(network, "audio").parameters())
-    # torchvision's resnet18 without its last layer has 11,176,512; two of three input channels are missing.
-    assert weights == 11_176_512 - 2 * 64 * 49
+    count = sum(parameter.numel() for parameter in backbone(network, "audio").parameters())
+    # torchvision's resnet18 has 11,176,512 without its last layer; here, two of three input channels are absent.
+    assert count == 11_176_512 - 2 * 64 * 49
 
 
 @pytest.mark.parametrize(

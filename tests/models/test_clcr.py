@@ -25,7 +25,7 @@ BERT: dict[str, Any] = {
 
 
 def config(**options: Any) -> CLCRConfig:
-    # Not in alphabetical order, which is the order that JSON gives back.
+    # Not in alphabetical order, which is how transformers writes the keys to JSON.
     modalities = {
         "text": {"encoder": "text", "config": dict(BERT)},
         "audio": {"encoder": "temporal_conv", "input_size": 5},
@@ -52,7 +52,7 @@ def inputs(batch: int = 4) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return features, {"text": torch.arange(6) < lengths}
 
 
-def test_outputs_have_the_contracts_shapes() -> None:
+def test_outputs_have_the_documented_shapes() -> None:
     features, mask = inputs()
     output = model()(features, mask, labels=torch.randn(4))
     assert output.logits.shape == (4, 1)
@@ -75,7 +75,7 @@ def test_the_loss_is_the_weighted_sum_of_its_named_terms() -> None:
     assert torch.allclose(terms["inter_total"], parts)
 
 
-def test_every_parameter_takes_a_gradient_in_training() -> None:
+def test_every_parameter_receives_a_gradient_in_training() -> None:
     features, mask = inputs(60)
     network = model(debias=False).train()
     network(features, mask, labels=torch.randn(60)).loss.backward()
@@ -108,7 +108,7 @@ def test_the_squared_and_the_smooth_absolute_error_are_options() -> None:
     assert torch.allclose(output.loss, torch.where(error < 1, error.square() / 2, error - 0.5).mean())
 
 
-def test_a_missing_modality_equals_the_model_without_it() -> None:
+def test_a_missing_modality_equals_one_left_out() -> None:
     features, mask = inputs()
     network = model()
     without = network({"text": features["text"], "keys": features["keys"]}, mask)
@@ -117,16 +117,16 @@ def test_a_missing_modality_equals_the_model_without_it() -> None:
     for output in (as_none, masked):
         assert torch.allclose(output.logits, without.logits, atol=1e-5)
         assert not output.modality_weights[:, 1].any()
-    some = network(features, {**mask, "audio": torch.tensor([[True], [False], [True], [False]]).expand(4, 9)})
-    assert torch.allclose(some.logits[1::2], without.logits[1::2], atol=1e-5)
-    assert torch.allclose(some.logits[::2], network(features, mask).logits[::2], atol=1e-5)
+    partly_masked = network(features, {**mask, "audio": torch.tensor([[True], [False], [True], [False]]).expand(4, 9)})
+    assert torch.allclose(partly_masked.logits[1::2], without.logits[1::2], atol=1e-5)
+    assert torch.allclose(partly_masked.logits[::2], network(features, mask).logits[::2], atol=1e-5)
 
 
 def test_samples_do_not_affect_each_other() -> None:
     features, mask = inputs()
     network = model()
-    alone = network({n: v[1:2] for n, v in features.items()}, {n: v[1:2] for n, v in mask.items()})
-    assert torch.allclose(alone.logits, network(features, mask).logits[1:2], atol=1e-5)
+    single = network({n: v[1:2] for n, v in features.items()}, {n: v[1:2] for n, v in mask.items()})
+    assert torch.allclose(single.logits, network(features, mask).logits[1:2], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [CLCRForPrediction, TextBaselineForPrediction])
@@ -137,7 +137,7 @@ def test_a_text_mapping_brings_its_own_mask(kind: Any) -> None:
     assert torch.equal(network({**features, "text": mapping}).logits, network(features, mask).logits)
 
 
-def test_without_the_hierarchy_the_last_level_is_alone() -> None:
+def test_without_the_hierarchy_only_the_last_level_is_used() -> None:
     features, mask = inputs()
     output = model(use_hierarchy=False).train()(features, mask, labels=torch.randn(4))
     assert torch.equal(output.level_weights, torch.ones(4, 1))
@@ -145,7 +145,7 @@ def test_without_the_hierarchy_the_last_level_is_alone() -> None:
     assert float(output.terms["inter_total"]) == 0
 
 
-def test_without_intra_ced_no_token_takes_part() -> None:
+def test_without_intra_ced_no_token_participates() -> None:
     features, mask = inputs()
     output = model(use_intra_ced=False)(features, mask)
     assert not any(alpha.any() for level in output.activations for alpha in level.values())
@@ -166,25 +166,25 @@ def test_full_mix_shuffles_the_levels_between_modalities() -> None:
     hierarchy = plain.clcr.hierarchy(features, mask)
     levels = mixed.clcr(features, mask).levels
     bases = bases_of_levels([exchange.projector for exchange in mixed.clcr._exchanges()])
-    for level, own in enumerate(bases):
+    for level, level_bases in enumerate(bases):
         for index, name in enumerate(("text", "audio", "keys")):
-            expected = hierarchy[(level + index) % 3][name] @ own.shared
+            expected = hierarchy[(level + index) % 3][name] @ level_bases.shared
             torch.testing.assert_close(levels[level].shared_code[name], expected)
 
 
-def test_modality_dropout_leaves_out_modalities_in_training_alone() -> None:
+def test_modality_dropout_drops_modalities_only_in_training() -> None:
     features, mask = inputs()
     network = model(modality_dropout={"audio": 1.0}, dropout=0.0)
-    whole, without = network(features, mask), network({**features, "audio": None}, mask)
-    assert not torch.allclose(whole.logits, without.logits)
-    network.clcr.modality_dropout.train()  # alone: the text encoder has a dropout of its own
+    complete, without = network(features, mask), network({**features, "audio": None}, mask)
+    assert not torch.allclose(complete.logits, without.logits)
+    network.clcr.modality_dropout.train()  # not the whole network: the text encoder has dropout
     torch.testing.assert_close(network(features, mask).logits, without.logits)
     with pytest.raises(ValueError, match=r"modality_dropout\['audio'\] must be in \[0.0, 1.0\], got 2"):
         config(modality_dropout={"audio": 2})
 
 
 @pytest.mark.parametrize("lambdas", [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
-def test_a_regulariser_without_weight_is_not_computed(lambdas: tuple[float, float]) -> None:
+def test_a_regulariser_with_zero_weight_is_not_computed(lambdas: tuple[float, float]) -> None:
     features, mask = inputs()
     terms = model(lambda_intra=lambdas[0], lambda_inter=lambdas[1]).train()(features, mask, labels=torch.ones(4)).terms
     assert ("intra_total" in terms, "inter_total" in terms) == (lambdas[0] > 0, lambdas[1] > 0)
@@ -203,15 +203,15 @@ def test_saved_models_load_with_equal_outputs_in_the_same_order(tmp_path: Path) 
     assert torch.equal(AutoModel.from_pretrained(tmp_path)(features, mask).fused, network.clcr(features, mask).fused)
 
 
-def test_a_mismatched_head_is_drawn_anew_and_all_else_loaded(tmp_path: Path) -> None:
+def test_a_mismatched_head_is_reinitialised_and_everything_else_loaded(tmp_path: Path) -> None:
     network = model()
     network.save_pretrained(tmp_path)
     loaded = CLCRForPrediction.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
     assert loaded.head[3].weight.shape == (4, 16)
     assert loaded.head[3].weight.isfinite().all()
     ours = loaded.state_dict()
-    same = [name for name, value in network.state_dict().items() if not name.startswith("head.3")]
-    assert all(torch.equal(ours[name], network.state_dict()[name]) for name in same)
+    unchanged = [name for name, value in network.state_dict().items() if not name.startswith("head.3")]
+    assert all(torch.equal(ours[name], network.state_dict()[name]) for name in unchanged)
 
 
 def test_pretrained_text_weights_are_loaded_from_a_folder(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_deepcopy_and_compile_keep_the_outputs() -> None:
         assert torch.allclose(compiled(encoded.levels, encoded.mask, bases).fused, encoded.fused, atol=1e-5)
 
 
-def test_plain_trainer_trains_it(tmp_path: Path) -> None:
+def test_the_plain_trainer_trains_the_model(tmp_path: Path) -> None:
     features, mask = inputs(8)
     labels = torch.randn(8)
     data = [

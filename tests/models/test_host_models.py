@@ -1,4 +1,4 @@
-"""Our layers inside somebody else's transformers model: they draw their own parameters, and keep what was loaded."""
+"""Our layers inside a user's transformers model: they initialise themselves, and keep weights that are loaded."""
 
 import inspect
 from pathlib import Path
@@ -20,7 +20,7 @@ CONFIG = BertConfig(
     intermediate_size=16,
     initializer_range=5.0,
 )
-"""Its own distribution is far from ours: a layer that it draws is seen at once."""
+"""Its initialisation is so far from ours that a layer initialised by the host is obvious."""
 
 
 def layers(parametrization: Literal["cholesky", "geotorch"]) -> dict[str, nn.Module]:
@@ -34,7 +34,7 @@ def layers(parametrization: Literal["cholesky", "geotorch"]) -> dict[str, nn.Mod
 
 
 class Host(BertPreTrainedModel):
-    """A user's model, which knows nothing of how our layers start."""
+    """A user's model, which does not know how our layers are initialised."""
 
     parametrization: Literal["cholesky", "geotorch"] = "cholesky"
 
@@ -54,13 +54,13 @@ HOSTS = pytest.mark.parametrize("host", [Host, GeotorchHost])
 
 
 @torch.no_grad()
-def assert_starts_as_ours(model: Any) -> None:
+def assert_our_initialisation(model: Any) -> None:
     exchange, aggregation = model.exchange, model.aggregation
     for name, layer in layers(model.parametrization).items():
         for key, weight in layer.state_dict().items():
-            drawn = model.get_submodule(name).state_dict()[key]
-            assert drawn.isfinite().all(), key
-            assert drawn.abs().max() <= 10 * weight.abs().max().clamp(min=1e-3), (name, key)
+            initial = model.get_submodule(name).state_dict()[key]
+            assert initial.isfinite().all(), key
+            assert initial.abs().max() <= 10 * weight.abs().max().clamp(min=1e-3), (name, key)
     assert float(exchange.budget.log_sharpness.exp()) == pytest.approx(4.0)
     assert float(exchange.budget.participation_logit.sigmoid()) == pytest.approx(0.4)
     assert not exchange.output.bias.any()
@@ -72,39 +72,41 @@ def assert_starts_as_ours(model: Any) -> None:
 
 
 @HOSTS
-def test_a_new_host_leaves_our_layers_their_own_start(host: type[Host]) -> None:
+def test_a_new_host_keeps_the_initialisation_of_our_layers(host: type[Host]) -> None:
     model = host(CONFIG)
-    assert_starts_as_ours(model)
-    assert float(model.bert.encoder.layer[0].output.dense.weight.detach().std()) > 1, "the host draws its own layers"
+    assert_our_initialisation(model)
+    assert float(model.bert.encoder.layer[0].output.dense.weight.detach().std()) > 1, (
+        "the host did not initialise its own layers"
+    )
 
 
 @HOSTS
-def test_layers_that_a_checkpoint_lacks_are_drawn(host: type[Host], tmp_path: Path) -> None:
-    """They kept uninitialised memory: NaN and 1e19 in the projector, the budget and InterCAD."""
+def test_layers_missing_from_a_checkpoint_are_initialised(host: type[Host], tmp_path: Path) -> None:
+    """They once kept uninitialised memory: NaN and 1e19 in the projector, the budget and InterCAD."""
     BertModel(CONFIG).save_pretrained(tmp_path)
     torch.manual_seed(1)
     junk = [torch.full((64, 64), float("nan")) for _ in range(50)]
     del junk
-    assert_starts_as_ours(host.from_pretrained(tmp_path))
+    assert_our_initialisation(host.from_pretrained(tmp_path))
 
 
 @HOSTS
-def test_what_a_checkpoint_holds_is_loaded_and_the_rest_drawn(host: type[Host], tmp_path: Path) -> None:
+def test_weights_in_a_checkpoint_are_loaded_and_the_rest_initialised(host: type[Host], tmp_path: Path) -> None:
     model: Any = host(CONFIG)
     with torch.no_grad():
         for weight in model.aggregation.parameters():
             weight.add_(1.0)
         model.exchange.budget.threshold.fill_(0.25)
-    kept = {
+    saved = {
         name: weight
         for name, weight in model.state_dict().items()
         if not name.startswith(("exchange.output", "exchange.projector", "aggregation.anchors", "aggregation.query"))
     }
-    model.save_pretrained(tmp_path, state_dict=kept)
+    model.save_pretrained(tmp_path, state_dict=saved)
     loaded: Any = host.from_pretrained(tmp_path)
     for name, weight in loaded.state_dict().items():
-        if name in kept:
-            assert torch.equal(weight, kept[name]), name
+        if name in saved:
+            assert torch.equal(weight, saved[name]), name
         else:
             assert weight.isfinite().all(), name
     assert loaded.exchange.output.weight.any()
@@ -113,7 +115,7 @@ def test_what_a_checkpoint_holds_is_loaded_and_the_rest_drawn(host: type[Host], 
 
 
 @HOSTS
-def test_a_whole_checkpoint_is_loaded_unchanged(host: type[Host], tmp_path: Path) -> None:
+def test_a_complete_checkpoint_is_loaded_unchanged(host: type[Host], tmp_path: Path) -> None:
     model: Any = host(CONFIG)
     model.save_pretrained(tmp_path)
     loaded: Any = host.from_pretrained(tmp_path)
@@ -122,8 +124,8 @@ def test_a_whole_checkpoint_is_loaded_unchanged(host: type[Host], tmp_path: Path
     torch.testing.assert_close(loaded.exchange.projector.shared_basis, model.exchange.projector.shared_basis)
 
 
-def test_looking_at_a_layers_attributes_changes_no_weight() -> None:
-    """The hook is a property; a debugger or `inspect` reads every property there is."""
+def test_inspecting_a_layers_attributes_changes_no_weight() -> None:
+    """The hook is a property, and a debugger or `inspect` reads every property."""
     layer = IntraCED(16, NAMES, shared_rank=8, private_rank=4)
     nn.init.constant_(layer.budget.threshold, 3.0)
     before = {name: weight.clone() for name, weight in layer.state_dict().items()}
@@ -134,7 +136,7 @@ def test_looking_at_a_layers_attributes_changes_no_weight() -> None:
         assert torch.equal(weight, before[name]), name
 
 
-def test_reset_parameters_resets_a_modules_own_parameters_only() -> None:
+def test_reset_parameters_resets_only_a_modules_own_parameters() -> None:
     aggregation = InterCAD(16, NAMES, num_levels=2)
     with torch.no_grad():
         for weight in aggregation.parameters():
@@ -145,7 +147,7 @@ def test_reset_parameters_resets_a_modules_own_parameters_only() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_every_layer_takes_a_device_and_a_dtype(dtype: torch.dtype) -> None:
+def test_every_layer_accepts_a_device_and_a_dtype(dtype: torch.dtype) -> None:
     options: dict[str, Any] = {"device": "cpu", "dtype": dtype}
     layers = [
         IntraCED(16, NAMES, shared_rank=8, private_rank=4, **options),
@@ -161,7 +163,7 @@ def test_every_layer_takes_a_device_and_a_dtype(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "expected"),
     [
         (
             IntraCED(16, NAMES, shared_rank=8, private_rank=4, gamma=0.5, dropout=0.1),
@@ -178,5 +180,5 @@ def test_every_layer_takes_a_device_and_a_dtype(dtype: torch.dtype) -> None:
         ),
     ],
 )
-def test_the_representation_tells_sizes_and_switches(layer: nn.Module, told: str) -> None:
-    assert told in repr(layer)
+def test_repr_shows_sizes_and_options(layer: nn.Module, expected: str) -> None:
+    assert expected in repr(layer)

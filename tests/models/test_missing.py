@@ -1,4 +1,4 @@
-"""A modality that is missing, in whichever way it is said, in every layer and in the models, in training and after."""
+"""Missing modalities, expressed in any way, in every layer and model, in training and in eval mode."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,7 +32,7 @@ Outputs = dict[str, Tensor]
 
 
 def batch() -> tuple[Inputs, Inputs]:
-    """Ragged tokens of three modalities; the first of each is real."""
+    """Returns ragged tokens of three modalities with masks; the first token of each is real."""
     generator = torch.Generator().manual_seed(3)
     inputs: Inputs = {}
     mask: Inputs = {}
@@ -43,20 +43,20 @@ def batch() -> tuple[Inputs, Inputs]:
 
 
 def ways(absent: Iterable[str]) -> dict[str, tuple[Inputs, Inputs]]:
-    """The batch without some modalities, said in three ways."""
+    """Returns the batch without some modalities, expressed in three ways."""
     inputs, mask = batch()
-    left = [name for name in NAMES if name not in absent]
-    hidden = {name: own if name in left else torch.zeros_like(own) for name, own in mask.items()}
+    present = [name for name in NAMES if name not in absent]
+    hidden = {name: real if name in present else torch.zeros_like(real) for name, real in mask.items()}
     none = dict.fromkeys(absent)
     return {
-        "left out": ({name: inputs[name] for name in left}, {name: mask[name] for name in left}),
+        "left out": ({name: inputs[name] for name in present}, {name: mask[name] for name in present}),
         "None": ({**inputs, **none}, {**mask, **none}),
         "masked": (inputs, hidden),
     }
 
 
-def by_name(prefix: str, values: dict[str, Tensor], left: Iterable[str]) -> Outputs:
-    return {f"{prefix} {name}": values[name] for name in left}
+def by_name(prefix: str, values: dict[str, Tensor], present: Iterable[str]) -> Outputs:
+    return {f"{prefix} {name}": values[name] for name in present}
 
 
 def seeded(make: Callable[[], Any]) -> Any:
@@ -69,7 +69,7 @@ def hierarchy() -> Any:
 
 
 class Layers(torch.nn.Module):
-    """Every layer and loss of the method after the other, as a model of one's own may call them."""
+    """Every layer and loss of the method in turn, as a user's model may call them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,34 +81,34 @@ class Layers(torch.nn.Module):
         self.aggregation = InterCAD(DIM, NAMES, num_levels=2)
         self.losses = torch.nn.ModuleList([IntraLevelLoss(modalities=NAMES), InterLevelLoss(modalities=NAMES)])
 
-    def forward(self, inputs: Inputs, mask: Inputs, left: list[str]) -> Outputs:
+    def forward(self, inputs: Inputs, mask: Inputs, present: list[str]) -> Outputs:
         levels = self.hierarchy(inputs, mask)
         masks = self.dropout(levels[0], mask)
         exchanged = [exchange(tokens, masks) for exchange, tokens in zip(self.exchanges, levels, strict=True)]
         aggregate = self.aggregation(exchanged, masks)
         outputs = {f"aggregate {name}": value for name, value in aggregate._asdict().items()}
-        for level, own in enumerate(exchanged):
-            for name, values in own._asdict().items():
-                outputs |= by_name(f"level {level} {name}", values, left)
-        for loss, read in zip(self.losses, ((exchanged,), (exchanged, aggregate)), strict=True):
-            outputs |= {f"{type(loss).__name__} {n}": v for n, v in loss(*read, masks)._asdict().items()}
+        for level, streams in enumerate(exchanged):
+            for name, values in streams._asdict().items():
+                outputs |= by_name(f"level {level} {name}", values, present)
+        for loss, arguments in zip(self.losses, ((exchanged,), (exchanged, aggregate)), strict=True):
+            outputs |= {f"{type(loss).__name__} {n}": v for n, v in loss(*arguments, masks)._asdict().items()}
         return outputs
 
 
 class Projected(torch.nn.Module):
-    """The projector, given no masks: it reads every token by itself."""
+    """The projector, which takes no masks because it reads every token separately."""
 
     def __init__(self) -> None:
         super().__init__()
         self.projector = StiefelProjector(DIM, NAMES, shared_rank=4, private_rank=3)
 
-    def forward(self, inputs: Inputs, mask: Inputs, left: list[str]) -> Outputs:
+    def forward(self, inputs: Inputs, mask: Inputs, present: list[str]) -> Outputs:
         codes = self.projector(inputs)
-        return by_name("shared", codes.shared, left) | by_name("private", codes.private, left)
+        return by_name("shared", codes.shared, present) | by_name("private", codes.private, present)
 
 
 class Model(torch.nn.Module):
-    """A whole model, with its loss where it has one."""
+    """A complete model, with its loss if it has one."""
 
     def __init__(self, kind: Any) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Model(torch.nn.Module):
         sizes = {"hidden_size": DIM, "shared_rank": 4, "private_rank": 3, "num_heads": 2, "num_levels": 2}
         self.model = kind(CLCRConfig(modalities=modalities, dropout=0.0, num_segments=2, **sizes))
 
-    def forward(self, inputs: Inputs, mask: Inputs, left: list[str]) -> Outputs:
+    def forward(self, inputs: Inputs, mask: Inputs, present: list[str]) -> Outputs:
         if isinstance(self.model, CLCRModel):
             return {"fused": self.model(inputs, mask).fused}
         labels = torch.ones(BATCH, 2) if isinstance(self.model, CLCRForSegmentPrediction) else torch.ones(BATCH)
@@ -140,39 +140,44 @@ MODULES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", list(MODULES))
 @settings(max_examples=12)
 @given(absent=st.sets(st.sampled_from(NAMES), min_size=1, max_size=2), training=st.booleans())
-def test_left_out_none_and_masked_are_one_in_outputs_and_gradients(name: str, absent: set[str], training: bool) -> None:
-    left = [own for own in NAMES if own not in absent]
-    found, gradients = {}, {}
+def test_left_out_none_and_masked_give_equal_outputs_and_gradients(name: str, absent: set[str], training: bool) -> None:
+    present = [modality for modality in NAMES if modality not in absent]
+    results, gradients = {}, {}
     for way, (inputs, mask) in ways(sorted(absent)).items():
         module = seeded(MODULES[name]).train(training)
-        outputs = found[way] = module(inputs, mask, left)
+        outputs = results[way] = module(inputs, mask, present)
         sum(value.square().sum() for value in outputs.values()).backward()
         gradients[way] = {n: p.grad for n, p in module.named_parameters()}
     for way in ("None", "masked"):
-        assert found[way].keys() == found["left out"].keys()
-        for output, expected in found["left out"].items():
-            torch.testing.assert_close(found[way][output], expected, atol=2e-5, rtol=1e-4, msg=f"{way}: {output}")
+        assert results[way].keys() == results["left out"].keys()
+        for output, expected in results["left out"].items():
+            torch.testing.assert_close(results[way][output], expected, atol=2e-5, rtol=1e-4, msg=f"{way}: {output}")
         for parameter, expected_grad in gradients["left out"].items():
-            own, like = gradients[way][parameter], expected_grad
-            if like is None:
-                assert own is None or not own.any() or name == "StiefelProjector", (
-                    f"{way}: {parameter} takes a gradient"
+            grad = gradients[way][parameter]
+            if expected_grad is None:
+                assert grad is None or not grad.any() or name == "StiefelProjector", (
+                    f"{way}: {parameter} receives a gradient"
                 )
-            elif own is not None and name != "StiefelProjector":
-                torch.testing.assert_close(own, like, atol=1e-4, rtol=1e-3, msg=f"{way}: {parameter}")
+            elif grad is not None and name != "StiefelProjector":
+                torch.testing.assert_close(grad, expected_grad, atol=1e-4, rtol=1e-3, msg=f"{way}: {parameter}")
 
 
 @pytest.mark.filterwarnings("ignore:.* was called in training without labels")
 @pytest.mark.parametrize("name", ["CLCRForPrediction", "CLCRForSegmentPrediction", "CrossAttentionForPrediction"])
 @settings(max_examples=12)
 @given(lacks=st.lists(st.sampled_from([None, *NAMES]), min_size=BATCH, max_size=BATCH), training=st.booleans())
-def test_each_sample_is_predicted_without_what_it_lacks(name: str, lacks: list[str | None], training: bool) -> None:
+def test_each_sample_is_predicted_as_if_its_missing_modality_were_left_out(
+    name: str, lacks: list[str | None], training: bool
+) -> None:
     inputs, mask = batch()
     module = seeded(MODULES[name]).model.train(training)
-    some = {own: real & torch.tensor([lack != own for lack in lacks])[:, None] for own, real in mask.items()}
-    together = module(inputs, some).logits
-    for sample, lack in enumerate(lacks):
-        one = slice(sample, sample + 1)
-        alone = {own: values[one] for own, values in inputs.items() if own != lack}
-        logits = module(alone, {own: mask[own][one] for own in alone}).logits
-        torch.testing.assert_close(together[one], logits, atol=2e-5, rtol=1e-4)
+    hidden = {
+        modality: real & torch.tensor([missing != modality for missing in lacks])[:, None]
+        for modality, real in mask.items()
+    }
+    together = module(inputs, hidden).logits
+    for sample, missing in enumerate(lacks):
+        row = slice(sample, sample + 1)
+        single = {modality: values[row] for modality, values in inputs.items() if modality != missing}
+        logits = module(single, {modality: mask[modality][row] for modality in single}).logits
+        torch.testing.assert_close(together[row], logits, atol=2e-5, rtol=1e-4)

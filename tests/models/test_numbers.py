@@ -1,4 +1,4 @@
-"""Training steps stay finite on inputs of every scale, type and shape, and what is not finite stays in its sample."""
+"""Training steps stay finite for inputs of every scale, dtype and shape; non-finite values stay in their sample."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def _power_of_ten(exponent: float) -> float:
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """One sample or more, one token or more, samples that lack a modality or all of them, constants, and scales."""
+    """Draws one or more samples of one or more tokens, with missing modalities, constant inputs and all scales."""
     size, scale = draw(st.integers(1, 4)), draw(st.sampled_from([1e-4, 1.0, 1e4]) | st.floats(-4, 4).map(_power_of_ten))
     inputs, mask = {}, {}
     for name, width in WIDTHS.items():
@@ -44,8 +44,8 @@ def check_finite(model: CLCRForPrediction, inputs: dict[str, Tensor], mask: dict
     assert output.logits.isfinite().all()
     assert all(term.isfinite() for term in output.terms.values()), output.terms
     output.loss.backward()
-    unsound = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    assert not unsound
+    non_finite = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    assert not non_finite
     torch.optim.AdamW(model.parameters(), lr=1e-2, eps=1e-4).step()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert model.eval()(inputs, mask).logits.isfinite().all()
@@ -70,7 +70,7 @@ def test_a_training_step_under_autocast_stays_finite(
 
 @settings(max_examples=20)
 @given(st.sampled_from([float("nan"), float("inf")]), st.integers(0, 2), st.sampled_from(sorted(WIDTHS)))
-def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: int, modality: str) -> None:
+def test_a_non_finite_value_stays_in_its_sample(value: float, sample: int, modality: str) -> None:
     model = network().eval()
     inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
     expected = model(inputs).logits
@@ -82,7 +82,7 @@ def test_a_value_that_is_not_finite_stays_in_its_sample(value: float, sample: in
 
 
 @pytest.mark.filterwarnings("ignore:.* was called in training without labels")
-def test_under_debug_a_value_that_is_not_finite_is_named() -> None:
+def test_debug_mode_names_a_non_finite_value() -> None:
     inputs = {name: torch.randn(3, 5, width) for name, width in WIDTHS.items()}
     inputs["audio"][1, 4, 2] = float("-inf")
     model = network(debug=True)
@@ -90,7 +90,7 @@ def test_under_debug_a_value_that_is_not_finite_is_named() -> None:
     with pytest.raises(ValueError, match=message):
         model(inputs)
     padded = {"audio": torch.arange(5).expand(3, -1) < 4}
-    assert model(inputs, padded).logits.isfinite().all(), "what lies at padding does not matter"
+    assert model(inputs, padded).logits.isfinite().all(), "values at padding must not matter"
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -98,7 +98,7 @@ def test_whitening_with_fewer_rows_than_features_is_finite_and_bounded(rows: int
     model = network(debias=False).train()
     inputs = {name: torch.randn(rows, 1, width) for name, width in WIDTHS.items()}
     terms = model(inputs, labels=torch.ones(rows)).terms
-    bounded = [
+    correlations = [
         float(value.detach()) for name, value in terms.items() if name.startswith("intra") and "total" not in name
     ]
-    assert all(0 <= value <= 1 + 1e-5 for value in bounded), terms
+    assert all(0 <= value <= 1 + 1e-5 for value in correlations), terms

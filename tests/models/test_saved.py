@@ -1,4 +1,4 @@
-"""Saved models that come from elsewhere: safetensors alone, no code, no memory beyond what their weights hold."""
+"""Saved models from untrusted sources: only safetensors, no code, no memory beyond the size of their weights."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class _Hostile:
 
 
 @pytest.mark.parametrize("hostile", [False, True])
-def test_weights_in_a_pickle_are_refused(saved: Path, tmp_path: Path, hostile: bool) -> None:
+def test_pickled_weights_are_refused(saved: Path, tmp_path: Path, hostile: bool) -> None:
     (saved / "model.safetensors").unlink()
     if hostile:
         write(saved / "pytorch_model.bin", _Hostile(tmp_path / "executed"))
@@ -59,7 +59,7 @@ def test_weights_in_a_pickle_are_refused(saved: Path, tmp_path: Path, hostile: b
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_pretrained_encoders_weights_in_a_pickle_are_refused(tmp_path: Path) -> None:
+def test_pickled_weights_of_a_pretrained_encoder_are_refused(tmp_path: Path) -> None:
     encoder = BertModel(BertConfig(**BERT))
     encoder.save_pretrained(tmp_path)
     model = network()
@@ -83,7 +83,7 @@ def test_a_pretrained_encoders_weights_in_a_pickle_are_refused(tmp_path: Path) -
         ({"attn_implementation": "organisation/kernel"}, "not code from the Hub, got 'organisation/kernel'"),
     ],
 )
-def test_a_hostile_config_is_refused_in_one_line(saved: Path, fields: dict[str, Any], message: str) -> None:
+def test_a_hostile_config_is_refused_with_a_one_line_error(saved: Path, fields: dict[str, Any], message: str) -> None:
     change(saved, **fields)
     with pytest.raises(SavedModelError, match=message) as caught:
         CLCRForPrediction.from_pretrained(saved)
@@ -91,7 +91,7 @@ def test_a_hostile_config_is_refused_in_one_line(saved: Path, fields: dict[str, 
     assert "\n" not in str(caught.value)
 
 
-def test_code_that_a_config_names_is_not_looked_for(saved: Path) -> None:
+def test_code_named_by_a_config_is_ignored_or_refused(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     content["modalities"]["text"]["config"]["auto_map"] = {"AutoModel": "organisation/hostile--code.Model"}
     change(saved, **content, auto_map={"AutoModel": "code.Model", "AutoConfig": "code.Config"})

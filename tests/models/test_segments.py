@@ -1,4 +1,4 @@
-"""CLCRForSegmentPrediction: segments by time, labels that do not count, and padding."""
+"""CLCRForSegmentPrediction: segments in time, ignored labels, and padding."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def inputs(audio: int = 12, vision: int = 4) -> dict[str, Tensor]:
 
 
 def test_segment_means_worked_by_hand() -> None:
-    """Five tokens in two segments share the middle one; one token lies in all of them."""
+    """The middle one of five tokens is in both segments; a single token is in all segments."""
     values = torch.arange(5.0).view(1, 5, 1)
     means, real = segment_means(values, None, 2)
     assert means.flatten().tolist() == [1.0, 3.0]
@@ -51,22 +51,22 @@ def test_segment_means_are_adaptive_average_pooling(segments: int, length: int) 
     torch.testing.assert_close(segment_means(values, None, segments)[0], pooled)
 
 
-def test_every_output_has_its_segments() -> None:
+def test_every_output_has_a_dimension_of_segments() -> None:
     output = model(4, num_labels=5, problem_type="single_label_classification")(inputs())
     assert output.logits.shape == (2, 4, 5)
     assert output.level_weights.shape == (2, 4, 2)
     assert output.modality_weights.shape == output.private_gates.shape == (2, 4, 2)
 
 
-def test_one_segment_is_the_whole_sample() -> None:
-    whole = CLCRForPrediction(config(1)).eval()
+def test_one_segment_equals_the_whole_sample() -> None:
+    unsegmented = CLCRForPrediction(config(1)).eval()
     segmented = model(1)
-    whole.load_state_dict(segmented.state_dict())
-    torch.testing.assert_close(segmented(inputs()).logits[:, 0], whole(inputs()).logits)
+    unsegmented.load_state_dict(segmented.state_dict())
+    torch.testing.assert_close(segmented(inputs()).logits[:, 0], unsegmented(inputs()).logits)
 
 
-def test_a_segment_reads_its_own_time() -> None:
-    """Without exchange and within its reach, a change in the last quarter leaves the first segment as it was."""
+def test_a_segment_depends_on_its_own_time() -> None:
+    """Without the exchange, a change in the last quarter is out of reach of the first segment."""
     network = model(4, use_intra_ced=False, num_levels=1)
     changed = inputs(40, 40)
     before = network(changed).logits
@@ -89,17 +89,17 @@ def test_ignored_segments_do_not_count(problem: str) -> None:
     network = model(4, problem_type=problem, num_labels=1 if problem == "regression" else 3)
     shape = (2, 4, 3) if problem.startswith("multi") else (2, 4)
     labels = torch.ones(shape, dtype=torch.long if problem.startswith("single") else torch.float)
-    ignoring, some = labels.clone(), [(0, 1), (1, 3)]
-    for sample, segment in some:
-        ignoring[sample, segment] = -100
+    partly_ignored, ignored = labels.clone(), [(0, 1), (1, 3)]
+    for sample, segment in ignored:
+        partly_ignored[sample, segment] = -100
     logits = network(inputs()).logits
-    loss = network(inputs(), labels=ignoring).loss
-    counted = torch.tensor([[(sample, segment) not in some for segment in range(4)] for sample in range(2)])
+    loss = network(inputs(), labels=partly_ignored).loss
+    counted = torch.tensor([[(sample, segment) not in ignored for segment in range(4)] for sample in range(2)])
     expected = network.task_loss(logits[counted], labels[counted])
     torch.testing.assert_close(loss, expected)
 
 
-def test_it_trains_with_every_term_and_saves(tmp_path: Path) -> None:
+def test_it_trains_with_every_loss_term_and_loads_after_saving(tmp_path: Path) -> None:
     network = model(4, num_labels=5, problem_type="single_label_classification").train()
     output = network(inputs(), labels=torch.randint(0, 5, (2, 4)))
     output.loss.backward()

@@ -1,4 +1,4 @@
-"""A model's state survives copying, saving, other types, other heads, compilation and export."""
+"""The state of a model survives copying, saving, other dtypes, compilation and export."""
 
 import copy
 from pathlib import Path
@@ -28,7 +28,7 @@ def inputs() -> dict[str, Tensor]:
 
 
 def trained(**options: Any) -> CLCRForPrediction:
-    """A model after a step, so that no weight is an initial one."""
+    """Returns a model after a training step, so that no weight has its initial value."""
     model = network(**options)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -39,19 +39,19 @@ def trained(**options: Any) -> CLCRForPrediction:
 
 
 @pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
-def test_a_saved_state_gives_the_same_model(tmp_path: Path, parametrization: str) -> None:
+def test_a_saved_state_restores_the_same_model(tmp_path: Path, parametrization: str) -> None:
     model, fresh = (trained(parametrization=parametrization) for _ in range(2))
     torch.save(model.state_dict(), tmp_path / "state.pt")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
     model.save_pretrained(tmp_path)
-    assert not list(tmp_path.glob("*.bin")), "weights are saved as safetensors alone"
-    # geotorch's bases are laid out anew, which moves the last bits.
+    assert not list(tmp_path.glob("*.bin")), "weights must be saved only as safetensors"
+    # geotorch lays its bases out again, which changes the last bits.
     torch.testing.assert_close(CLCRForPrediction.from_pretrained(tmp_path)(inputs()).logits, model(inputs()).logits)
 
 
 @pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
-def test_a_copy_is_the_same_and_independent(parametrization: str) -> None:
+def test_a_deep_copy_is_independent(parametrization: str) -> None:
     model = trained(parametrization=parametrization)
     before = model(inputs()).logits
     other = copy.deepcopy(model)
@@ -63,7 +63,7 @@ def test_a_copy_is_the_same_and_independent(parametrization: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02), (torch.float64, 1e-4)])
-def test_it_loads_in_another_type(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+def test_a_model_loads_in_another_dtype(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     model = trained()
     model.save_pretrained(tmp_path)
     loaded = CLCRForPrediction.from_pretrained(tmp_path, dtype=dtype)
@@ -73,7 +73,7 @@ def test_it_loads_in_another_type(tmp_path: Path, dtype: torch.dtype, tolerance:
     torch.testing.assert_close(logits.float(), model(inputs()).logits, atol=tolerance, rtol=tolerance)
 
 
-def test_a_compiled_models_state_loads_into_a_plain_one() -> None:
+def test_a_compiled_models_state_loads_into_a_plain_model() -> None:
     model, fresh = trained(), network()
     compiled: Any = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(inputs()).logits, model(inputs()).logits)
@@ -81,7 +81,7 @@ def test_a_compiled_models_state_loads_into_a_plain_one() -> None:
     assert torch.equal(fresh(inputs()).logits, model(inputs()).logits)
 
 
-def test_a_state_that_is_loaded_reaches_a_compiled_model() -> None:
+def test_loading_a_state_updates_a_compiled_model() -> None:
     model, other = network(), trained()
     compiled: Any = torch.compile(model, backend="eager")
     compiled(inputs())
@@ -90,7 +90,7 @@ def test_a_state_that_is_loaded_reaches_a_compiled_model() -> None:
     torch.testing.assert_close(compiled(inputs()).logits, other(inputs()).logits)
 
 
-def test_a_model_saved_in_half_loads_in_float32(tmp_path: Path) -> None:
+def test_a_model_saved_in_bfloat16_loads_in_float32(tmp_path: Path) -> None:
     half = trained().to(torch.bfloat16)
     half.save_pretrained(tmp_path)
     loaded = CLCRForPrediction.from_pretrained(tmp_path, dtype=torch.float32)
@@ -99,7 +99,7 @@ def test_a_model_saved_in_half_loads_in_float32(tmp_path: Path) -> None:
     assert all(torch.equal(weight, expected[name]) for name, weight in loaded.state_dict().items())
 
 
-def test_an_exported_model_gives_the_same_for_any_batch_size_and_from_a_file(tmp_path: Path) -> None:
+def test_an_exported_model_matches_for_another_batch_size_and_after_saving(tmp_path: Path) -> None:
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -109,14 +109,14 @@ def test_an_exported_model_gives_the_same_for_any_batch_size_and_from_a_file(tmp
             logits: Tensor = self.model({"text": text, "audio": audio}).logits
             return logits
 
-    module, given = Logits().eval(), inputs()
+    module, example = Logits().eval(), inputs()
     batch = torch.export.Dim("batch", min=2)
     exported = torch.export.export(
-        module, (given["text"], given["audio"]), dynamic_shapes={"text": {0: batch}, "audio": {0: batch}}
+        module, (example["text"], example["audio"]), dynamic_shapes={"text": {0: batch}, "audio": {0: batch}}
     )
-    more = [torch.cat([values, values]) for values in given.values()]
-    torch.testing.assert_close(exported.module()(*more), module(*more))
+    doubled = [torch.cat([values, values]) for values in example.values()]
+    torch.testing.assert_close(exported.module()(*doubled), module(*doubled))
     torch.export.save(exported, tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2")
-    torch.testing.assert_close(loaded.module()(*more), module(*more))
+    torch.testing.assert_close(loaded.module()(*doubled), module(*doubled))
     assert all(torch.equal(loaded.state_dict[name], weight) for name, weight in module.state_dict().items())

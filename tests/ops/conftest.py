@@ -1,4 +1,4 @@
-"""The devices that the tests of ops run on."""
+"""The devices on which the tests of ops run."""
 
 import pytest
 import torch
@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The CPU, and a GPU where there is one: its kernels are tested against the same references."""
+    """Returns the CPU, and a GPU if there is one: its kernels are tested against the same references."""
     return torch.device(request.param)

@@ -1,4 +1,4 @@
-"""`attend_others`, compiled and by torch: against its definition, masks, derivatives, what torch asks of an op."""
+"""`attend_others`, compiled and by torch: its definition, masks, derivatives, and what torch requires of an op."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,14 +17,14 @@ Attention = Callable[..., Tensor]
 def definition(
     query_key_value: Tensor, lengths: tuple[int, ...], heads: int, mask: Tensor | None, asking: Tensor | None
 ) -> Tensor:
-    """Sample by sample, head by head, query by query, in float64."""
+    """Computes the attention by sample, head and query, in float64."""
     batch, tokens, width = query_key_value.shape
     queries, keys, values = query_key_value.double().unflatten(-1, (3, heads, -1)).unbind(2)
-    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    modality = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     out = torch.zeros(batch, tokens, heads, width // 3 // heads, dtype=torch.float64)
     for sample in range(batch):
         for token in range(tokens):
-            reached = owner != owner[token]
+            reached = modality != modality[token]
             reached = reached if mask is None else reached & mask[sample]
             if not reached.any() or (asking is not None and not asking[sample, token]):
                 continue
@@ -49,7 +49,7 @@ def drawn(
 
 @pytest.fixture(params=["dispatched", "by torch"])
 def attend(request: pytest.FixtureRequest, device: torch.device) -> Attention:
-    """The attention on a device, by each path; what it returns is on the CPU."""
+    """Returns the attention on each device and path; its results are on the CPU."""
     path = attend_others if request.param == "dispatched" else by_torch
 
     def attended(
@@ -68,7 +68,7 @@ def attend(request: pytest.FixtureRequest, device: torch.device) -> Attention:
     st.booleans(),
     st.integers(0, 9),
 )
-def test_is_the_softmax_over_the_others_real_tokens(
+def test_attention_is_the_softmax_over_the_other_modalities_real_tokens(
     lengths: list[int], heads: int, width: int, masked: bool, seed: int
 ) -> None:
     query_key_value, mask, asking = drawn(seed, tuple(lengths), heads, width, masked)
@@ -80,14 +80,14 @@ def test_is_the_softmax_over_the_others_real_tokens(
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_gradients_are_those_of_torchs_attention(masked: bool, dtype: torch.dtype) -> None:
+def test_gradients_match_torchs_attention(masked: bool, dtype: torch.dtype) -> None:
     lengths = (17, 5, 30)
     query_key_value, mask, asking = drawn(0, lengths, 2, 12, masked, dtype)
     query_key_value.requires_grad_()
     grad = torch.randn(2, 52, 24).to(dtype)
     (ours,) = torch.autograd.grad(attend_others(query_key_value, lengths, 2, mask, asking), query_key_value, grad)
-    wide = query_key_value.detach().double().requires_grad_()
-    (expected,) = torch.autograd.grad(by_torch(wide, lengths, 2, mask, asking), wide, grad.double())
+    in_float64 = query_key_value.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(by_torch(in_float64, lengths, 2, mask, asking), in_float64, grad.double())
     error = (ours.double() - expected).abs().max() / expected.abs().max()
     assert error < {torch.float64: 1e-12, torch.float32: 2e-6}.get(dtype, 8e-3)
 
@@ -96,14 +96,14 @@ def test_first_and_second_derivatives_are_correct() -> None:
     query_key_value, mask, asking = drawn(1, (3, 2), 1, 2, True, torch.float64)
     query_key_value.requires_grad_()
 
-    def function(given: Tensor) -> Tensor:
-        return attend_others(given, (3, 2), 1, mask, asking)
+    def function(values: Tensor) -> Tensor:
+        return attend_others(values, (3, 2), 1, mask, asking)
 
     assert torch.autograd.gradcheck(function, query_key_value)
     assert torch.autograd.gradgradcheck(function, query_key_value)
 
 
-def test_masked_keys_and_queries_that_are_not_needed_receive_no_gradient_and_give_none(attend: Attention) -> None:
+def test_masked_keys_and_unneeded_queries_receive_no_gradient(attend: Attention) -> None:
     query_key_value, mask, asking = drawn(2, (6, 7), 2, 4, True)
     assert mask is not None
     assert asking is not None
@@ -118,8 +118,8 @@ def test_masked_keys_and_queries_that_are_not_needed_receive_no_gradient_and_giv
     assert not values[~mask].any()
 
 
-def test_nan_in_masked_tokens_reaches_nothing_in_the_compiled_operator() -> None:
-    """torch's attention multiplies masked values by 0; IntraCED zeroes padding before either of them."""
+def test_nan_in_masked_tokens_does_not_affect_the_compiled_operator() -> None:
+    """torch's attention multiplies masked values by 0; IntraCED therefore zeroes padding before it calls either."""
     query_key_value, mask, asking = drawn(2, (6, 7), 2, 4, True)
     assert mask is not None
     assert asking is not None
@@ -129,7 +129,7 @@ def test_nan_in_masked_tokens_reaches_nothing_in_the_compiled_operator() -> None
         torch.testing.assert_close(attend_others(query_key_value, (6, 7), 2, mask, asking), expected)
 
 
-def test_large_scores_neither_overflow_nor_lose_the_others(attend: Attention) -> None:
+def test_large_scores_do_not_overflow(attend: Attention) -> None:
     query_key_value = torch.zeros(1, 3, 3)
     query_key_value[0, :, 0] = 1e4
     query_key_value[0, :, 1] = torch.tensor([0.0, -1e4, 1e4])
@@ -138,7 +138,7 @@ def test_large_scores_neither_overflow_nor_lose_the_others(attend: Attention) ->
     assert torch.equal(attended[0, :, 0], torch.tensor([7.0, 0.0, 0.0]))
 
 
-def test_a_gradient_that_is_not_finite_reaches_the_others_alone(attend: Attention) -> None:
+def test_a_non_finite_gradient_reaches_only_the_other_modalities(attend: Attention) -> None:
     query_key_value = torch.randn(1, 5, 6, requires_grad=True)
     grad = torch.zeros(1, 5, 2)
     grad[0, 0, 0] = float("inf")
@@ -147,7 +147,7 @@ def test_a_gradient_that_is_not_finite_reaches_the_others_alone(attend: Attentio
     assert not pulled[0, 2:, 4:].isfinite().all()
 
 
-def test_one_modality_alone_has_a_gradient_of_zero(attend: Attention) -> None:
+def test_a_single_modality_has_zero_output_and_gradient(attend: Attention) -> None:
     query_key_value = torch.randn(1, 5, 6, requires_grad=True)
     attended = attend(query_key_value, [5], 1, None, None)
     (grad,) = torch.autograd.grad(attended.sum(), query_key_value, create_graph=True)
@@ -175,7 +175,7 @@ def test_opcheck_passes_for_both_ops(requires_grad: bool) -> None:
     torch.library.opcheck(torch.ops.multifuse.attend_others_vjp.default, arguments)
 
 
-def test_vmap_is_a_loop_over_the_batch() -> None:
+def test_vmap_equals_a_loop_over_the_batch() -> None:
     query_key_value = torch.randn(3, 2, 7, 12)
     batched = torch.vmap(lambda one: attend_others(one, (3, 4), 2))(query_key_value)
     torch.testing.assert_close(batched, torch.stack([attend_others(one, (3, 4), 2) for one in query_key_value]))
@@ -185,8 +185,8 @@ def test_compiles_as_one_graph_with_equal_gradients() -> None:
     query_key_value, mask, asking = drawn(5, (3, 4), 2, 3, True)
     query_key_value.requires_grad_()
 
-    def function(given: Tensor) -> Tensor:
-        return attend_others(given, (3, 4), 2, mask, asking).square().sum()
+    def function(values: Tensor) -> Tensor:
+        return attend_others(values, (3, 4), 2, mask, asking).square().sum()
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     (ours,) = torch.autograd.grad(compiled(query_key_value), query_key_value)

@@ -1,4 +1,4 @@
-"""The versions of the kernels for narrower processors: each gives what plain torch gives, in a separate process."""
+"""The kernel versions for older processors: each matches plain torch, in a separate process."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ for dtype in (torch.float32, torch.float64):
 
 @pytest.mark.skipif(backend("cpu") != "cpp", reason="no compiled CPU kernels in this installation")
 @pytest.mark.parametrize("version", ["baseline", "avx2", "avx512"])
-def test_every_version_gives_what_plain_torch_gives(version: str) -> None:
+def test_every_version_matches_plain_torch(version: str) -> None:
     environment = {**os.environ, "MULTIFUSE_CPU": version}
     subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, check=True)
 

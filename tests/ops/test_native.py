@@ -1,4 +1,4 @@
-"""Finding and loading the kernels: the fallback, its one warning, the report, and the CUDA library of this build."""
+"""Finding and loading the kernels: the fallback and its single warning, the report, and the CUDA library."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def test_a_missing_binary_warns_once_and_says_how_to_build(monkeypatch: pytest.M
         native.load.cache_clear()
 
 
-def test_other_devices_take_the_plain_path() -> None:
+def test_other_devices_use_the_plain_path() -> None:
     assert native.backend("meta") == "torch"
     if not torch.cuda.is_available():
         assert native.backend("cuda") == "torch"
@@ -60,9 +60,9 @@ def test_info_reports_versions_and_paths() -> None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH: the CUDA kernels are not built")
-def test_the_cuda_library_holds_code_for_both_architectures() -> None:
+def test_the_cuda_library_contains_code_for_both_architectures() -> None:
     path = native.binary("cuda")
-    assert path is not None, "nvcc is on the PATH, but the installation holds no CUDA library"
+    assert path is not None, "nvcc is on the PATH, but the installation contains no CUDA library"
     if shutil.which("cuobjdump") is None:
         content = path.read_bytes()
         assert b"sm_80" in content or b"sm_90" in content

@@ -1,4 +1,4 @@
-"""`project_capped_simplex`, on both paths: exactness, edge cases, derivatives, and what torch asks of an op."""
+"""`project_capped_simplex` on every path: accuracy, edge cases, derivatives, and what torch requires of an op."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def differentiable_projection(z: Tensor, budget: Tensor, mask: Tensor | None = N
 
 @pytest.fixture(params=["dispatched", "portable", "differentiable"])
 def project(request: pytest.FixtureRequest, device: torch.device) -> Projection:
-    """The projection on a device, by each path; what it returns is on the CPU."""
+    """Returns the projection on each device and path; its results are on the CPU."""
     paths = {
         "dispatched": project_capped_simplex,
         "portable": portable_projection,
@@ -58,13 +58,13 @@ def test_matches_the_float64_reference_on_adversarial_rows(project: Projection, 
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=40), st.floats(0.015625, 30, width=32))
-def test_is_feasible_and_satisfies_the_optimality_conditions(values: list[float], budget: float) -> None:
+def test_projection_is_feasible_and_satisfies_the_optimality_conditions(values: list[float], budget: float) -> None:
     z = torch.tensor([values], dtype=torch.float64)
     alpha = project_capped_simplex(z, budget)[0]
     assert alpha.min() >= 0
     assert alpha.max() <= 1
     assert alpha.sum() <= budget + 1e-9
-    # Complementary slackness: the multiplier z - alpha is one number over the inside, which no zero token exceeds.
+    # Complementary slackness: z - alpha, the multiplier, is equal for all tokens inside; no zero token exceeds it.
     inside = (alpha > 1e-9) & (alpha < 1 - 1e-9)
     if alpha.sum() < budget - 1e-9:
         assert torch.equal(alpha, z[0].clamp(0, 1))
@@ -82,12 +82,12 @@ def test_small_cases_worked_by_hand(project: Projection) -> None:
     assert torch.allclose(project(z, budget), expected, atol=1e-6)
 
 
-def test_budget_of_zero_or_less_gives_zeros(project: Projection) -> None:
+def test_a_budget_of_zero_or_less_gives_zeros(project: Projection) -> None:
     z = torch.tensor([[1.0, float("inf"), 0.5]]).repeat(3, 1)
     assert not project(z, torch.tensor([0.0, -1.0, -float("inf")])).any()
 
 
-def test_a_large_sum_of_saturated_tokens_leaves_no_rounding(project: Projection) -> None:
+def test_a_large_sum_of_saturated_tokens_causes_no_rounding_error(project: Projection) -> None:
     for count in (510, 4_000, 30_000):
         z = torch.cat([torch.full((count,), 2.0), torch.tensor([0.9])])[None]
         alpha = project(z, torch.tensor([count + 0.3]))
@@ -95,7 +95,7 @@ def test_a_large_sum_of_saturated_tokens_leaves_no_rounding(project: Projection)
         assert abs(float(alpha[0, -1]) - (budget - count)) < 4e-6
 
 
-def test_infinite_values_are_masked_or_above_all_others(project: Projection) -> None:
+def test_minus_infinity_is_masked_and_infinity_exceeds_every_finite_value(project: Projection) -> None:
     inf = float("inf")
     z = torch.tensor([[1.0, -inf, 0.5], [inf, 0.5, 0.2], [inf, inf, 5.0], [-inf, -inf, -inf]])
     alpha = project(z, torch.tensor([1.0, 1.2, 1.0, 1.0]))
@@ -116,7 +116,7 @@ def test_nan_stays_in_its_own_row(project: Projection) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_compute_in_float32(project: Projection, dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32(project: Projection, dtype: torch.dtype) -> None:
     z = torch.rand(4, 300).to(dtype)
     budget = torch.full((4,), 20.0)
     alpha = project(z, budget)
@@ -124,7 +124,7 @@ def test_half_types_compute_in_float32(project: Projection, dtype: torch.dtype) 
     assert torch.equal(alpha, project(z.float(), budget).to(dtype))
 
 
-def test_empty_rows_and_strides(project: Projection) -> None:
+def test_empty_rows_and_strided_inputs_are_supported(project: Projection) -> None:
     assert project(torch.randn(3, 0), torch.ones(3)).shape == (3, 0)
     assert project(torch.randn(0, 3), torch.ones(0)).shape == (0, 3)
     z = torch.randn(6, 5, 8).transpose(0, 2)[::2]
@@ -176,16 +176,16 @@ def test_masks_of_zeros_and_ones_equal_bool_masks(dtype: torch.dtype) -> None:
 
 
 def inputs_away_from_kinks(device: torch.device, rows: int = 6, length: int = 12) -> tuple[Tensor, Tensor]:
-    """Half of the rows bind and half are slack; no token is within 1e-3 of a kink."""
+    """Returns z and budgets, half of which bind and half are slack; no token is within 1e-3 of a kink."""
     z = torch.randn(rows, length, dtype=torch.float64)
     budget = torch.cat([torch.rand(rows // 2) * 2 + 0.5, torch.full((rows - rows // 2,), 50.0)]).double()
     shifted = z - portable.project(z, budget, None)[1].unsqueeze(-1)
-    near = (shifted.abs() < 1e-3) | ((shifted - 1).abs() < 1e-3)
-    return (z + near * 0.01).to(device).requires_grad_(), budget.to(device).requires_grad_()
+    is_near = (shifted.abs() < 1e-3) | ((shifted - 1).abs() < 1e-3)
+    return (z + is_near * 0.01).to(device).requires_grad_(), budget.to(device).requires_grad_()
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradients_of_first_and_second_order(device: torch.device, masked: bool) -> None:
+def test_first_and_second_derivatives_are_correct(device: torch.device, masked: bool) -> None:
     z, budget = inputs_away_from_kinks(device)
     mask = (torch.rand(z.shape) < 0.8).to(device) if masked else None
 
@@ -197,7 +197,7 @@ def test_gradients_of_first_and_second_order(device: torch.device, masked: bool)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_backward_is_the_stated_formula_on_every_path(device: torch.device, dtype: torch.dtype) -> None:
+def test_backward_matches_the_documented_formula_on_every_path(device: torch.device, dtype: torch.dtype) -> None:
     z = torch.randn(8, 300).to(dtype)
     budget = torch.tensor([5.0, 40.0, 500.0, 1.0, 0.0, 20.0, 3.0, 9.0], dtype=compute_dtype(dtype))
     mask = torch.rand(8, 300) < 0.7
@@ -234,7 +234,7 @@ def test_gradients_at_infinity_and_nan_are_the_same_on_every_path(device: torch.
 
 
 @pytest.mark.parametrize("length", [4, 100, 4096])
-def test_a_budget_that_binds_by_a_rounding_is_not_taken_for_a_slack_one(length: int) -> None:
+def test_a_budget_that_binds_by_one_rounding_is_not_treated_as_slack(length: int) -> None:
     z = torch.full((2, length), 0.5, requires_grad=True)
     total = torch.tensor(0.5 * length)
     budget = torch.stack([torch.nextafter(total, torch.tensor(0.0)), total]).requires_grad_()
@@ -282,7 +282,7 @@ def test_exports_with_a_dynamic_batch() -> None:
     assert torch.allclose(program.module()(z, budget), project_capped_simplex(z, budget))
 
 
-def test_vmap_and_gradients_under_vmap() -> None:
+def test_vmap_equals_the_batched_call() -> None:
     z, budget = torch.randn(3, 4, 9), torch.full((3, 4), 2.0)
     expected = project_capped_simplex(z, budget)
     assert torch.allclose(torch.func.vmap(project_capped_simplex)(z, budget), expected)
@@ -291,7 +291,7 @@ def test_vmap_and_gradients_under_vmap() -> None:
     )
 
 
-def test_autocast_keeps_the_input_type() -> None:
+def test_autocast_keeps_the_input_dtype() -> None:
     z = torch.rand(2, 50)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         alpha = project_capped_simplex(z, 5.0)
@@ -299,13 +299,13 @@ def test_autocast_keeps_the_input_type() -> None:
     assert torch.equal(alpha, project_capped_simplex(z, 5.0))
 
 
-def test_many_threads_of_rows_equal_one_row_at_a_time() -> None:
+def test_rows_on_many_threads_equal_one_row_at_a_time() -> None:
     z, budget = torch.randn(700, 129), torch.rand(700) * 60
     rows = torch.cat([project_capped_simplex(z[i : i + 1], budget[i : i + 1]) for i in range(700)])
     assert torch.equal(project_capped_simplex(z, budget), rows)
 
 
-def test_this_installation_runs_its_compiled_kernels() -> None:
+def test_this_installation_uses_its_compiled_kernels() -> None:
     if native.forced_fallback():
         pytest.skip(f"{native.FALLBACK_VARIABLE} is set")
     assert backend("cpu") == "cpp"

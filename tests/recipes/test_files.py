@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all."""
+"""Files and folders are written atomically."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_files_and_folders_are_replaced_whole(tmp_path: Path) -> None:
+def test_files_and_folders_are_replaced_completely(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with whole(tmp_path / "file") as partial:
             partial.write_text(content)
@@ -33,8 +33,8 @@ def test_files_and_folders_are_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
 
 
-def test_a_kill_between_the_renames_of_a_folder_loses_neither(tmp_path: Path) -> None:
-    """The old folder has stepped aside, and the new one is not there yet: the old one is the whole one."""
+def test_a_kill_between_two_renames_loses_no_folder(tmp_path: Path) -> None:
+    """The old folder was moved aside and the new one is not in place yet, so the old one must be restored."""
     old = tmp_path / ".folder.old"
     old.mkdir()
     (old / "file").write_text("old")
@@ -46,7 +46,7 @@ def test_a_kill_between_the_renames_of_a_folder_loses_neither(tmp_path: Path) ->
     with pytest.raises(RuntimeError):
         fail()
     assert (tmp_path / "folder/file").read_text() == "old"
-    old.mkdir()  # the new one is in place, and the old one was still being deleted
+    old.mkdir()  # the new folder is in place, but the old one was not deleted completely
     with whole(tmp_path / "folder") as partial:
         partial.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

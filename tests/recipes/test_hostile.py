@@ -1,4 +1,4 @@
-"""Some of the hostile files of ``python -m tests.hostile``, which reads as many as are asked for."""
+"""A sample of the hostile files of ``python -m tests.hostile``, which reads any number of them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ CASES = {"features": 300, "media": 150, "lists": 400, "models": 25, "records": 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_changed_files_are_read_or_refused_in_bounded_memory_and_nothing_of_them_runs(kind: str) -> None:
+def test_changed_files_are_read_or_refused_in_bounded_memory_and_none_of_their_code_runs(kind: str) -> None:
     outcomes = run(kind, CASES[kind])
     assert outcomes["read"] + outcomes.get("refused", 0) == CASES[kind]
-    assert outcomes["read"] > 0, "every change was refused: the unchanged file may be too"
+    assert outcomes["read"] > 0, "every case was refused, so the unchanged file may be refused too"

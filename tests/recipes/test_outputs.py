@@ -1,4 +1,4 @@
-"""Outputs that cannot be written, or that hold another run's results: one clear line, and nothing changes."""
+"""Outputs that cannot be written, or that contain other results: a one-line error, and nothing is changed."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2,
 
 
 class Disk:
-    """A file system of its own, as large as wanted, writable or not."""
+    """A separate file system of any size, writable or not."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,12 +46,12 @@ class Disk:
 def disk(tmp_path: Path) -> Iterator[Disk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    given = Disk(folder)
+    mounted = Disk(folder)
     try:
-        given.mount(4096)
+        mounted.mount(4096)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a file system cannot be mounted here: the user is not root, or the container forbids it")
-    yield given
+    yield mounted
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
@@ -66,8 +66,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(data: Path, output: Path, **changes: Any) -> SentimentJob:
-    given = SentimentJob(output=output, data=data, epochs=4, batch_size=8, device="cpu", config=SMALL)
-    return replace(given, **changes)
+    job = SentimentJob(output=output, data=data, epochs=4, batch_size=8, device="cpu", config=SMALL)
+    return replace(job, **changes)
 
 
 def preparation(clips: Path, output: Path) -> Preparation:
@@ -85,20 +85,20 @@ def saved_model(folder: Path) -> Path:
     return folder
 
 
-def by_command(*arguments: Any) -> int:
+def run_command(*arguments: Any) -> int:
     return main(list(map(str, arguments)))
 
 
 def evaluation(model: Path, data: Path, output: Path) -> int:
     options = ("--missing", "--model", model, "--data", data, "--output", output, "--draws", 1)
-    return by_command("evaluate", *options)
+    return run_command("evaluate", *options)
 
 
-def test_a_full_disk_stops_training_at_a_whole_checkpoint_from_which_it_goes_on(
+def test_a_full_disk_stops_training_at_a_complete_checkpoint_from_which_it_resumes(
     tmp_path: Path, data: Path, disk: Disk
 ) -> None:
-    expected = run(training(data, tmp_path / "whole"))
-    checkpoint = sum(map(len, contents(next((tmp_path / "whole/checkpoints").iterdir())).values()))
+    expected = run(training(data, tmp_path / "undisturbed"))
+    checkpoint = sum(map(len, contents(next((tmp_path / "undisturbed/checkpoints").iterdir())).values()))
     disk.remount(f"size={3 * checkpoint // 2048}k")
     output = disk.folder / "run"
     with pytest.raises(OutputError, match=r"checkpoint-4 cannot be written: No space left on device") as caught:
@@ -112,14 +112,14 @@ def test_a_full_disk_stops_training_at_a_whole_checkpoint_from_which_it_goes_on(
     resumed = run(training(data, output, resume=True))
     assert (resumed.valid, resumed.test, resumed.best_epoch) == (expected.valid, expected.test, expected.best_epoch)
     weights = "model/model.safetensors"
-    assert contents(output)[weights] == contents(tmp_path / "whole")[weights]
+    assert contents(output)[weights] == contents(tmp_path / "undisturbed")[weights]
 
 
-def test_a_full_disk_stops_a_preparation_at_a_whole_shard_from_which_it_goes_on(
+def test_a_full_disk_stops_preparation_at_a_complete_shard_from_which_it_resumes(
     tmp_path: Path, clips: Path, disk: Disk
 ) -> None:
-    prepare(preparation(clips, tmp_path / "whole"))
-    expected = contents(tmp_path / "whole")
+    prepare(preparation(clips, tmp_path / "undisturbed"))
+    expected = contents(tmp_path / "undisturbed")
     disk.remount(f"size={sum(map(len, expected.values())) // 2048}k")
     with pytest.raises(OutputError, match=r"cannot be written: No space left on device"):
         prepare(preparation(clips, disk.folder / "set"))
@@ -131,7 +131,7 @@ def test_a_full_disk_stops_a_preparation_at_a_whole_shard_from_which_it_goes_on(
     assert contents(disk.folder / "set") == expected
 
 
-def test_a_full_disk_leaves_no_half_evaluation(
+def test_a_full_disk_leaves_no_partial_evaluation(
     tmp_path: Path, data: Path, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = saved_model(tmp_path)
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_no_half_evaluation(
 
 @contextmanager
 def small_files(most: int) -> Iterator[None]:
-    """Within, a write beyond so many bytes of a file fails, as on a full disk."""
+    """Makes writes beyond ``most`` bytes of a file fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
@@ -160,7 +160,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_whatever_writes_a_failed_write_is_named_and_the_old_file_stays(tmp_path: Path, writer: str) -> None:
+def test_a_failed_write_of_any_writer_names_the_file_and_keeps_the_old_one(tmp_path: Path, writer: str) -> None:
     target = tmp_path / "weights"
     target.write_text("old")
 
@@ -176,14 +176,14 @@ def test_whatever_writes_a_failed_write_is_named_and_the_old_file_stays(tmp_path
 
 @pytest.fixture(params=["a file in its place", "a file above it", "a read-only disk"])
 def unwritable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """An output that cannot be made, with a file that must stay as it is."""
+    """Returns an output that cannot be created, next to a file that must not change."""
     if request.param == "a read-only disk":
         disk: Disk = request.getfixturevalue("disk")
-        (disk.folder / "own").write_text("own")
+        (disk.folder / "kept").write_text("kept")
         disk.remount("ro")
         return disk.folder / "run"
-    (tmp_path / "own").write_text("own")
-    return tmp_path / "own" if request.param == "a file in its place" else tmp_path / "own/run"
+    (tmp_path / "kept").write_text("kept")
+    return tmp_path / "kept" if request.param == "a file in its place" else tmp_path / "kept/run"
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(
@@ -197,15 +197,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     model = saved_model(tmp_path)
     before = contents(tmp_path)
 
-    def nothing_is_read(*_: Any) -> None:
-        raise AssertionError("work was begun")
+    def must_not_be_called(*_: Any) -> None:
+        raise AssertionError("work was started")
 
     with monkeypatch.context() as patch:
-        patch.setattr("multifuse.recipes.data.features.mmsa.read_mmsa", nothing_is_read)
-        patch.setattr("multifuse.recipes.jobs.sentiment.read_mmsa", nothing_is_read)
-        patch.setattr("multifuse.recipes.data.media.preparation.clip_row", nothing_is_read)
+        patch.setattr("multifuse.recipes.data.features.mmsa.read_mmsa", must_not_be_called)
+        patch.setattr("multifuse.recipes.jobs.sentiment.read_mmsa", must_not_be_called)
+        patch.setattr("multifuse.recipes.data.media.preparation.clip_row", must_not_be_called)
         capsys.readouterr()
-        assert by_command("train", "mosi", "--data", data, "--output", unwritable) == 2
+        assert run_command("train", "mosi", "--data", data, "--output", unwritable) == 2
         assert evaluation(model, data, unwritable) == 2
         lines = capsys.readouterr().err.splitlines()
         with pytest.raises(OutputError, match=r"cannot be (created|written)") as caught:
@@ -216,7 +216,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
 
 @pytest.mark.parametrize("name", ["model/config.json", "training.png", "metrics.json", "checkpoints/checkpoint-2/a"])
 @pytest.mark.parametrize("resume", [False, True])
-def test_training_refuses_an_output_that_holds_anothers_results(
+def test_training_refuses_an_output_that_contains_other_results(
     tmp_path: Path, data: Path, name: str, resume: bool
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +239,7 @@ def test_training_refuses_an_output_that_holds_anothers_results(
         ("preparation.json", "[]"),
     ],
 )
-def test_preparation_refuses_an_output_that_holds_anothers_results(
+def test_preparation_refuses_an_output_that_contains_other_results(
     tmp_path: Path, clips: Path, name: str, content: str
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def test_preparation_refuses_an_output_that_holds_anothers_results(
 
 
 @pytest.mark.parametrize("name", ["missing.json", "missing.png"])
-def test_evaluation_refuses_an_output_that_holds_anothers_results(
+def test_evaluation_refuses_an_output_that_contains_other_results(
     tmp_path: Path, data: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, output = saved_model(tmp_path / "run"), tmp_path / "missing"
@@ -262,14 +262,12 @@ def test_evaluation_refuses_an_output_that_holds_anothers_results(
     assert contents(output) == {name: b"other"}
 
 
-def test_what_is_written_lies_on_the_disk_before_it_takes_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the rename every file and folder is synchronised, and after it the folder that holds the name."""
+def test_output_is_synced_to_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file and folder is synced before the rename, and the parent folder after it."""
     events: list[str] = []
     fsync, replace_file = os.fsync, os.replace
 
-    def synchronise(descriptor: int) -> None:
+    def sync(descriptor: int) -> None:
         events.append(os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(str(tmp_path)))
         fsync(descriptor)
 
@@ -277,7 +275,7 @@ def test_what_is_written_lies_on_the_disk_before_it_takes_its_name(
         events.append("rename")
         replace_file(source, target)
 
-    monkeypatch.setattr(os, "fsync", synchronise)
+    monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", rename)
     with whole(tmp_path / "folder") as partial:
         partial.mkdir()

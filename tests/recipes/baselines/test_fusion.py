@@ -1,4 +1,4 @@
-"""The yardsticks: masks, absent modalities, and what they may not mix."""
+"""The fusion baselines: masks, absent modalities, and when they mix modalities."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def batch() -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
 
 
 @pytest.mark.parametrize("fusion", [LateFusion, CrossAttention])
-def test_padding_changes_nothing_and_a_masked_modality_is_one_left_out(fusion: type[LateFusion]) -> None:
+def test_padding_changes_nothing_and_a_masked_modality_equals_one_left_out(fusion: type[LateFusion]) -> None:
     layer = fusion(8, NAMES, num_labels=2).eval()
     tokens, mask = batch()
     expected = layer(tokens, mask)
@@ -39,19 +39,19 @@ def test_padding_changes_nothing_and_a_masked_modality_is_one_left_out(fusion: t
 
 
 @pytest.mark.parametrize("fusion", [LateFusion, CrossAttention])
-def test_a_modality_alone_and_samples_without_any_stay_finite(fusion: type[LateFusion]) -> None:
+def test_a_single_modality_and_samples_without_any_stay_finite(fusion: type[LateFusion]) -> None:
     layer = fusion(8, NAMES)
     tokens, _ = batch()
-    nothing = {name: torch.zeros(values.shape[:2], dtype=torch.bool) for name, values in tokens.items()}
+    no_tokens = {name: torch.zeros(values.shape[:2], dtype=torch.bool) for name, values in tokens.items()}
     assert layer({"keys": tokens["keys"]}).isfinite().all()
-    logits = layer(tokens, nothing)
+    logits = layer(tokens, no_tokens)
     assert logits.isfinite().all()
     logits.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
 
 
-def test_cross_attention_mixes_modalities_before_it_averages_and_late_fusion_does_not() -> None:
-    """What a modality's mean cannot tell, another's tokens can ask for."""
+def test_cross_attention_mixes_modalities_before_averaging_and_late_fusion_does_not() -> None:
+    """A change that leaves a modality's mean as it was is visible only to the attention of other modalities."""
     tokens, _ = batch()
     moved = {**tokens, "keys": tokens["keys"] + torch.tensor([3.0, -3, 3, -3, 3, -3])[:, None]}
     late, cross = LateFusion(8, NAMES).eval(), CrossAttention(8, NAMES).eval()
@@ -60,7 +60,7 @@ def test_cross_attention_mixes_modalities_before_it_averages_and_late_fusion_doe
 
 
 @pytest.mark.parametrize("model", [LateFusionForPrediction, CrossAttentionForPrediction])
-def test_they_take_what_clcr_takes_and_are_saved_alike(model: Any, tmp_path: Any) -> None:
+def test_baselines_have_the_interface_of_clcr_and_load_after_saving(model: Any, tmp_path: Any) -> None:
     modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
     config = CLCRConfig(
         modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, num_heads=2, num_levels=2, dropout=0.0

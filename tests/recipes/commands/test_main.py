@@ -1,4 +1,4 @@
-"""The `multifuse` command: its commands and benchmarks, their help, wrong words, and the examples that call it."""
+"""The `multifuse` command: its commands and benchmarks, help, invalid arguments, and the examples that call it."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ from tests.paths import ROOT
 BENCHMARKS = (*SENTIMENT_SETS, *AUDIOVISUAL_SETS)
 
 
-def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--help"])
+        main([*arguments, "--help"])
     assert ended.value.code == 0
     return capsys.readouterr().out
 
 
-def test_the_help_names_every_command_and_each_shows_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command_and_each_command_shows_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
     overview = help_of(capsys)
     for command, summary in COMMANDS.items():
         assert f"  {command:10}{summary}" in overview
@@ -38,7 +38,7 @@ def test_every_benchmark_is_listed_and_shows_its_options(benchmark: str, capsys:
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_every_benchmark_has_an_example_that_passes_its_arguments_on(benchmark: str) -> None:
+def test_every_benchmark_has_an_example_that_forwards_its_arguments(benchmark: str) -> None:
     command = [sys.executable, str(ROOT / f"examples/train_{benchmark}.py"), "--no-such-option"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -48,7 +48,7 @@ def test_every_benchmark_has_an_example_that_passes_its_arguments_on(benchmark: 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
         (["tarin"], "argument COMMAND: invalid choice: 'tarin'"),
@@ -58,14 +58,14 @@ def test_every_benchmark_has_an_example_that_passes_its_arguments_on(benchmark: 
         (["info", "more"], "unrecognized arguments: more"),
     ],
 )
-def test_wrong_words_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_info_prints_the_report_and_the_module_is_the_command() -> None:
+def test_python_m_multifuse_info_prints_the_report() -> None:
     done = subprocess.run([sys.executable, "-m", "multifuse", "info"], capture_output=True, text=True, check=True)
     assert "project_capped_simplex on cpu runs:" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Corruptions: what they change, what they leave alone, and that their random numbers are the generator's."""
+"""Corruptions: what they change, what they leave unchanged, and that they use the random numbers of the generator."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ Batch = tuple[dict[str, Tensor], dict[str, Tensor | None]]
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """Ragged features and token ids; a modality may have no mask, or a sample none of its tokens."""
+    """Draws ragged features and token ids; a modality may have no mask, and a sample may have no tokens of it."""
     size, seed = draw(st.integers(1, 4)), draw(st.integers(0, 99))
     generator = torch.Generator().manual_seed(seed)
     inputs: dict[str, Tensor] = {}
@@ -31,7 +31,7 @@ def batches(draw: st.DrawFn) -> Batch:
 
 
 def changed(corruption: Corruption, batch: Batch, seed: int = 0) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
-    """The corrupted batch, after a look that the given one is as it was."""
+    """Returns the corrupted batch, after checking that the original is unchanged."""
     before = {name: values.clone() for name, values in batch[0].items()}
     inputs, mask = corruption(*batch, torch.Generator().manual_seed(seed))
     assert all(torch.equal(values, before[name]) for name, values in batch[0].items())
@@ -39,8 +39,8 @@ def changed(corruption: Corruption, batch: Batch, seed: int = 0) -> tuple[dict[s
 
 
 def real(batch: Batch, name: str) -> Tensor:
-    own = batch[1][name]
-    return torch.ones(batch[0][name].shape[:2], dtype=torch.bool) if own is None else own
+    mask = batch[1][name]
+    return torch.ones(batch[0][name].shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 @given(batches())
@@ -48,11 +48,11 @@ def test_level_0_changes_no_bit(batch: Batch) -> None:
     for corruption in (FeatureNoise(0.0), TokenDrop(0.0), TimeShift("text", 0)):
         inputs, mask = changed(corruption, batch)
         assert all(inputs[name] is values for name, values in batch[0].items())
-        assert all(mask[name] is own for name, own in batch[1].items())
+        assert all(mask[name] is original for name, original in batch[1].items())
 
 
 @given(batches(), st.integers(0, 9))
-def test_equal_seeds_corrupt_alike_and_others_do_not(batch: Batch, seed: int) -> None:
+def test_equal_seeds_give_equal_corruption_and_other_seeds_do_not(batch: Batch, seed: int) -> None:
     for corruption in (FeatureNoise(1.0), TokenDrop(0.5)):
         first, again = (changed(corruption, batch, seed) for _ in range(2))
         for name in batch[0]:
@@ -63,21 +63,21 @@ def test_equal_seeds_corrupt_alike_and_others_do_not(batch: Batch, seed: int) ->
 
 
 @given(batches(), st.floats(0.1, 4))
-def test_noise_leaves_padding_masks_and_ids_alone_and_grows_with_its_level(batch: Batch, level: float) -> None:
+def test_noise_leaves_padding_masks_and_ids_unchanged_and_grows_with_its_level(batch: Batch, level: float) -> None:
     inputs, mask = changed(FeatureNoise(level), batch)
     assert mask == batch[1]
     assert torch.equal(inputs["ids"], batch[0]["ids"])
     once, twice = (changed(FeatureNoise(factor * level), batch)[0] for factor in (1, 2))
     for name in WIDTHS:
-        own = real(batch, name)
-        assert torch.equal(inputs[name][~own], batch[0][name][~own])
-        assert (inputs[name] != batch[0][name])[own].all()
+        is_real = real(batch, name)
+        assert torch.equal(inputs[name][~is_real], batch[0][name][~is_real])
+        assert (inputs[name] != batch[0][name])[is_real].all()
         torch.testing.assert_close(
             (twice[name] - batch[0][name]), 2 * (once[name] - batch[0][name]), atol=1e-5, rtol=1e-4
         )
 
 
-def test_noise_has_the_level_times_each_features_deviation() -> None:
+def test_noise_has_the_deviation_of_each_feature_times_the_level() -> None:
     deviations = {"text": torch.tensor([2.0, 0.0, 0.5])}
     inputs = {"text": torch.zeros(64, 200, 3), "audio": torch.zeros(64, 200, 1)}
     noised, _ = FeatureNoise(0.5, deviations)(inputs, {}, torch.Generator().manual_seed(0))
@@ -86,40 +86,40 @@ def test_noise_has_the_level_times_each_features_deviation() -> None:
 
 
 @given(batches(), st.sampled_from([0.1, 0.5, 0.9, 0.999]))
-def test_dropping_leaves_a_token_of_each_modality_and_never_adds_one(batch: Batch, rate: float) -> None:
+def test_token_drop_keeps_a_token_of_each_modality_and_never_adds_one(batch: Batch, rate: float) -> None:
     inputs, mask = changed(TokenDrop(rate), batch)
-    more = changed(TokenDrop(min(rate + 0.05, 0.9999)), batch)[1]
+    higher_rate_mask = changed(TokenDrop(min(rate + 0.05, 0.9999)), batch)[1]
     for name, values in batch[0].items():
-        own, left, less = real(batch, name), mask[name], more[name]
-        assert left is not None
-        assert less is not None
+        is_real, kept, kept_at_higher_rate = real(batch, name), mask[name], higher_rate_mask[name]
+        assert kept is not None
+        assert kept_at_higher_rate is not None
         assert inputs[name] is values
-        assert not (left & ~own).any()
-        assert torch.equal(left.any(1), own.any(1))
-        assert not (less & ~left).any(), "a token that a lower rate drops came back at a higher one"
+        assert not (kept & ~is_real).any()
+        assert torch.equal(kept.any(1), is_real.any(1))
+        assert not (kept_at_higher_rate & ~kept).any(), "a token dropped at a lower rate is kept at a higher one"
 
 
-def test_tokens_are_dropped_at_the_rate_and_all_of_them_at_1_alone() -> None:
+def test_tokens_are_dropped_at_the_given_rate_and_all_of_them_at_1() -> None:
     inputs = {"text": torch.zeros(100, 200, 1)}
     mask: dict[str, Tensor | None] = {"text": torch.arange(200).expand(100, -1) < 150}
     for rate in (0.2, 0.7):
-        left = TokenDrop(rate)(inputs, mask, torch.Generator().manual_seed(0))[1]["text"]
-        assert left is not None
-        assert 1 - float(left.sum()) / (100 * 150) == pytest.approx(rate, abs=0.01)
-    everything = TokenDrop(1)(inputs, mask, torch.Generator())[1]["text"]
-    assert everything is not None
-    assert not everything.any()
+        kept = TokenDrop(rate)(inputs, mask, torch.Generator().manual_seed(0))[1]["text"]
+        assert kept is not None
+        assert 1 - float(kept.sum()) / (100 * 150) == pytest.approx(rate, abs=0.01)
+    kept = TokenDrop(1)(inputs, mask, torch.Generator())[1]["text"]
+    assert kept is not None
+    assert not kept.any()
 
 
 @given(batches(), st.sampled_from(["text", "ids"]), st.integers(1, 12))
-def test_a_shift_moves_tokens_and_mask_by_its_number_and_nothing_else(batch: Batch, name: str, tokens: int) -> None:
+def test_a_shift_moves_only_the_tokens_and_mask_of_its_modality(batch: Batch, name: str, tokens: int) -> None:
     inputs, mask = changed(TimeShift(name, tokens), batch)
-    length, own = batch[0][name].shape[1], mask[name]
-    assert own is not None
-    assert inputs[name].shape[1] == own.shape[1] == length + tokens
+    length, shifted_mask = batch[0][name].shape[1], mask[name]
+    assert shifted_mask is not None
+    assert inputs[name].shape[1] == shifted_mask.shape[1] == length + tokens
     assert torch.equal(inputs[name][:, tokens:], batch[0][name])
-    assert torch.equal(own[:, tokens:], real(batch, name))
-    assert not own[:, :tokens].any()
+    assert torch.equal(shifted_mask[:, tokens:], real(batch, name))
+    assert not shifted_mask[:, :tokens].any()
     assert all(inputs[other] is values for other, values in batch[0].items() if other != name)
     assert all(mask[other] is values for other, values in batch[1].items() if other != name)
 

@@ -1,4 +1,4 @@
-"""The audio-visual job, by its command line: from media to metrics, resuming, other backbones, what it refuses."""
+"""The audio-visual job: from media to metrics, resumption, other backbones, and the arguments that it refuses."""
 
 import json
 import os
@@ -35,7 +35,7 @@ Command = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kinetics-Sounds with two classes and 34 clips."""
+    """Writes Kinetics-Sounds with two classes and 34 clips."""
     return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=34, train=28)
 
 
@@ -50,7 +50,7 @@ def prepared(source: Path) -> Path:
 
 @pytest.fixture
 def command() -> Command:
-    """The command line, in this process."""
+    """Returns a function that runs a training command in this process."""
     return lambda benchmark, *arguments: main(["train", benchmark, *map(str, arguments)])
 
 
@@ -59,15 +59,15 @@ def metrics(output: Path) -> dict[str, Any]:
     return content
 
 
-def evaluate(what: str, run: Path, *more: Any) -> "subprocess.CompletedProcess[str]":
-    output = run.with_name(f"{run.name} {what}")
-    given = [f"--{what}", "--model", run, "--output", output, "--draws", 1, *more]
-    command = [sys.executable, "-m", "multifuse", "evaluate", *map(str, given)]
+def evaluate(mode: str, run: Path, *more: Any) -> "subprocess.CompletedProcess[str]":
+    output = run.with_name(f"{run.name} {mode}")
+    arguments = [f"--{mode}", "--model", run, "--output", output, "--draws", 1, *more]
+    command = [sys.executable, "-m", "multifuse", "evaluate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
-    """What `multifuse evaluate --missing` writes of a run's test split."""
+    """Returns what `multifuse evaluate --missing` writes about a run's test split."""
     done = evaluate("missing", run, *more)
     assert done.returncode == 0, done.stderr
     output = run.with_name(f"{run.name} missing")
@@ -76,14 +76,14 @@ def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
     return content
 
 
-def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
+def test_training_from_media_equals_training_from_the_prepared_set(
     source: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("--epochs", 1, "--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu")
     sizes = ("--frame-size", 24, "--frames", 2, "--rate", 8000, "--seconds", 1, "--hop", 160, "--offset", 0.001)
     prepared = tmp_path / "prepared"
-    given = ("--media", source / "media", "--splits", source / "splits", "--prepared", prepared, *sizes)
-    assert command("ks", *given, *small, "--output", tmp_path / "one") == 0
+    arguments = ("--media", source / "media", "--splits", source / "splits", "--prepared", prepared, *sizes)
+    assert command("ks", *arguments, *small, "--output", tmp_path / "one") == 0
     assert "SYNTHETIC" not in capsys.readouterr().out
     assert command("ks", "--data", prepared, *small, "--output", tmp_path / "two") == 0
     assert metrics(tmp_path / "one")["test"] == metrics(tmp_path / "two")["test"]
@@ -95,22 +95,22 @@ def test_media_are_prepared_then_learnt_and_a_prepared_set_at_once(
     model = CLCRForPrediction.from_pretrained(tmp_path / "two/model")
     assert list(model.config.modalities) == ["audio", "vision"]
     assert model.config.id2label == {0: "0", 1: "1"}
-    for what, message in (
+    for mode, message in (
         ("missing", "--data is required: the run folder contains no prepared set"),
         ("noise", "--noise is only for models of feature"),
     ):
-        refused = evaluate(what, tmp_path / "two")
+        refused = evaluate(mode, tmp_path / "two")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert message in refused.stderr
     missing = scored_with_modalities_missing(tmp_path / "two", "--data", prepared)
-    assert [own["modalities"] for own in missing["subsets"]] == [["audio", "vision"], ["audio"], ["vision"]]
+    assert [subset["modalities"] for subset in missing["subsets"]] == [["audio", "vision"], ["audio"], ["vision"]]
     for clean in (missing["subsets"][0], missing["absences"][0]):
         assert {name: clean[name] for name in content["test"]} == pytest.approx(content["test"])
 
 
-def test_one_modality_alone_and_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:
-    given = ("--data", prepared, "--epochs", 1, "--recipe", "paper", "--vision-backbone", "resnet-small")
-    assert command("ks", *given, "--modalities", "vision", "--output", tmp_path / "run") == 0
+def test_a_single_modality_trains_with_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("--data", prepared, "--epochs", 1, "--recipe", "paper", "--vision-backbone", "resnet-small")
+    assert command("ks", *arguments, "--modalities", "vision", "--output", tmp_path / "run") == 0
     content = metrics(tmp_path / "run")
     assert content["modalities"] == ["vision"]
     assert (content["recipe"]["optimizer"], content["recipe"]["lr"]) == ("sgd", 1e-3)
@@ -123,24 +123,24 @@ def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, comman
     pretrained = Wav2Vec2Model(
         Wav2Vec2Config(**layers, **sizes, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2)
     )
-    pretrained.save_pretrained(tmp_path / "listener")
-    given = ("--media", source / "media", "--splits", source / "splits", "--frame-size", 32, "--frames", 2)
+    pretrained.save_pretrained(tmp_path / "audio")
+    inputs = ("--media", source / "media", "--splits", source / "splits", "--frame-size", 32, "--frames", 2)
     sound = ("--sound", "waveform", "--rate", 8000, "--seconds", 1)
-    names = ("--vision-backbone", tmp_path / "vit", "--audio-backbone", tmp_path / "listener")
+    names = ("--vision-backbone", tmp_path / "vit", "--audio-backbone", tmp_path / "audio")
     output = tmp_path / "run"
-    assert command("ks", *given, *sound, *names, "--output", output, "--epochs", 1, "--lr", 1e-9, "--no-bf16") == 0
+    assert command("ks", *inputs, *sound, *names, "--output", output, "--epochs", 1, "--lr", 1e-9, "--no-bf16") == 0
     trained = load_file(output / "model/model.safetensors")
     (name,) = (n for n in trained if "audio" in n and n.endswith("encoder.layers.1.final_layer_norm.weight"))
     torch.testing.assert_close(trained[name], pretrained.state_dict()["encoder.layers.1.final_layer_norm.weight"])
 
 
-def test_two_processes_end_in_one_model_that_saw_every_sample_once(prepared: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_model_whose_measures_count_every_sample_once(prepared: Path, tmp_path: Path) -> None:
     example = ROOT / "examples/train_ks.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
     small = ["--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu"]
-    given = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
+    arguments = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*launcher, example, *given, *small], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*launcher, example, *arguments, *small], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Read ") == 1, "more than one process printed"
     model = CLCRForPrediction.from_pretrained(tmp_path / "run/model").eval()
@@ -163,7 +163,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = AudioVisualJob(
-        output=tmp_path / "whole",
+        output=tmp_path / "uninterrupted",
         data_set=AUDIOVISUAL_SETS["ks"],
         data=prepared,
         audio_backbone="resnet-small",
@@ -172,7 +172,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         epochs=3,
         device="cpu",
     )
-    whole = run(job)
+    uninterrupted = run(job)
     parts = replace(job, output=tmp_path / "parts")
     quieten = progress.quieten
     with monkeypatch.context() as patch:
@@ -182,21 +182,21 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         with pytest.raises(KeyboardInterrupt):
             run(parts)
     resumed = run(replace(parts, resume=True))
-    assert (resumed.valid, resumed.test) == (whole.valid, whole.test)
-    trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("parts", "whole"))
+    assert (resumed.valid, resumed.test) == (uninterrupted.valid, uninterrupted.test)
+    trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("parts", "uninterrupted"))
     assert all(torch.equal(trained[name], expected[name]) for name in expected)
 
 
-def test_seconds_are_localised(tmp_path: Path, command: Command) -> None:
+def test_events_are_localised_by_second(tmp_path: Path, command: Command) -> None:
     (tmp_path / "splits").mkdir()
     for split, ids in (("train", "abcd"), ("val", "e"), ("test", "f")):
-        rows = "".join(f"{'Bark' if own < 'c' else 'Clock'}&{own}&good&1&3\n" for own in ids)
+        rows = "".join(f"{'Bark' if clip < 'c' else 'Clock'}&{clip}&good&1&3\n" for clip in ids)
         (tmp_path / f"splits/{split}Set.txt").write_text(rows)
-        for own in ids:
-            media_files.video(tmp_path / f"media/{own}.mp4", 10, sound=True)
-    given = ("--media", tmp_path / "media", "--splits", tmp_path / "splits", "--frame-size", 16, "--hop", 1000)
+        for clip in ids:
+            media_files.video(tmp_path / f"media/{clip}.mp4", 10, sound=True)
+    inputs = ("--media", tmp_path / "media", "--splits", tmp_path / "splits", "--frame-size", 16, "--hop", 1000)
     small = ("--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--epochs", 1)
-    assert command("ave", *given, *small, "--localise", "--output", tmp_path / "run") == 0
+    assert command("ave", *inputs, *small, "--localise", "--output", tmp_path / "run") == 0
     content = metrics(tmp_path / "run")
     assert (content["target"], content["classes"]) == ("segments", 3)
     assert json.loads((tmp_path / "run/model/config.json").read_text())["num_segments"] == 10
@@ -204,7 +204,7 @@ def test_seconds_are_localised(tmp_path: Path, command: Command) -> None:
     assert {name: missing["subsets"][0][name] for name in content["test"]} == pytest.approx(content["test"])
 
 
-def test_the_digits_go_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:
+def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:
     rows = ["id,label,speaker,split"]
     for number in range(40):
         split = "train" if number < 28 else "valid" if number < 34 else "test"
@@ -236,7 +236,7 @@ def test_the_digits_go_from_wav_and_png_to_metrics(tmp_path: Path, command: Comm
         (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),
     ],
 )
-def test_bad_arguments_end_in_one_line(
+def test_bad_arguments_give_a_one_line_error(
     prepared: Path,
     tmp_path: Path,
     command: Command,
@@ -246,15 +246,15 @@ def test_bad_arguments_end_in_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = [str(prepared) if argument == "PREPARED" else argument for argument in arguments]
-    assert command("ks", *given, "--output", tmp_path / "run") == 2
+    arguments = tuple(str(prepared) if argument == "PREPARED" else argument for argument in arguments)
+    assert command("ks", *arguments, "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("multifuse train ks: error: ")
     assert message in error
     assert not (tmp_path / "run/metrics.json").exists()
 
 
-def test_a_set_of_another_benchmark_is_refused(
+def test_a_set_prepared_for_another_benchmark_is_refused(
     prepared: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("cremad", "--data", prepared, "--output", tmp_path / "run") == 2

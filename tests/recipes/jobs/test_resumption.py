@@ -1,11 +1,11 @@
-"""What a resumed run goes by: whole checkpoints alone, and the record of its job."""
+"""What a resumed run relies on: only complete checkpoints, and the record of its job."""
 
 from pathlib import Path
 
 from multifuse.recipes.jobs import resumption
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert resumption.newest_checkpoint(tmp_path) is None
     for step, state in ((20, "{}"), (100, "{}"), (140, '{"half'), (180, None), ("last", "{}")):
         folder = tmp_path / resumption.CHECKPOINTS / f"checkpoint-{step}"
@@ -19,14 +19,14 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
 
 def test_a_job_is_compared_field_by_field_with_the_recorded_one(tmp_path: Path) -> None:
     job = {"data": "mosi.pkl", "seed": 1111, "lr": 2.5e-4, "betas": (0.9, 0.99)}
-    assert resumption.differences(tmp_path, job) == [], "without a record there is nothing to differ from"
+    assert resumption.differences(tmp_path, job) == [], "without a record, nothing can differ"
     resumption.record(tmp_path, job)
     assert resumption.differences(tmp_path, job) == []
     changed = {**job, "lr": 1e-3, "data": None}
     assert resumption.differences(tmp_path, changed) == ["data 'mosi.pkl', now None", "lr 0.00025, now 0.001"]
 
 
-def test_what_a_killed_run_was_at_is_cleared_away(tmp_path: Path) -> None:
+def test_the_remains_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     names = (".checkpoint.partial/checkpoint-40", ".checkpoint-20.old", "checkpoint-20")
     for name in names:
         (tmp_path / resumption.CHECKPOINTS / name).mkdir(parents=True)

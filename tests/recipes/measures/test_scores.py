@@ -1,4 +1,4 @@
-"""Scores on changed batches: the model's predictions, with the bases of its projectors computed once."""
+"""Scores on changed batches: they are those of the model's predictions, and bases are computed only once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def unchanged(inputs: Mapping[str, Any], mask: Masks) -> tuple[Mapping[str, Any]
     return inputs, mask
 
 
-def test_scores_are_those_of_the_models_predictions_and_bases_are_computed_once(
+def test_scores_match_the_models_predictions_and_bases_are_computed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""The sentiment measures, worked by hand and in their corner cases."""
+"""The sentiment measures, worked by hand, and their corner cases."""
 
 import math
 
@@ -20,12 +20,12 @@ def test_measures_worked_by_hand() -> None:
     # p >= 0: - - - + +; t >= 0: - - + + +. Without t = 0 all signs agree.
     assert ours.acc2_has0 == pytest.approx(4 / 5)
     assert ours.acc2_non0 == 1
-    # F1 of the three positives 4/5, of the two negatives 4/5.
+    # F1 is 4/5 for the three positives and 4/5 for the two negatives.
     assert ours.f1_has0 == pytest.approx((3 * 0.8 + 2 * 0.8) / 5)
     assert ours.f1_non0 == 1
 
 
-def test_a_prediction_of_zero_is_no_positive_where_zero_labels_are_dropped() -> None:
+def test_a_prediction_of_zero_is_not_positive_where_zero_labels_are_dropped() -> None:
     ours = sentiment_measures([0.0, 1.0], [1.0, 1.0])
     assert ours.acc2_non0 == 0.5
     assert ours.acc2_has0 == 1.0

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, forged or moved: what is not as written is refused, and no code is run."""
+"""Damaged, forged and moved checkpoints: any change is refused, and no code runs."""
 
 import json
 import os
@@ -21,15 +21,15 @@ SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2,
 
 
 def job(folder: Path, name: str = "run", **changes: Any) -> SentimentJob:
-    given = SentimentJob(
+    base = SentimentJob(
         output=folder / name, data=folder / "small.pkl", epochs=3, batch_size=8, device="cpu", config=SMALL
     )
-    return replace(given, **changes)
+    return replace(base, **changes)
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run as a kill after its last epoch leaves it, and beside it the weights that it would have ended with."""
+    """Trains a run and leaves it as a kill after its last epoch would, next to the weights that it should end with."""
     folder = tmp_path_factory.mktemp("pristine")
     write(folder / "small.pkl", mmsa_splits(count=12))
     run(job(folder))
@@ -41,9 +41,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def newest(folder: Path) -> Path:
-    found = resumption.newest_checkpoint(folder / "run")
-    assert found is not None
-    return found
+    checkpoint = resumption.newest_checkpoint(folder / "run")
+    assert checkpoint is not None
+    return checkpoint
 
 
 def change_state(checkpoint: Path, **fields: Any) -> None:
@@ -52,13 +52,15 @@ def change_state(checkpoint: Path, **fields: Any) -> None:
     resumption.seal(checkpoint)
 
 
-def test_a_run_that_was_moved_ends_with_its_own_best_epoch(pristine: Path, tmp_path: Path) -> None:
+def test_a_moved_run_ends_with_its_own_best_epoch(pristine: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pristine, tmp_path / "moved"))
-    change_state(newest(folder), best_model_checkpoint="where/it/was/begun")
+    change_state(newest(folder), best_model_checkpoint="where/it/was/started")
     run(job(folder, resume=True))
     assert (folder / "run/model/model.safetensors").read_bytes() == (pristine / "expected").read_bytes()
     assert load_file(newest(folder) / "model.safetensors").keys() == load_file(folder / "expected").keys()
-    assert (newest(folder) / "model.safetensors").read_bytes() != (folder / "expected").read_bytes(), "best is last"
+    assert (newest(folder) / "model.safetensors").read_bytes() != (folder / "expected").read_bytes(), (
+        "the best epoch is the last, so this tests nothing"
+    )
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add"])
@@ -98,7 +100,7 @@ def test_a_hostile_checkpoint_with_a_forged_seal_runs_nothing(pristine: Path, tm
     folder, marker = Path(shutil.copytree(pristine, tmp_path / "run")), tmp_path / "executed"
     checkpoint = newest(folder)
     torch.save({"state": _Hostile(marker)}, checkpoint / name)
-    if name == "rng_state.pth":  # read when an epoch is begun
+    if name == "rng_state.pth":  # read at the start of an epoch
         change_state(checkpoint, global_step=4)
     resumption.seal(checkpoint)
     if name == "training_args.bin":  # never read
@@ -109,7 +111,7 @@ def test_a_hostile_checkpoint_with_a_forged_seal_runs_nothing(pristine: Path, tm
     assert not marker.exists()
 
 
-def test_weights_in_a_pickle_are_refused(pristine: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(pristine: Path, tmp_path: Path) -> None:
     folder, marker = Path(shutil.copytree(pristine, tmp_path / "run")), tmp_path / "executed"
     checkpoint = newest(folder)
     weights = load_file(checkpoint / "model.safetensors")
@@ -122,11 +124,11 @@ def test_weights_in_a_pickle_are_refused(pristine: Path, tmp_path: Path) -> None
     assert not marker.exists()
 
 
-def test_a_best_checkpoint_that_is_gone_is_missed(pristine: Path, tmp_path: Path) -> None:
+def test_a_missing_best_checkpoint_is_an_error(pristine: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pristine, tmp_path / "run"))
-    (other,) = [path for path in (folder / "run/checkpoints").iterdir() if path != newest(folder)]
-    shutil.rmtree(other)
-    with pytest.raises(CheckpointError, match=f"{other.name}.*cannot be read"):
+    (best,) = [path for path in (folder / "run/checkpoints").iterdir() if path != newest(folder)]
+    shutil.rmtree(best)
+    with pytest.raises(CheckpointError, match=f"{best.name}.*cannot be read"):
         run(job(folder, resume=True))
 
 

@@ -1,6 +1,6 @@
-"""The methods of transformers' Trainer that our subclasses override or call, some of them private, keep their form.
+"""The methods of transformers' Trainer that our subclasses override or call, some of them private, are unchanged.
 
-All names are read from our classes and their source, so that the tests cover whatever these come to override.
+All names are read from our classes and their source, so the tests also cover future overrides.
 """
 
 import ast
@@ -20,9 +20,9 @@ from multifuse.recipes.trainer import checkpoints, trainer
 from multifuse.recipes.trainer.trainer import RecipeTrainer
 
 SUBCLASSES = [cls for cls in RecipeTrainer.__mro__ if cls not in Trainer.__mro__]
-"""RecipeTrainer and all that it inherits from between itself and Trainer, mixins included."""
+"""RecipeTrainer and all classes between it and Trainer, including mixins."""
 ADDED = {"_averaged"}
-"""Methods that the subclasses add; all others must be Trainer's."""
+"""The methods that the subclasses add; all others must override one of Trainer's."""
 CALLBACKS = [
     EpochLines,
     *(
@@ -35,7 +35,7 @@ CALLBACKS = [
 
 
 def methods(cls: type) -> dict[str, Callable[..., Any]]:
-    """Returns the functions that a class defines itself."""
+    """Returns the functions that a class itself defines."""
     return {name: value for name, value in vars(cls).items() if inspect.isfunction(value)}
 
 
@@ -48,43 +48,43 @@ def nodes(cls: type) -> Iterator[ast.AST]:
 
 def calls(cls: type) -> list[tuple[str, ast.Call]]:
     """Returns every ``super().name(...)`` in a class, and every ``self.name(...)`` that the subclasses do not add."""
-    found = []
+    named_calls = []
     for node in nodes(cls):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner, name = ast.unparse(node.func.value), node.func.attr
             if owner == "super()" or (owner == "self" and name not in ADDED):
-                found.append((name, node))
-    return found
+                named_calls.append((name, node))
+    return named_calls
 
 
 CALLS = [(cls, name, call) for cls in SUBCLASSES for name, call in calls(cls)]
 
 
-def test_the_classes_are_read() -> None:
+def test_the_classes_and_their_methods_are_found() -> None:
     assert [cls.__name__ for cls in SUBCLASSES] == ["RecipeTrainer", "WholeCheckpoints"]
     assert {"_save_checkpoint", "_get_output_dir", "_load_rng_state"} <= {name for _, name in OVERRIDES}
     assert {"_save_checkpoint", "_get_train_sampler"} <= {name for _, name, _ in CALLS}
 
 
-def test_methods_that_we_add_are_defined_and_hide_none_of_trainers() -> None:
+def test_added_methods_are_defined_and_hide_none_of_trainers() -> None:
     defined = {name for cls in SUBCLASSES for name in methods(cls)}
     assert defined.issuperset(ADDED)
     assert not [name for name in ADDED if hasattr(Trainer, name)]
 
 
 @pytest.mark.parametrize(("cls", "name"), OVERRIDES)
-def test_an_override_takes_what_trainer_passes(cls: type, name: str) -> None:
+def test_an_override_accepts_what_trainer_passes(cls: type, name: str) -> None:
     assert inspect.isfunction(getattr(Trainer, name, None)), (
         f"Trainer has no method {name}: add it to ADDED if it is ours"
     )
-    ours, theirs = (inspect.signature(getattr(owner, name)).parameters for owner in (cls, Trainer))
+    ours, trainers = (inspect.signature(getattr(owner, name)).parameters for owner in (cls, Trainer))
     kinds = {parameter.kind for parameter in ours.values()}
     if {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
         return
-    assert list(ours)[: len(theirs)] == list(theirs), "Trainer's arguments, by position or by name, would not arrive"
-    for parameter in list(ours.values())[len(theirs) :]:
+    assert list(ours)[: len(trainers)] == list(trainers), "Trainer's positional or keyword arguments do not match"
+    for parameter in list(ours.values())[len(trainers) :]:
         assert parameter.default is not inspect.Parameter.empty, f"Trainer does not pass {parameter.name}"
-    for parameter in theirs.values():
+    for parameter in trainers.values():
         if parameter.default is not inspect.Parameter.empty:
             assert ours[parameter.name].default is not inspect.Parameter.empty, f"Trainer may not pass {parameter.name}"
 
@@ -96,7 +96,7 @@ def test_trainer_still_calls_the_overridden_methods() -> None:
 
 
 @pytest.mark.parametrize(("cls", "name", "call"), CALLS)
-def test_trainer_takes_what_we_pass(cls: type, name: str, call: ast.Call) -> None:
+def test_trainer_accepts_what_we_pass(cls: type, name: str, call: ast.Call) -> None:
     assert inspect.isfunction(getattr(Trainer, name, None)), f"{cls.__name__} calls {name}, which Trainer lacks"
     positional = [argument for argument in call.args if not isinstance(argument, ast.Starred)]
     by_name = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
@@ -122,6 +122,6 @@ def test_trainer_has_the_attributes_that_we_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", CALLBACKS)
-def test_callbacks_answer_events_that_trainer_has(cls: type) -> None:
+def test_callbacks_handle_only_events_that_trainer_has(cls: type) -> None:
     unknown = [name for name in methods(cls) if name.startswith("on_") and not hasattr(TrainerCallback, name)]
     assert not unknown

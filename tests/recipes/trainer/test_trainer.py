@@ -1,4 +1,4 @@
-"""The recipe's optimiser: learning rates by depth, weight decay by kind, the schedule, batches by length."""
+"""The recipe's optimiser and schedule, and the batches and statistics of several processes."""
 
 from dataclasses import replace
 from itertools import chain
@@ -53,12 +53,12 @@ def network() -> nn.ModuleDict:
     return nn.ModuleDict({"text": TextLevels(bert, 3), "head": nn.Linear(WIDTH, 1)})
 
 
-def test_an_encoder_learns_slower_with_depth() -> None:
+def test_lower_layers_of_an_encoder_learn_more_slowly() -> None:
     model = network()
-    chosen = replace(FINE_TUNING, encoder_lr_scale=0.1, layer_decay=0.5, weight_decay=0.01)
+    recipe = replace(FINE_TUNING, encoder_lr_scale=0.1, layer_decay=0.5, weight_decay=0.01)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])
-        for group in parameter_groups(model, chosen, 1e-3)
+        for group in parameter_groups(model, recipe, 1e-3)
         for parameter in group["params"]
     }
     assert len(rates) == len(list(model.parameters()))
@@ -71,7 +71,7 @@ def test_an_encoder_learns_slower_with_depth() -> None:
 
 
 RESNET = ResNetConfig(num_channels=3, embedding_size=4, hidden_sizes=[4, 6], depths=[2, 1], layer_type="basic")
-LISTENER = Wav2Vec2Config(
+WAV2VEC2 = Wav2Vec2Config(
     hidden_size=16,
     num_hidden_layers=2,
     num_attention_heads=2,
@@ -99,7 +99,7 @@ LISTENER = Wav2Vec2Config(
             },
         ),
         (
-            Wav2Vec2Model(LISTENER),
+            Wav2Vec2Model(WAV2VEC2),
             "audio",
             {
                 "encoder.layers.1.feed_forward.output_dense.weight": 0,
@@ -110,28 +110,28 @@ LISTENER = Wav2Vec2Config(
         ),
     ],
 )
-def test_a_pretrained_backbone_learns_slower_with_depth_and_a_fresh_one_at_the_full_rate(
+def test_lower_layers_of_a_pretrained_backbone_learn_more_slowly_and_a_new_one_at_the_full_rate(
     tmp_path: Path, backbone: PreTrainedModel, kind: Literal["image", "audio"], depths: dict[str, int]
 ) -> None:
-    chosen = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.5)
+    recipe = replace(CLIPS, encoder_lr_scale=0.1, layer_decay=0.5)
     levels = BackboneLevels(backbone, 8, kind=kind)
     model = nn.ModuleDict({"levels": levels, "head": nn.Linear(8, 1)})
 
     def rates() -> dict[str, float]:
-        groups = parameter_groups(model, chosen, 1e-3)
-        of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
-        return {name: of[id(parameter)] for name, parameter in model.named_parameters()}
+        groups = parameter_groups(model, recipe, 1e-3)
+        by_id = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+        return {name: by_id[id(parameter)] for name, parameter in model.named_parameters()}
 
     assert set(rates().values()) == {1e-3}
     backbone.save_pretrained(tmp_path)
     load_pretrained(levels, str(tmp_path))
-    found = rates()
-    assert found["head.weight"] == found["levels.levels.projection.weight"] == 1e-3
+    pretrained_rates = rates()
+    assert pretrained_rates["head.weight"] == pretrained_rates["levels.levels.projection.weight"] == 1e-3
     for name, layers_above in depths.items():
-        assert found[f"levels.model.{name}"] == pytest.approx(1e-4 * 0.5**layers_above), name
+        assert pretrained_rates[f"levels.model.{name}"] == pytest.approx(1e-4 * 0.5**layers_above), name
 
 
-def test_clips_behind_pretrained_backbones_have_a_recipe_of_their_own() -> None:
+def test_clips_with_pretrained_backbones_have_a_separate_recipe() -> None:
     assert clip_recipe("ks", synthetic=False, pretrained=True) is CLIPS_FINE_TUNING
     assert clip_recipe("ks", synthetic=False) is CLIPS
     assert CLIPS_FINE_TUNING.encoder_lr_scale < 1
@@ -152,8 +152,8 @@ def test_the_default_recipe_depends_on_the_encoder() -> None:
 
 
 def test_the_schedule_warms_up_and_falls_to_zero() -> None:
-    chosen = replace(FINE_TUNING, warmup=0.1, schedule="linear")
-    factors = [lr_factor(step, chosen, 100) for step in range(101)]
+    recipe = replace(FINE_TUNING, warmup=0.1, schedule="linear")
+    factors = [lr_factor(step, recipe, 100) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 11)
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
@@ -181,11 +181,11 @@ def test_processes_evaluate_with_the_same_statistics(tmp_path: Path) -> None:
     model = nn.BatchNorm1d(3)
     agree_on_statistics(model)
     assert model.running_mean is not None
-    assert not model.running_mean.any(), "one process alone has nothing to agree on"
+    assert not model.running_mean.any(), "a single process has nothing to agree on"
 
 
 @pytest.mark.parametrize(("samples", "ranks"), [(16, 2), (19, 2), (17, 2), (21, 4), (18, 4), (3, 4)])
-def test_ranks_share_out_every_batch_and_no_sample_comes_twice(samples: int, ranks: int) -> None:
+def test_ranks_divide_every_batch_and_no_sample_comes_twice(samples: int, ranks: int) -> None:
     batches = BatchSampler(SequentialSampler(range(samples)), 8, drop_last=False)
     rank_batches = [list(RankBatches(batches, rank, ranks)) for rank in range(ranks)]
     assert {len(parts) for parts in rank_batches} == {len(RankBatches(batches, 0, ranks))}

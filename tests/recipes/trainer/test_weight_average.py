@@ -1,4 +1,4 @@
-"""The running mean of the weights: worked by hand, kept as the model, and resumed."""
+"""The weight average: worked by hand, evaluated and kept as the model, and resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,17 +43,17 @@ class StopAfterOneEpoch(TrainerCallback):
 
 
 class WeightsSaved(TrainerCallback):
-    """The averaged and the trained weight of every checkpoint, read when it is written: not all of them stay."""
+    """Records the averaged and the trained weight of every checkpoint when it is written, as not all are kept."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[float, float]] = []
+        self.weights: list[tuple[float, float]] = []
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         averaged, trained = (
             load_file(folder / name)["weight"].item() for name in ("model.safetensors", TRAINED_WEIGHTS)
         )
-        self.found.append((averaged, trained))
+        self.weights.append((averaged, trained))
 
 
 def mae(prediction: EvalPrediction) -> dict[str, float]:
@@ -90,7 +90,7 @@ def test_the_average_worked_by_hand() -> None:
     for step, weight in ((1, 12.0), (2, 20.0)):
         model.weight.data.fill_(weight)
         average.update(step)
-    # 2 decays by 1/10 to 0.2 + 0.9 * 12 = 11, and that by 0.15 (2/11 is more) to 1.65 + 0.85 * 20 = 18.65
+    # With decay 1/10, 2 becomes 0.2 + 0.9 * 12 = 11; with 0.15 (2/11 is more), that becomes 1.65 + 0.85 * 20 = 18.65.
     with average.in_place() as trained:
         assert model.weight.item() == pytest.approx(18.65)
         assert trained["weight"].item() == 20.0
@@ -105,11 +105,11 @@ def test_batch_statistics_are_averaged_with_the_weights_that_they_belong_to() ->
     model.running_mean = torch.tensor([10.0])
     average.update(1)
     with average.in_place():
-        assert model.running_mean.item() == pytest.approx(9.0)  # the first step decays by 1/10
+        assert model.running_mean.item() == pytest.approx(9.0)  # the decay of the first step is 1/10
     assert model.running_mean.item() == 10.0
 
 
-def test_an_error_while_the_average_is_in_place_gives_the_weights_back() -> None:
+def test_an_error_while_the_average_is_in_place_restores_the_weights() -> None:
     model = Line()
     average = WeightAverage(model, 0.5)
     model.weight.data.fill_(7.0)
@@ -118,14 +118,14 @@ def test_an_error_while_the_average_is_in_place_gives_the_weights_back() -> None
     assert model.weight.item() == 7.0
 
 
-def test_what_is_judged_and_kept_is_the_average(tmp_path: Path) -> None:
+def test_the_average_is_evaluated_and_kept(tmp_path: Path) -> None:
     run, saved = trainer(tmp_path), WeightsSaved()
     run.add_callback(saved)
     run.train()
     evaluated = [entry["eval_mae"] for entry in run.state.log_history if "eval_mae" in entry]
     mean_x = np.mean(np.arange(8) / 8)
-    assert len(saved.found) == 3
-    for (averaged, trained), error in zip(saved.found, evaluated, strict=True):
+    assert len(saved.weights) == 3
+    for (averaged, trained), error in zip(saved.weights, evaluated, strict=True):
         assert error == pytest.approx(abs(averaged + 1) * mean_x, rel=1e-5)
         assert averaged > trained, "the average lags behind the falling weight"
     best = load_file(tmp_path / "checkpoint-6" / "model.safetensors")["weight"]
@@ -133,20 +133,18 @@ def test_what_is_judged_and_kept_is_the_average(tmp_path: Path) -> None:
     assert run.evaluate()["eval_mae"] == pytest.approx(evaluated[-1])
 
 
-def test_a_resumed_run_goes_on_with_the_weights_and_the_average(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole")
-    whole.train()
-    first = trainer(tmp_path / "parts")
-    first.add_callback(StopAfterOneEpoch())
-    first.train()
-    second = trainer(tmp_path / "parts")
-    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+def test_a_resumed_run_continues_with_the_weights_and_the_average(tmp_path: Path) -> None:
+    trainer(tmp_path / "whole").train()
+    interrupted = trainer(tmp_path / "parts")
+    interrupted.add_callback(StopAfterOneEpoch())
+    interrupted.train()
+    trainer(tmp_path / "parts").train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     for name in ("model.safetensors", TRAINED_WEIGHTS):
         resumed, uninterrupted = (load_file(tmp_path / run / "checkpoint-6" / name) for run in ("parts", "whole"))
         assert torch.equal(resumed["weight"], uninterrupted["weight"])
 
 
-def test_several_validation_sets_are_all_judged_by_the_average(tmp_path: Path) -> None:
+def test_several_validation_sets_are_all_evaluated_with_the_average(tmp_path: Path) -> None:
     run = trainer(tmp_path, epochs=1)
     run.eval_dataset = {"one": Points(), "other": Points()}
     run.args.metric_for_best_model = "one_mae"
@@ -154,6 +152,6 @@ def test_several_validation_sets_are_all_judged_by_the_average(tmp_path: Path) -
     averaged = load_file(tmp_path / "checkpoint-2" / "model.safetensors")["weight"].item()
     mean_x = np.mean(np.arange(8) / 8)
     for name in ("one", "other"):
-        (judged,) = [entry[f"eval_{name}_mae"] for entry in run.state.log_history if f"eval_{name}_mae" in entry]
-        assert judged == pytest.approx(abs(averaged + 1) * mean_x, rel=1e-5)
+        (error,) = [entry[f"eval_{name}_mae"] for entry in run.state.log_history if f"eval_{name}_mae" in entry]
+        assert error == pytest.approx(abs(averaged + 1) * mean_x, rel=1e-5)
     assert run.average is None

@@ -55,7 +55,7 @@ def test_any_subset_of_the_modalities_is_legal(tmp_path: Path, kept: tuple[str, 
     assert set(read_mmsa(write(tmp_path / "file.pkl", splits)).widths) == set(kept) & {"audio", "vision"}
 
 
-def test_one_vector_an_utterance_has_length_one_even_if_zero(tmp_path: Path) -> None:
+def test_one_vector_per_utterance_has_length_one_even_if_zero(tmp_path: Path) -> None:
     splits = mmsa_splits()
     for split in splits.values():
         split["audio"] = np.zeros((6, 1, 73), np.float32)
@@ -72,7 +72,7 @@ def test_non_finite_values_become_zero_and_are_counted(tmp_path: Path) -> None:
     assert data.train.features["audio"].values[0, 0, 0] == 0
 
 
-def test_features_are_standardised_on_the_training_split_alone(tmp_path: Path) -> None:
+def test_features_are_standardised_on_the_training_split_only(tmp_path: Path) -> None:
     splits = mmsa_splits(count=40)
     splits["train"]["vision"][:, :, 1] = 7
     data = read_mmsa(write(tmp_path / "file.pkl", splits))
@@ -123,7 +123,9 @@ def changed(split: str, field: str, value: Any) -> Callable[[Splits], Any]:
         (changed("train", "id", ["a"]), "train.id must be a list or array of 6 strings"),
     ],
 )
-def test_mis_shaped_files_are_refused_by_name(tmp_path: Path, change: Callable[[Splits], Any], message: str) -> None:
+def test_wrongly_shaped_files_are_refused_by_field(
+    tmp_path: Path, change: Callable[[Splits], Any], message: str
+) -> None:
     path = write(tmp_path / "file.pkl", change(mmsa_splits()))
     with pytest.raises(MMSAFileError, match=message) as caught:
         read_mmsa(path)
@@ -139,7 +141,7 @@ def test_mis_shaped_files_are_refused_by_name(tmp_path: Path, change: Callable[[
         (b"cos\nsystem\n.", "names os.system"),
     ],
 )
-def test_files_that_are_no_feature_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_feature_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "file.pkl").write_bytes(content)
     with pytest.raises(MMSAFileError, match=message):
         read_mmsa(tmp_path / "file.pkl")
@@ -149,7 +151,7 @@ def test_files_that_are_no_feature_files_are_refused(tmp_path: Path, content: by
         read_mmsa(tmp_path)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real MOSI files are not beside the project")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real MOSI files are not available")
 @pytest.mark.parametrize(
     ("name", "counts", "widths"),
     [

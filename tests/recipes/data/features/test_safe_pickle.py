@@ -1,4 +1,4 @@
-"""The unpickler: what numpy writes is read, everything else is refused before anything runs."""
+"""The unpickler: it reads what numpy writes, and refuses everything else before any code runs."""
 
 import contextlib
 import io
@@ -47,7 +47,7 @@ def test_numpy_scalars_are_read(tmp_path: Path) -> None:
 
 
 class Calls:
-    """Pickles to a call of ``function(*arguments)``, as a hostile file would."""
+    """Pickles as a call of ``function(*arguments)``, as a hostile file would."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -82,7 +82,7 @@ def test_anything_else_is_refused_and_nothing_runs(tmp_path: Path, hostile: Any)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.pkl"]
 
 
-def test_an_element_type_cannot_be_widened_after_an_array_shares_it(tmp_path: Path) -> None:
+def test_an_element_type_cannot_be_widened_after_an_array_uses_it(tmp_path: Path) -> None:
     """A forged BUILD once made a 4-byte array read 256 bytes of the process's memory."""
     array = pickle.dumps(np.array([b"a", b"b", b"c", b"d"]), protocol=2)
     forged = array.replace(b"K\x01K\x01K\x00t", b"K\x40K\x01K\x00t")
@@ -101,7 +101,7 @@ def test_a_declared_shape_beyond_the_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy\nndarray", "numpy\ndtype", "_codecs\nencode"])
-def test_a_file_cannot_set_state_on_what_serves_other_files(tmp_path: Path, name: str) -> None:
+def test_a_file_cannot_change_objects_that_other_files_use(tmp_path: Path, name: str) -> None:
     # GLOBAL name, then (None, {"__defaults__": (7,)}) as the state of BUILD.
     forged = b"c" + name.encode() + b"\n(N}(U\x0c__defaults__(K\x07tutb."
     (tmp_path / "file.pkl").write_bytes(forged)
@@ -110,7 +110,7 @@ def test_a_file_cannot_set_state_on_what_serves_other_files(tmp_path: Path, name
     assert safe_pickle.load(write(tmp_path / "good.pkl", ARRAYS[0], protocol=2)).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_elements_of_no_size_cannot_declare_memory(tmp_path: Path) -> None:
+def test_elements_of_size_zero_cannot_claim_memory(tmp_path: Path) -> None:
     forged = pickle.dumps(np.zeros(3, "S1"), protocol=2).replace(b"S1", b"S0").replace(b"U\x03\x00\x00\x00", b"U\x00")
     (tmp_path / "file.pkl").write_bytes(forged)
     with pytest.raises(pickle.UnpicklingError):
@@ -128,7 +128,7 @@ def test_deeply_nested_containers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bomb",
     [
-        b"\x80\x04]r\xff\xff\xff\x7f.",  # LONG_BINPUT at index 2^31 - 1: C's unpickler makes room for all before it
+        b"\x80\x04]r\xff\xff\xff\x7f.",  # LONG_BINPUT at index 2^31 - 1: the C unpickler allocates all before it
         b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"x.",  # BYTEARRAY8
         b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",  # BINBYTES8
         b"\x80\x04\x8d" + (1 << 40).to_bytes(8, "little") + b"x.",  # BINUNICODE8
@@ -136,7 +136,7 @@ def test_deeply_nested_containers_are_refused(tmp_path: Path) -> None:
         b"\x80\x02\x8b\xff\xff\xff\x7fx.",  # LONG4
     ],
 )
-def test_a_declared_size_is_not_made_room_for(tmp_path: Path, bomb: bytes) -> None:
+def test_no_memory_is_allocated_for_a_declared_size(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "file.pkl").write_bytes(bomb)
     tracemalloc.start()
     with contextlib.suppress(pickle.UnpicklingError):
@@ -146,7 +146,7 @@ def test_a_declared_size_is_not_made_room_for(tmp_path: Path, bomb: bytes) -> No
     assert peak < 1 << 20
 
 
-def test_lists_that_stand_for_more_values_than_the_file_has_bytes_are_refused(tmp_path: Path) -> None:
+def test_lists_that_expand_to_more_values_than_the_file_has_bytes_are_refused(tmp_path: Path) -> None:
     nested: list[Any] = [0.0] * 10
     for _ in range(9):
         nested = [nested] * 10
@@ -159,11 +159,11 @@ VALID = pickle.dumps(mmsa_splits(count=2), protocol=4)
 
 
 @given(st.integers(0, len(VALID) - 1), st.integers(0, 255), st.booleans())
-def test_flipped_and_truncated_files_end_in_an_unpickling_error_or_in_plain_data(at: int, byte: int, cut: bool) -> None:
-    damaged = VALID[:at] if cut else VALID[:at] + bytes([byte]) + VALID[at + 1 :]
+def test_damaged_files_give_an_unpickling_error_or_plain_data(position: int, byte: int, cut: bool) -> None:
+    damaged = VALID[:position] if cut else VALID[:position] + bytes([byte]) + VALID[position + 1 :]
 
     class File:
-        """Opens as the damaged bytes."""
+        """A path whose file contains the damaged bytes."""
 
         def open(self, _: str) -> io.BytesIO:
             return io.BytesIO(damaged)

@@ -1,4 +1,4 @@
-"""What a text encoder reads: ids in its own vocabulary, lower-cased raw text, or an error."""
+"""The inputs of a text encoder: stored ids in its vocabulary, lower-cased raw text, or an error."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.files import mmsa_splits, write
 
 
 class Words:
-    """A tokenizer of another vocabulary than bert-base-uncased's."""
+    """A tokenizer whose vocabulary is not that of bert-base-uncased."""
 
     model_max_length = 10**30
 
@@ -23,14 +23,14 @@ class Words:
         return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in texts]}
 
 
-def test_another_vocabulary_reads_the_lowered_raw_text(tmp_path: Path) -> None:
+def test_another_vocabulary_uses_the_lower_cased_raw_text(tmp_path: Path) -> None:
     split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
     assert token_ids(split, Words(), max_tokens=4) == [[3, 4, 1, 3]] * 6
     assert lowered("A GOOD FILM") == "a good film"
     assert lowered("The Film of USA") == "The Film of USA"
 
 
-def test_berts_vocabulary_reads_text_bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_berts_vocabulary_uses_text_bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multifuse.recipes.data.features.text.has_bert_vocabulary", lambda tokenizer: True)
     monkeypatch.setattr(Words, "__len__", lambda self: 30522, raising=False)
     splits = mmsa_splits()
@@ -43,7 +43,7 @@ def test_berts_vocabulary_reads_text_bert(tmp_path: Path, monkeypatch: pytest.Mo
         token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
 
 
-def test_without_text_of_any_kind_it_says_so(tmp_path: Path) -> None:
+def test_missing_text_is_named(tmp_path: Path) -> None:
     splits = mmsa_splits()
     for split in splits.values():
         del split["raw_text"]
@@ -51,7 +51,7 @@ def test_without_text_of_any_kind_it_says_so(tmp_path: Path) -> None:
         token_ids(read_mmsa(write(tmp_path / "file.pkl", splits)).train, Words())
 
 
-def test_batches_are_padded_to_their_longest_with_masks(tmp_path: Path) -> None:
+def test_batches_are_padded_to_their_longest_sample_and_masked(tmp_path: Path) -> None:
     split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
     dataset = UtteranceDataset(split, ("text", "audio"), [[5, 6, 7], [8], [9, 9], [1], [1], [1]])
     batch = Collator(pad_token_id=3)([dataset[0], dataset[1]])

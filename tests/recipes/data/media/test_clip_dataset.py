@@ -1,4 +1,4 @@
-"""Prepared clips as samples and batches, and what augmentation may and may not do."""
+"""Prepared clips as samples and batches, and the limits of augmentation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,20 +38,20 @@ IMAGE = ImageAugmentation(0.5, 0.1, 20, 0.2, True, 0.3, 0.2, 0.3)
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AVE with clips of three frames, and one of a single frame, in training."""
+    """Prepares AVE with clips of three frames and, in training, one of a single frame."""
     folder = tmp_path_factory.mktemp("ave")
     (folder / "splits").mkdir()
     for split, ids in (("train", "abc"), ("val", "d"), ("test", "e")):
-        (folder / f"splits/{split}Set.txt").write_text("".join(f"Bark&{own}&good&1&3\n" for own in ids))
-        for own in ids:
-            media_files.video(folder / f"media/{own}.mp4", 1 if own == "b" else 10, sound=True)
+        (folder / f"splits/{split}Set.txt").write_text("".join(f"Bark&{clip}&good&1&3\n" for clip in ids))
+        for clip in ids:
+            media_files.video(folder / f"media/{clip}.mp4", 1 if clip == "b" else 10, sound=True)
     options = replace(planted_options("ave"), frames=3, frame_size=16, flow="dis")
     media, splits = folder / "media", folder / "splits"
     prepare(Preparation(AUDIOVISUAL_SETS["ave"], media, splits, folder / "out", options, quiet=True))
     return folder / "out"
 
 
-def test_samples_hold_what_was_asked_for(prepared: Path) -> None:
+def test_samples_contain_the_requested_inputs_and_labels(prepared: Path) -> None:
     rows = shards.read_split(prepared, "train")
     clip = ClipDataset(rows, ("audio", "vision", "flow"), "segments")[0]
     assert {name: tuple(values.shape) for name, values in clip.inputs.items()} == {
@@ -66,37 +66,37 @@ def test_samples_hold_what_was_asked_for(prepared: Path) -> None:
         ClipDataset(rows, ("vision",), "nothing")  # type: ignore[arg-type]
 
 
-def test_batches_are_padded_to_their_longest_and_masked(prepared: Path) -> None:
+def test_batches_are_padded_to_their_longest_clip_and_masked(prepared: Path) -> None:
     clips = ClipDataset(shards.read_split(prepared, "train"), ("audio", "vision", "flow"))
     batch = ClipCollator()([clips[index] for index in range(3)])
     assert batch["inputs"]["vision"].shape == (3, 3, 3, 16, 16)
     assert batch["mask"]["vision"].tolist() == [[True] * 3, [True, False, False], [True] * 3]
-    assert batch["mask"]["flow"].tolist() == [[True] * 3, [False] * 3, [True] * 3], "one frame does not move"
+    assert batch["mask"]["flow"].tolist() == [[True] * 3, [False] * 3, [True] * 3], "a single frame has no flow"
     assert not batch["inputs"]["vision"][1, 1:].any()
     assert batch["mask"]["audio"].tolist() == [[True]] * 3
     assert batch["labels"].tolist() == [0, 0, 0]
 
 
-def test_a_batch_in_which_nothing_moves_is_one_of_absent_flow() -> None:
-    still = ClipSample({"flow": torch.zeros(0, 0, 0, 0, dtype=torch.uint8)}, 1)
-    batch = ClipCollator()([still, still])
+def test_a_batch_without_motion_has_absent_flow() -> None:
+    sample = ClipSample({"flow": torch.zeros(0, 0, 0, 0, dtype=torch.uint8)}, 1)
+    batch = ClipCollator()([sample, sample])
     assert not batch["mask"]["flow"].any()
     assert batch["inputs"]["flow"].shape[:2] == (2, 1)
 
 
 def test_statistics_are_those_of_the_training_spectrograms(prepared: Path) -> None:
     rows = shards.read_split(prepared, "train")
-    everything = np.concatenate([np.asarray(row["spectrogram"]).ravel() for row in rows.with_format("numpy")])
-    assert spectrogram_statistics(rows) == pytest.approx((everything.mean(), everything.std()), rel=1e-4)
+    values = np.concatenate([np.asarray(row["spectrogram"]).ravel() for row in rows.with_format("numpy")])
+    assert spectrogram_statistics(rows) == pytest.approx((values.mean(), values.std()), rel=1e-4)
 
 
-def test_augmentation_is_of_training_alone_and_repeats_with_the_seed(prepared: Path) -> None:
+def test_augmentation_repeats_with_the_seed_and_is_off_by_default(prepared: Path) -> None:
     rows = shards.read_split(prepared, "train")
-    changed = ClipDataset(rows, ("audio", "vision"), augmentation=Augmentation(STRONG, IMAGE))
+    augmented = ClipDataset(rows, ("audio", "vision"), augmentation=Augmentation(STRONG, IMAGE))
 
     def drawn(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        return list(changed[0].inputs.values())
+        return list(augmented[0].inputs.values())
 
     assert all(torch.equal(one, other) for one, other in zip(drawn(1), drawn(1), strict=True))
     assert not any(torch.equal(one, other) for one, other in zip(drawn(1), drawn(2), strict=True))
@@ -106,12 +106,12 @@ def test_augmentation_is_of_training_alone_and_repeats_with_the_seed(prepared: P
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 2), (1, 64, 101)])
 def test_spectrograms_keep_their_shape_and_stay_finite(shape: tuple[int, ...]) -> None:
-    given = torch.randn(shape)
+    spectrogram = torch.randn(shape)
     for _ in range(50):
-        changed = STRONG(given)
+        changed = STRONG(spectrogram)
         assert changed.shape == shape
         assert changed.isfinite().all()
-    assert torch.equal(SpectrogramAugmentation()(given), given)
+    assert torch.equal(SpectrogramAugmentation()(spectrogram), spectrogram)
 
 
 def test_a_warp_moves_high_frequencies_further_than_low_ones() -> None:
@@ -129,22 +129,22 @@ def test_a_warp_moves_high_frequencies_further_than_low_ones() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 2, 7, 9), (4, 3, 32, 32)])
 def test_frames_keep_their_shape_and_type(shape: tuple[int, ...]) -> None:
-    given = torch.randint(0, 256, shape, dtype=torch.uint8)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8)
     for _ in range(50):
-        changed = IMAGE(given)
+        changed = IMAGE(frames)
         assert changed.shape == shape
         assert changed.dtype == torch.uint8
-    assert torch.equal(ImageAugmentation()(given), given)
+    assert torch.equal(ImageAugmentation()(frames), frames)
 
 
-def test_a_mirrored_flow_changes_the_sign_of_its_horizontal_channel() -> None:
-    given = torch.full((1, 2, 4, 4), 128, dtype=torch.uint8)
-    given[:, 0] = 200
-    seen = {int(ImageAugmentation(flip=True)(given)[0, 0, 0, 0]) for _ in range(40)}
+def test_flipping_a_flow_negates_its_horizontal_channel() -> None:
+    flow = torch.full((1, 2, 4, 4), 128, dtype=torch.uint8)
+    flow[:, 0] = 200
+    seen = {int(ImageAugmentation(flip=True)(flow)[0, 0, 0, 0]) for _ in range(40)}
     assert seen == {200, 55}
 
 
-def test_paired_anew_a_sound_meets_pictures_of_its_class_alone(tmp_path: Path) -> None:
+def test_pair_anew_gives_a_sound_only_pictures_of_its_class(tmp_path: Path) -> None:
     schema = shards.features(["a", "b"], (), ("frames", "spectrogram"), 2)
     rows = []
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Decoding: sounds and frames of every kind of file, damaged ones too, in bounded memory."""
+"""Decoding: sounds and frames from every kind of file, including damaged ones, in bounded memory."""
 
 import os
 import zlib
@@ -18,14 +18,14 @@ REAL = REAL_DATA / "media"
 
 
 def numbers(path: Path, count: int, seconds: float = 10.0) -> list[int]:
-    """Which of the brightening frames were chosen."""
+    """Returns the numbers of the brightening frames that were chosen."""
     return [round(float(image.mean()) / 8) for image in read_frames(path, count, 16, seconds).images]
 
 
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg1video"), ("a.mkv", "mpeg4")]
 )
-def test_the_frames_in_the_middle_of_equal_parts_are_chosen(tmp_path: Path, name: str, codec: str) -> None:
+def test_the_middle_frames_of_equal_parts_are_chosen(tmp_path: Path, name: str, codec: str) -> None:
     rate = 25 if codec == "mpeg1video" else 10
     path = media_files.video(tmp_path / name, 20, codec, rate=rate)
     assert numbers(path, 4) == [2, 7, 12, 17]
@@ -36,13 +36,13 @@ def test_the_frames_in_the_middle_of_equal_parts_are_chosen(tmp_path: Path, name
     assert frames.images[0].dtype == np.uint8
 
 
-def test_a_variable_frame_rate_goes_by_time_not_by_number(tmp_path: Path) -> None:
+def test_frames_of_a_variable_rate_are_chosen_by_time_not_by_number(tmp_path: Path) -> None:
     # Frame 0 for 3 s, then five frames within 0.5 s, then frame 6 for the rest.
     path = media_files.variable_rate(tmp_path / "a.mkv", [0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 4.0])
-    assert numbers(path, 4, seconds=4.0) == [0, 6], "a frame shown for long comes once"
+    assert numbers(path, 4, seconds=4.0) == [0, 6], "a frame that is shown for long must be chosen only once"
 
 
-def test_one_frame_gives_one_frame(tmp_path: Path) -> None:
+def test_a_single_frame_is_returned_once(tmp_path: Path) -> None:
     path = media_files.video(tmp_path / "a.mp4", 1)
     assert numbers(path, 5) == [0]
     assert read_frames(path, 5, 16, 10.0, successors=True).images == []
@@ -51,7 +51,7 @@ def test_one_frame_gives_one_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose(still, 80, atol=1)
 
 
-def test_a_file_without_frames_or_video_says_so(tmp_path: Path) -> None:
+def test_a_file_without_frames_or_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"has no frames|cannot be decoded"):
         read_frames(media_files.without_frames(tmp_path / "a.mkv"), 4, 16, 10.0)
     with pytest.raises(MediaError, match="has no video"):
@@ -68,13 +68,13 @@ def test_sound_is_resampled_to_one_channel_and_cut(tmp_path: Path) -> None:
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_sound_of_a_film_is_read(tmp_path: Path) -> None:
+def test_the_sound_of_a_video_is_read(tmp_path: Path) -> None:
     path = media_files.video(tmp_path / "a.mp4", 20, sound=True)
     assert len(read_audio(path, 8000, 10.0)) == pytest.approx(16000, abs=1100)  # AAC pads its first and last frame
     assert numbers(path, 4) == [2, 7, 12, 17]
 
 
-def test_a_film_without_sound_is_told_from_a_broken_one(tmp_path: Path) -> None:
+def test_a_video_without_sound_is_distinguished_from_a_broken_file(tmp_path: Path) -> None:
     with pytest.raises(NoSoundError, match="has no sound"):
         read_audio(media_files.video(tmp_path / "a.mp4"), 8000, 10.0)
     (tmp_path / "b.mp4").write_bytes(b"no media at all")
@@ -85,28 +85,30 @@ def test_a_film_without_sound_is_told_from_a_broken_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4")])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3])
-def test_a_truncated_file_is_refused_in_one_line(tmp_path: Path, name: str, codec: str, share: float) -> None:
-    path = media_files.truncated(media_files.video(tmp_path / name, 30, codec), share)
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3])
+def test_a_truncated_file_is_refused_with_a_one_line_error(
+    tmp_path: Path, name: str, codec: str, fraction: float
+) -> None:
+    path = media_files.truncated(media_files.video(tmp_path / name, 30, codec), fraction)
     with pytest.raises(MediaError) as caught:
         read_frames(path, 4, 16, 10.0)
     assert "\n" not in str(caught.value)
 
 
-def test_of_a_truncated_file_that_declares_no_duration_what_is_there_counts(tmp_path: Path) -> None:
-    film = media_files.truncated(media_files.video(tmp_path / "a.mpg", 50, "mpeg1video", rate=25), 0.5)
-    chosen = numbers(film, 3)
+def test_a_truncated_file_that_declares_no_duration_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    video = media_files.truncated(media_files.video(tmp_path / "a.mpg", 50, "mpeg1video", rate=25), 0.5)
+    chosen = numbers(video, 3)
     assert chosen == sorted(set(chosen))
     assert 0 < chosen[-1] < 45
     sound = media_files.truncated(media_files.wav(tmp_path / "a.wav", 2.0), 0.5)
     assert len(read_audio(sound, 8000, 10.0)) == pytest.approx(8000, abs=50)
-    for path in (film, sound):
+    for path in (video, sound):
         media_files.truncated(path, 0.0)
         with pytest.raises(MediaError, match="cannot be decoded"):
             read_audio(path, 8000, 10.0)
 
 
-def test_a_damaged_packet_costs_its_frames_alone(tmp_path: Path) -> None:
+def test_a_damaged_packet_costs_only_its_own_frames(tmp_path: Path) -> None:
     path = media_files.video(tmp_path / "a.avi", 30, "mpeg4")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -131,21 +133,21 @@ def test_a_playlist_in_disguise_opens_no_other_file(tmp_path: Path, text: str) -
 
 
 @pytest.mark.parametrize("rate", [1, 2**31 - 1])
-def test_a_sound_that_declares_a_rate_out_of_all_bounds_is_refused(tmp_path: Path, rate: int) -> None:
+def test_a_sound_that_declares_an_absurd_rate_is_refused(tmp_path: Path, rate: int) -> None:
     path = media_files.wav(tmp_path / "a.wav")
     content = bytearray(path.read_bytes())
-    at = content.index(b"fmt ") + 12
-    content[at : at + 4] = rate.to_bytes(4, "little")
+    offset = content.index(b"fmt ") + 12
+    content[offset : offset + 4] = rate.to_bytes(4, "little")
     path.write_bytes(bytes(content))
     with pytest.raises(MediaError, match=f"declares {rate} samples per second"):
         read_audio(path, 22050, 3.0)
 
 
-def test_of_a_sound_that_declares_four_gigabytes_what_is_there_is_read(tmp_path: Path) -> None:
+def test_a_sound_that_declares_four_gigabytes_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     path = media_files.wav(tmp_path / "a.wav")
     content = bytearray(path.read_bytes())
-    for at in (4, content.index(b"data") + 4):
-        content[at : at + 4] = b"\xff\xff\xff\xff"
+    for offset in (4, content.index(b"data") + 4):
+        content[offset : offset + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(bytes(content))
     assert len(read_audio(path, 8000, 10.0)) == pytest.approx(8000, abs=50)
 
@@ -161,8 +163,8 @@ def test_a_picture_of_60000_by_60000_pixels_is_refused(tmp_path: Path) -> None:
         read_frames(path, 1, 16, 10.0)
 
 
-def test_of_a_folder_only_regular_files_are_media(tmp_path: Path) -> None:
-    """A pipe would be waited for without end, a link may lead to nothing."""
+def test_only_regular_files_of_a_folder_are_media(tmp_path: Path) -> None:
+    """A pipe would block forever, and a link may lead nowhere."""
     media_files.wav(tmp_path / "whole.wav")
     (tmp_path / "linked.wav").symlink_to(tmp_path / "whole.wav")
     (tmp_path / "dangling.wav").symlink_to(tmp_path / "nowhere")
@@ -171,7 +173,7 @@ def test_of_a_folder_only_regular_files_are_media(tmp_path: Path) -> None:
     assert MediaIndex(tmp_path).stems == {"whole", "linked"}
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not beside the project")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not available")
 @pytest.mark.parametrize(
     ("name", "seconds", "frames"),
     [

@@ -1,4 +1,4 @@
-"""Optical flow: a motion worked by hand, the stored bytes, and both layouts of folders."""
+"""Optical flow: a known motion, the stored bytes, and the layouts of flow folders."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from multifuse.recipes.data.media.flow import dis_flow, displacement_bytes, flow
 
 
 def test_displacements_become_the_bytes_of_two_stream_networks() -> None:
-    given = np.array([-30, -20, 0, 10, 20, 30], np.float32)
-    assert displacement_bytes(given).tolist() == [0, 0, 128, 191, 255, 255]
+    displacements = np.array([-30, -20, 0, 10, 20, 30], np.float32)
+    assert displacement_bytes(displacements).tolist() == [0, 0, 128, 191, 255, 255]
 
 
 def test_a_square_that_moves_right_flows_right() -> None:
@@ -30,7 +30,7 @@ def test_a_square_that_moves_right_flows_right() -> None:
 @pytest.mark.parametrize(
     "layout", ["u/{stem}/frame{n:06d}.jpg", "tvl1_flow/u/{stem}/{n}.png", "{stem}/flow_x_{n:05d}.jpg"]
 )
-def test_folders_of_both_layouts_are_read(tmp_path: Path, layout: str) -> None:
+def test_folders_of_every_layout_are_read(tmp_path: Path, layout: str) -> None:
     stem = "v_Archery_g01_c01"
     for number in range(1, 11):
         for axis, value in (("u", 10 * number), ("v", 200 - 10 * number)):
@@ -40,13 +40,13 @@ def test_folders_of_both_layouts_are_read(tmp_path: Path, layout: str) -> None:
             Image.new("L", (20, 10), value).save(path)
     flows = flow_from_folder(tmp_path, stem, 2, 8)
     assert [flow.shape for flow in flows] == [(8, 8, 2)] * 2
-    # The middle of both halves: files 3 and 8.
+    # The middles of the two halves: files 3 and 8.
     for flow, number in zip(flows, (3, 8), strict=True):
         np.testing.assert_allclose(flow.mean((0, 1)), [10 * number, 200 - 10 * number], atol=2)
     assert len(flow_from_folder(tmp_path, stem, 99, 8)) == 10
 
 
-def test_folders_that_do_not_pair_are_refused(tmp_path: Path) -> None:
+def test_folders_with_unpaired_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="flow files for the same frames, has 0 and 0"):
         flow_from_folder(tmp_path, "clip", 2, 8)
     (tmp_path / "clip").mkdir()

@@ -1,4 +1,4 @@
-"""Preparation: from files to Arrow shards, interrupted and resumed, with every kind of bad clip."""
+"""Preparation: from media files to Arrow shards, interruption and resumption, and every kind of bad clip."""
 
 import json
 import shutil
@@ -28,21 +28,21 @@ OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kinetics-Sounds with two classes and fourteen clips."""
+    """Writes Kinetics-Sounds with two classes and fourteen clips."""
     return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=14, train=11)
 
 
 @pytest.fixture
-def own_source(source: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+def source_copy(source: Path, tmp_path: Path) -> Path:
+    """Copies the source, so that a test may damage it."""
     return Path(shutil.copytree(source, tmp_path / "source"))
 
 
 def job(source: Path, output: Path, **changes: Any) -> Preparation:
-    given = Preparation(
+    base = Preparation(
         AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", output, OPTIONS, shard_size=3, quiet=True
     )
-    return replace(given, **changes)
+    return replace(base, **changes)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -55,7 +55,7 @@ def report(output: Path) -> dict[str, Any]:
 
 
 def stop_after(clips: int) -> Callable[[ClipTask], ClipRow]:
-    """A decoder that is interrupted, as by Ctrl-C."""
+    """Returns a decoder that is interrupted after some clips, as by Ctrl-C."""
     done: list[str] = []
 
     def decoder(task: ClipTask) -> ClipRow:
@@ -83,7 +83,7 @@ def test_clips_become_rows_that_the_datasets_library_reads(source: Path, tmp_pat
 
 
 @pytest.mark.parametrize("clips", [0, 1, 4, 10])
-def test_an_interrupted_job_goes_on_to_the_same_files(
+def test_an_interrupted_job_resumes_to_the_same_files(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: int
 ) -> None:
     prepare(job(source, tmp_path / "whole"))
@@ -99,7 +99,7 @@ def test_an_interrupted_job_goes_on_to_the_same_files(
 
 
 @pytest.mark.parametrize("name", ["cremad", "ks", "ave", "ucf101"])
-def test_a_killed_job_goes_on_to_the_same_files_by_the_command_line(tmp_path: Path, name: str) -> None:
+def test_a_killed_command_resumes_to_the_same_files(tmp_path: Path, name: str) -> None:
     planted = write_planted_media(name, tmp_path, divisor=4)
     command = [sys.executable, "-m", "multifuse", "prepare", name, "--media", str(planted.media)]
     command += ["--splits", str(planted.splits), "--frame-size", "64", "--shard-size", "3", "--output"]
@@ -109,49 +109,49 @@ def test_a_killed_job_goes_on_to_the_same_files_by_the_command_line(tmp_path: Pa
     assert "skipped 0 of" in once.stdout
     assert "clip/s" in once.stderr
     before = killed_half_way([*command, str(parts)], parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
-    assert not {REPORT, "dataset_dict.json"} & set(before), "the job ended before it was killed"
-    kept = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
+    assert not {REPORT, "dataset_dict.json"} & set(before), "the job finished before it was killed"
+    written = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
     subprocess.run([*command, str(parts), "--workers", "2"], capture_output=True, check=True)
     assert contents(parts) == contents(whole)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was there was made anew"
+    assert {path: path.stat().st_mtime_ns for path in written} == written, "existing shards were written again"
 
 
 def killed_half_way(command: list[str], output: Path, shards_in_all: int) -> dict[str, bytes]:
-    """Runs a job, kills it as soon as half of its shards are there, and gives what it left."""
+    """Runs a job, kills it once half of its shards are written, and returns the content of its output."""
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(output.rglob("data-*.arrow"))) < shards_in_all // 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     job.send_signal(signal.SIGKILL)
     job.wait()
-    assert len(list(output.rglob("data-*.arrow"))) >= shards_in_all // 2, "the job did not come half-way"
+    assert len(list(output.rglob("data-*.arrow"))) >= shards_in_all // 2, "the job did not write half of its shards"
     return contents(output)
 
 
-def test_other_options_or_lists_are_refused_for_what_is_there(own_source: Path, tmp_path: Path) -> None:
-    prepare(job(own_source, tmp_path / "out"))
+def test_an_existing_output_is_refused_with_other_options_or_lists(source_copy: Path, tmp_path: Path) -> None:
+    prepare(job(source_copy, tmp_path / "out"))
     before = contents(tmp_path / "out")
     with pytest.raises(PreparationError, match="was started with frame_size 16, now 8"):
-        prepare(job(own_source, tmp_path / "out", options=replace(OPTIONS, frame_size=8)))
+        prepare(job(source_copy, tmp_path / "out", options=replace(OPTIONS, frame_size=8)))
     with pytest.raises(PreparationError, match="was started with classes"):
-        prepare(job(own_source, tmp_path / "out", list_options={"classes": ["1"]}))
-    with (own_source / "splits/my_test.txt").open("a") as file:
+        prepare(job(source_copy, tmp_path / "out", list_options={"classes": ["1"]}))
+    with (source_copy / "splits/my_test.txt").open("a") as file:
         file.write("\nnew_1,10,1\n")
     with pytest.raises(PreparationError, match="was started with clips"):
-        prepare(job(own_source, tmp_path / "out"))
+        prepare(job(source_copy, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
 
 
-def test_bad_clips_are_skipped_and_reported_up_to_a_share(own_source: Path, tmp_path: Path) -> None:
-    media = own_source / "media"
+def test_bad_clips_are_skipped_and_reported_up_to_a_fraction(source_copy: Path, tmp_path: Path) -> None:
+    media = source_copy / "media"
     media_files.truncated(media / "video00_000000_000002.mp4", 0.3)
     media_files.video(media / "video03_000003_000005.mp4", 10)
     (media / "video12_000012_000014.mp4").unlink()
     media_files.video(media / "stranger.mp4", 4)
     with pytest.raises(PreparationError, match=r"of 15 clips \(.*\) are skipped, more than --max-bad 0\.2 allows"):
-        prepare(job(own_source, tmp_path / "out", max_bad=0.2))
+        prepare(job(source_copy, tmp_path / "out", max_bad=0.2))
     assert report(tmp_path / "out")["bad"] > 3
-    result = prepare(job(own_source, tmp_path / "out", max_bad=0.27))
+    result = prepare(job(source_copy, tmp_path / "out", max_bad=0.27))
     reasons = {entry["id"]: entry["reason"] for entry in result.skipped}
     assert reasons["video12_000012_000014"] == "has no media file"
     assert reasons["video03_000003_000005"] == "video03_000003_000005.mp4 has no sound"
@@ -159,27 +159,27 @@ def test_bad_clips_are_skipped_and_reported_up_to_a_share(own_source: Path, tmp_
     assert result.clips == {"train": 7, "valid": 2, "test": 2}
     assert report(tmp_path / "out")["unlisted"] == [{"id": "stranger", "reason": "is in no split list"}]
     assert report(tmp_path / "out")["share"] == pytest.approx(4 / 15)
-    # The finished set too is held against the share that is asked for now.
+    # The limit also applies to a set that is finished already.
     with pytest.raises(PreparationError, match="more than --max-bad 0"):
-        prepare(job(own_source, tmp_path / "out", max_bad=0.0))
-    assert prepare(job(own_source, tmp_path / "out", max_bad=0.25, count_unlisted=False)).bad == 3
+        prepare(job(source_copy, tmp_path / "out", max_bad=0.0))
+    assert prepare(job(source_copy, tmp_path / "out", max_bad=0.25, count_unlisted=False)).bad == 3
 
 
-def test_clips_of_classes_that_are_not_chosen_are_listed_all_the_same(source: Path, tmp_path: Path) -> None:
+def test_clips_of_classes_that_are_not_chosen_do_not_count_as_unlisted(source: Path, tmp_path: Path) -> None:
     result = prepare(job(source, tmp_path / "out", list_options={"classes": ["1"]}, max_bad=0.0))
     assert (sum(result.clips.values()), result.unlisted, result.total) == (7, [], 7)
 
 
 def test_missing_media_fail_before_anything_is_decoded(
-    own_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in (own_source / "media").glob("video0*"):
+    for path in (source_copy / "media").glob("video0*"):
         path.unlink()
     monkeypatch.setattr(preparation, "clip_row", stop_after(0))
     with pytest.raises(
         PreparationError, match=r"10 of 14 clips .* the first is video00_000000_000002: has no media file"
     ):
-        prepare(job(own_source, tmp_path / "out"))
+        prepare(job(source_copy, tmp_path / "out"))
     assert len(report(tmp_path / "out")["skipped"]) == 10
     assert set(contents(tmp_path / "out")) == {REPORT}
 
@@ -211,9 +211,9 @@ def test_waveforms_and_computed_flow_are_stored_on_request(source: Path, tmp_pat
     assert all(picture["bytes"].startswith(b"\x89PNG") for picture in row["flow"])
 
 
-def test_a_split_without_clips_is_an_empty_one(own_source: Path, tmp_path: Path) -> None:
-    train = own_source / "splits/my_train.txt"
+def test_a_split_without_clips_is_empty(source_copy: Path, tmp_path: Path) -> None:
+    train = source_copy / "splits/my_train.txt"
     train.write_text("video00_000000_000002,2,0\nvideo01_000001_000003,2,1\n")
-    result = prepare(job(own_source, tmp_path / "out", count_unlisted=False))
+    result = prepare(job(source_copy, tmp_path / "out", count_unlisted=False))
     assert result.clips == {"train": 2, "valid": 0, "test": 3}
     assert [len(shards.read_split(tmp_path / "out", split)) for split in SPLITS] == [2, 0, 3]

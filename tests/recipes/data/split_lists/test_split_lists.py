@@ -1,4 +1,4 @@
-"""The published split lists: real ones, small ones worked by hand, hostile ones, and the validation splits made."""
+"""The published split lists: real ones, small ones worked by hand, hostile ones, and the derived validation splits."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ from multifuse.recipes.data.split_lists.kinetics_sounds import read_kinetics_sou
 from multifuse.recipes.data.split_lists.ucf101 import read_ucf101
 from tests.paths import REAL_DATA
 
-real = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real split lists are not beside the project")
+real = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real split lists are not available")
 
 
 def counts(listed: ClipList) -> dict[str, int]:
@@ -32,7 +32,7 @@ def write(folder: Path, **files: str) -> Path:
 
 
 @real
-def test_cremad_is_read_and_validated_on_speakers_that_training_lacks() -> None:
+def test_cremad_is_read_and_validated_on_unseen_speakers() -> None:
     listed = read_cremad(REAL_DATA / "splits/cremad")
     assert counts(listed) == {"train": 6027, "valid": 671, "test": 744}
     assert not groups(listed, "train") & groups(listed, "valid")
@@ -40,7 +40,7 @@ def test_cremad_is_read_and_validated_on_speakers_that_training_lacks() -> None:
 
 
 @real
-def test_cremad_by_speakers_shares_none_between_any_two_splits() -> None:
+def test_cremad_split_by_speakers_has_no_speaker_in_two_splits() -> None:
     listed = read_cremad(REAL_DATA / "splits/cremad", "speakers")
     assert sum(counts(listed).values()) == 6698 + 744
     assert all(600 < counts(listed)[split] < 900 for split in ("valid", "test"))
@@ -49,7 +49,7 @@ def test_cremad_by_speakers_shares_none_between_any_two_splits() -> None:
 
 
 @real
-def test_kinetics_sounds_is_read_with_its_classes_or_any_others() -> None:
+def test_kinetics_sounds_is_read_with_all_or_some_of_its_classes() -> None:
     listed = read_kinetics_sounds(REAL_DATA / "splits/kinetics_sounds")
     assert len(listed.classes) == 31
     assert counts(listed) == {"train": 13304, "valid": 1495, "test": 2597}
@@ -72,7 +72,7 @@ def test_ave_is_read_with_its_seconds() -> None:
 
 
 @real
-def test_ucf101_is_read_and_validated_on_groups_that_training_lacks() -> None:
+def test_ucf101_is_read_and_validated_on_unseen_groups() -> None:
     listed = read_ucf101(REAL_DATA / "splits/ucf101")
     assert len(listed.classes) == 101
     assert counts(listed)["test"] == 3783
@@ -88,17 +88,17 @@ def test_the_digits_are_read() -> None:
     assert not groups(listed, "train") & groups(listed, "test")
 
 
-def test_the_held_out_groups_depend_on_their_names_alone(tmp_path: Path) -> None:
+def test_the_held_out_groups_depend_only_on_their_names(tmp_path: Path) -> None:
     rows = [f"{actor}_T{take}_{emotion}_XX,{emotion}\n" for actor in range(30) for take, emotion in ((1, "SAD"),)]
     listed = read_cremad(write(tmp_path, train="".join(rows), test="1_A_ANG_XX,ANG\n"))
-    turned = read_cremad(write(tmp_path, train="".join(rows[::-1]), test="1_A_ANG_XX,ANG\n"))
-    assert groups(listed, "valid") == groups(turned, "valid")
+    reversed_list = read_cremad(write(tmp_path, train="".join(rows[::-1]), test="1_A_ANG_XX,ANG\n"))
+    assert groups(listed, "valid") == groups(reversed_list, "valid")
     assert counts(listed) == {"train": 27, "valid": 3, "test": 1}
-    # Of few groups one stays, whatever the share.
+    # At least one group stays in training, whatever the fraction.
     assert counts(ClipList(held_out(listed.clips[:1], lambda clip: clip.group, 0.9), ())) == {"train": 1}
 
 
-def test_a_kinetics_clip_goes_by_the_names_that_its_files_may_have(tmp_path: Path) -> None:
+def test_a_kinetics_clip_has_the_alternative_names_of_its_files(tmp_path: Path) -> None:
     folder = write(tmp_path, my_train="-a_b_2,10,0\nccc_000004_000014,10,1\n", my_test="dd_1,10,1\n")
     first, second, _ = read_kinetics_sounds(folder).clips
     assert first.other_stems == ("-a_b_000002_000012", "-a_b_2_12")
@@ -106,19 +106,19 @@ def test_a_kinetics_clip_goes_by_the_names_that_its_files_may_have(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "own",
+    "clip_id",
     ["../1_T_NEU_XX", "/etc/1_T_NEU_XX", "a/1_T_NEU_XX", "..1_T_NEU_XX", "1_T_NEU_X\x00X", "C:\\1_T_NEU_X", "___"],
 )
-def test_an_id_that_would_be_a_path_is_refused_by_line(tmp_path: Path, own: str) -> None:
-    folder = write(tmp_path, train=f"1_T_NEU_XX,NEU\n{own},NEU\n", test="2_T_NEU_XX,NEU\n")
-    if own == "___":
+def test_an_id_that_is_a_path_is_refused_with_its_line(tmp_path: Path, clip_id: str) -> None:
+    folder = write(tmp_path, train=f"1_T_NEU_XX,NEU\n{clip_id},NEU\n", test="2_T_NEU_XX,NEU\n")
+    if clip_id == "___":
         assert len(read_cremad(folder).clips) == 3
         return
     with pytest.raises(SplitListError, match=r"train\.csv, line 2: an id must be a plain file name"):
         read_cremad(folder)
 
 
-def test_malformed_lists_are_refused_by_line(tmp_path: Path) -> None:
+def test_malformed_lists_are_refused_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(SplitListError, match=r"train\.csv: cannot be read: No such file"):
         read_cremad(tmp_path)
     with pytest.raises(SplitListError, match=r"line 1: expected 'actor_sentence_emotion_level,class', got 'x'"):
@@ -141,7 +141,7 @@ def test_malformed_lists_are_refused_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["\u00b2", "9" * 5000, "-1", "1e1", "\u0663"])
-def test_numbers_in_other_writings_or_of_any_length_are_refused(tmp_path: Path, seconds: str) -> None:
+def test_numbers_in_other_notations_or_of_excessive_length_are_refused(tmp_path: Path, seconds: str) -> None:
     with pytest.raises(SplitListError, match="line 1: expected 'id,seconds,class'"):
         read_kinetics_sounds(write(tmp_path, my_train=f"a_1,{seconds},0\n", my_test="b_1,10,0\n"))
     with pytest.raises(SplitListError, match="line 1: onset and offset must be seconds"):
