@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 
 from multifuse import TemporalConvLevels
@@ -113,3 +114,27 @@ def test_bad_arguments_are_named() -> None:
         encoder()(torch.randn(2, 3, 5))
     with pytest.raises(ValueError, match="input_dim must be an integer >= 1, got 0"):
         TemporalConvLevels(0, 8)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_compiled_graph_takes_every_length(masked: bool) -> None:
+    layer = encoder()
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(layer, backend=counter, dynamic=True, fullgraph=True)
+    for length in (50, 33, 30, 17, 16, 9, 3, 100):
+        inputs = torch.randn(2, length, 4)
+        mask = torch.rand(2, length) < 0.7 if masked else None
+        for level, expected in zip(compiled(inputs, mask), layer(inputs, mask), strict=True):
+            torch.testing.assert_close(level, expected)
+    assert counter.frame_count == 1
+
+
+def test_the_length_stays_free_in_an_exported_encoder() -> None:
+    layer = encoder()
+    length = torch.export.Dim("length", min=2, max=200)
+    exported = torch.export.export(layer, (torch.randn(2, 50, 4),), dynamic_shapes={"inputs": {1: length}})
+    for size in (2, 31, 97, 200):
+        inputs = torch.randn(2, size, 4)
+        for level, expected in zip(exported.module()(inputs), layer(inputs), strict=True):
+            torch.testing.assert_close(level, expected)

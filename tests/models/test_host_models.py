@@ -182,3 +182,23 @@ def test_every_layer_accepts_a_device_and_a_dtype(dtype: torch.dtype) -> None:
 )
 def test_repr_shows_sizes_and_options(layer: nn.Module, expected: str) -> None:
     assert expected in repr(layer)
+
+
+def test_a_rotation_that_a_checkpoint_holds_is_kept_where_the_private_frames_are_drawn(tmp_path: Path) -> None:
+    model: Any = GeotorchHost(CONFIG)
+    kept = {name: weight for name, weight in model.state_dict().items() if "private_in_complement" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    loaded: Any = GeotorchHost.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.exchange.projector.shared_basis, model.exchange.projector.shared_basis)
+    private = loaded.exchange.projector.private_basis("text")
+    torch.testing.assert_close(private.mT @ private, torch.eye(4), atol=1e-5, rtol=0)
+
+
+@HOSTS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_host_loads_in_a_half_type(host: type[Host], dtype: torch.dtype, tmp_path: Path) -> None:
+    host(CONFIG).save_pretrained(tmp_path)
+    loaded: Any = host.from_pretrained(tmp_path, dtype=dtype)
+    assert {weight.dtype for weight in loaded.exchange.parameters()} == {dtype}
+    shared = loaded.exchange.projector.shared_basis
+    torch.testing.assert_close(shared.mT @ shared, torch.eye(8), atol=1e-5, rtol=0)

@@ -1,5 +1,8 @@
 """`attend_others`, compiled and by torch: its definition, masks, derivatives, and what torch requires of an op."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from multifuse.ops import native
 from multifuse.ops.attention import attend_others, by_torch
 from multifuse.ops.transforms import runs_compiled
 
@@ -199,3 +203,21 @@ def test_wrong_shapes_are_named() -> None:
         attend(torch.randn(1, 5, 6), [3, 4], 1, None, None)
     with pytest.raises(RuntimeError, match=r"mask must be bool of shape \(1, 5\), has 2 dimensions and 4 elements"):
         attend(torch.randn(1, 5, 6), [3, 2], 1, torch.ones(1, 4, dtype=torch.bool), None)
+
+
+_WITHOUT_KERNELS = """
+import torch
+from multifuse.ops import attention
+
+torch.manual_seed(0)
+inputs, lengths = torch.randn(2, 7, 12), [3, 4]
+mask = torch.rand(2, 7) < 0.7
+attended = torch.ops.multifuse.attend_others(inputs, lengths, 2, mask, None)[0]
+torch.testing.assert_close(attended, attention.by_torch(inputs, lengths, 2, mask, None))
+"""
+
+
+def test_the_operator_runs_where_no_kernel_was_built() -> None:
+    """An exported program holds the operator, and may be loaded on another machine."""
+    environment = {**os.environ, native.FALLBACK_VARIABLE: "1"}
+    subprocess.run([sys.executable, "-c", _WITHOUT_KERNELS], env=environment, check=True)

@@ -47,6 +47,21 @@ def test_forward_mode_and_torch_func_match_the_gradient(loss: Callable[[Tensor],
     torch.testing.assert_close(several[0], gradient)
 
 
+def test_compiled_transforms_give_what_they_give_uncompiled(loss: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
+    """In a compiled function tangents were lost in silence."""
+    torch._dynamo.reset()
+    direction = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(inputs)
+
+    def slope(values: Tensor) -> Tensor:
+        tangent: Tensor = torch.func.jvp(loss, (values,), (direction,))[1]
+        return tangent
+
+    compiled = torch.compile(slope, backend="aot_eager")
+    torch.testing.assert_close(compiled(inputs), slope(inputs))
+    gradient = torch.compile(torch.func.grad(loss), backend="aot_eager")
+    torch.testing.assert_close(gradient(inputs), torch.func.grad(loss)(inputs))
+
+
 def test_torch_func_hessians_match_autograd(loss: Callable[[Tensor], Tensor], inputs: Tensor) -> None:
     hessian = torch.func.hessian(loss)(inputs[:1])
     expected = torch.autograd.functional.hessian(loss, inputs[:1])  # type: ignore[no-untyped-call]

@@ -197,9 +197,9 @@ def cached_bases(model: nn.Module) -> Iterator[None]:
 
     For evaluation, where the weights do not change. If they do change, the bases are computed from the new ones: on a
     CPU their values are compared in every forward pass; on a GPU only changes that torch counts are seen, and a write
-    through ``.data`` or by a fused optimiser needs a new scope. A forward pass that needs gradients for the weights ends
-    the scope for them, since a training step may follow. Under ``torch.compile`` and `torch.func`, and for weights that
-    FSDP2 shards, the bases are computed as if there were no scope. Scopes can be nested.
+    through ``.data`` or by a fused optimiser needs a new scope. A forward pass that needs gradients for the weights
+    ends the scope for them, since a training step may follow. Under ``torch.compile`` and `torch.func`, and for weights
+    that FSDP2 shards, the bases are computed as if there were no scope. Scopes can be nested.
 
     Example:
         >>> layer = StiefelProjector(8, ("text", "audio"), shared_rank=3, private_rank=2)

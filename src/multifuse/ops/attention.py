@@ -38,7 +38,11 @@ def attend_others(
 
     Returns:
         (B, T, r): 0 for a query that is not computed, and for a sample whose other modalities have no real token.
-        Differentiable to every order.
+        Differentiable to every order on a CPU with kernels and under transforms; elsewhere as torch's fused attention
+        is, once.
+
+    Raises:
+        RuntimeError: lengths that do not add up to T, masks of another shape.
 
     Source: CLCR (arXiv 2602.19605), ``Attn(Q^m, K^{-m}, V^{-m})`` in IntraCED.
     """
@@ -76,6 +80,17 @@ def by_torch(
     return joined if asking is None else joined.masked_fill(~asking.unsqueeze(-1), 0.0)
 
 
+def _portable(
+    query_key_value: Tensor, lengths: list[int], heads: int, mask: Tensor | None, asking: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Computes the operator's forward where there is no compiled kernel, as an exported program may be loaded there."""
+    attended = by_torch(query_key_value, lengths, heads, mask, asking)
+    batch, tokens, _ = query_key_value.shape
+    # The logarithms of the sums are read by the compiled backward only.
+    return attended, attended.new_zeros(batch, heads, tokens, dtype=compute_dtype(attended.dtype))
+
+
+LIBRARY.impl("attend_others", _portable, "CompositeExplicitAutograd")
 _attend = torch.ops.multifuse.attend_others.default
 _attend_vjp = torch.ops.multifuse.attend_others_vjp.default
 
