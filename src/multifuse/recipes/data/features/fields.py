@@ -43,7 +43,15 @@ def _got(value: object) -> str:
     items = list(value.flat) if isinstance(value, np.ndarray) and value.dtype == object else value
     if isinstance(items, list | tuple) and len(items) > 1 and all(isinstance(item, np.ndarray) for item in items):
         return f", got {len(items)} arrays, of shapes {items[0].shape}, {items[1].shape} ...; pad them to one length"
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        row = next((row for row, item in enumerate(value) if not _is_number(item)), None)
+        if row is not None:
+            return f", got {quoted(value[row])} at index {row}"
     return f", got {described(value, 1)}"
+
+
+def _is_number(item: object) -> bool:
+    return isinstance(item, bool | int | float | np.number | np.bool_)
 
 
 def reals(name: str, value: object, ndim: int, ids: Sequence[str]) -> NDArray[np.float32]:
@@ -80,8 +88,9 @@ def integers(name: str, value: object, ndim: int, ids: Sequence[str]) -> NDArray
     array = numbers(name, value, ndim, len(ids))
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            whole = np.isfinite(array) & (array == np.rint(array)) & (np.abs(array) < 2.0**63)
+            whole = np.isfinite(array) & (array == np.rint(array))
         _check(name, array, ~whole, ids, "contain whole numbers")
+        _check(name, array, np.abs(array) >= 2.0**63, ids, "be below 2**63")
     elif array.dtype.kind == "u":
         _check(name, array, array > np.iinfo(np.int64).max, ids, "be below 2**63")
     return array.astype(np.int64)
