@@ -1,5 +1,6 @@
 """Values that a feature file should not have are refused by field, sample and value; none is turned into another."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,20 @@ def test_other_fields_are_reported_as_not_read(tmp_path: Path) -> None:
     data = read_mmsa(write(tmp_path / "file.pkl", {**splits, "config": {"a": 1}}))
     fields = [f"{split}.{field}" for split in splits for field in ("video", "regression_labels_T")]
     assert data.ignored == ("config", *fields)
+
+
+def test_text_of_python_2_is_decoded_as_utf_8(tmp_path: Path) -> None:
+    """Python 2 wrote text as bytes; the letters \u00c3 and \u00a9 in place of \u00e9 would be other words."""
+    splits = mmsa_splits(count=1)
+    splits["train"]["raw_text"] = ["TRANSCRIPT"]
+    content = pickle.dumps(splits, protocol=2)
+    path = tmp_path / "file.pkl"
+    unicode = b"X\x0a\x00\x00\x00TRANSCRIPT"
+    for text, expected in (("caf\u00e9".encode(), "caf\u00e9"), (b"caf\xe9", None)):
+        head, tail = content.split(unicode)
+        path.write_bytes(head + b"U" + bytes([len(text)]) + text + tail)
+        if expected is None:
+            with pytest.raises(MMSAFileError, match=r"train.raw_text must be encoded as UTF-8, got 'caf\u00e9' for id"):
+                read_mmsa(path)
+        else:
+            assert read_mmsa(path).train.raw_text == (expected,)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifuse.recipes.data.features.descriptions import described, quoted
+from multifuse.recipes.data.features.safe_pickle import ByteString
 
 _SHAPES = {1: "N,", 3: "N, T, D"}
 _MISSING_WORDS = ("nan", "<NA>", "NaT")
@@ -123,18 +124,29 @@ def strings(name: str, value: object, count: int, ids: Sequence[str] | None = No
     return tuple(result)
 
 
+def decoded(text: str | bytes) -> str:
+    """Returns a string as text: bytes, and the strings of Python 2, are decoded as UTF-8.
+
+    Raises:
+        UnicodeDecodeError: if they are not UTF-8.
+    """
+    if isinstance(text, ByteString):
+        return text.decoded()
+    return text.decode("utf-8") if isinstance(text, bytes) else text
+
+
 def _string(name: str, item: object, where: str) -> str:
     if item is None or (isinstance(item, float) and math.isnan(item)):
         raise MMSAFileError(f"{name} must contain strings, but the value {where} is missing: it is {item}")
-    if isinstance(item, bytes):
+    if isinstance(item, str | bytes):
         try:
-            item = item.decode("utf-8")
+            item = decoded(item)
         except UnicodeDecodeError:
             raise MMSAFileError(f"{name} must be encoded as UTF-8, got {quoted(item)} {where}") from None
     if isinstance(item, str):
         if item in _MISSING_WORDS:
             raise MMSAFileError(f"{name} must contain strings, but the value {where} is {item!r}, a missing value")
-        return str(item)
+        return item
     if isinstance(item, int | np.integer) and not isinstance(item, bool):
         try:
             return str(int(item))

@@ -23,6 +23,18 @@ class UnsafePickleError(pickle.UnpicklingError):
     """Raised when a file contains something that is neither a numpy array nor a plain container."""
 
 
+class ByteString(str):
+    """A string of Python 2, which is bytes: each letter is one of them."""
+
+    def decoded(self) -> str:
+        """Returns the text that the bytes encode in UTF-8.
+
+        Raises:
+            UnicodeDecodeError: if they are not UTF-8.
+        """
+        return self.encode("latin1").decode("utf-8")
+
+
 class _Callable:
     """A function that a file may call, but whose state it cannot set."""
 
@@ -243,6 +255,9 @@ class _Unpickler(pickle._Unpickler):
         self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def _decode_string(self, value: bytes) -> str:
+        return ByteString(value, "latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifuse.recipes.data.features.descriptions import described, quoted
-from multifuse.recipes.data.features.fields import MMSAFileError
+from multifuse.recipes.data.features.fields import MMSAFileError, decoded
 
 _MOST_VALUES, _MOST_PADDING = 1 << 24, 64
 """Padding to one length may take this many values, or this many times the values of the samples."""
@@ -107,7 +107,10 @@ def _strings(value: object) -> tuple[str, ...] | None:
     items = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
     if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str | bytes) for item in items):
         return None
-    return tuple(item.decode("utf-8", "backslashreplace") if isinstance(item, bytes) else item for item in items)
+    try:
+        return tuple(map(decoded, items))
+    except UnicodeDecodeError:
+        return None
 
 
 def _label(value: object) -> float | None:
