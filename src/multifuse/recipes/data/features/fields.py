@@ -107,7 +107,13 @@ def _check(name: str, array: NDArray[Any], wrong: NDArray[np.bool_], ids: Sequen
 
 
 def strings(name: str, value: object, count: int, ids: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Returns a field of N strings; whole numbers are accepted as names, and bytes are decoded as UTF-8.
+    """Returns a field of N strings; numbers are accepted as ids, whole numbers also as text, and bytes are UTF-8.
+
+    Args:
+        name: the field, for messages.
+        value: its content.
+        count: N.
+        ids: the ids of the samples, for messages; ``None`` while the ids themselves are read.
 
     Raises:
         MMSAFileError: if a string is missing (``None``, NaN or the word that stands for it), or is something else.
@@ -120,6 +126,8 @@ def strings(name: str, value: object, count: int, ids: Sequence[str] | None = No
     result = []
     for row, item in enumerate(items):
         where = f"for id {quoted(ids[row])}" if ids else f"at index {row}"
+        if ids is None and isinstance(item, float) and not math.isnan(item):
+            item = str(item)  # an id is only a name
         result.append(_string(name, item, where))
     return tuple(result)
 

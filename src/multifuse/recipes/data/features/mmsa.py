@@ -107,7 +107,10 @@ def _unpickled(path: Path) -> object:
         # The first letters of a table may be those of a pickle that names a function.
         if (kind := text_kind_of(head)) is not None and kind.is_table:
             raise _wrong_kind(path, kind) from None
-        raise MMSAFileError(f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}") from None
+        raise MMSAFileError(
+            f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}; write it again with numpy "
+            "arrays, dicts, lists, strings and numbers only"
+        ) from None
     except pickle.UnpicklingError as error:
         if (kind := text_kind_of(head)) is not None:
             raise _wrong_kind(path, kind) from None
