@@ -32,9 +32,11 @@ def mmsa_splits(aligned: bool = False, seed: int = 0, count: int = 6) -> Splits:
         for modality, width in (("text", 7), ("audio", 5), ("vision", 4)):
             values = random.normal(3, 2, (count, num_tokens[modality], width)).astype(np.float32)
             split[modality] = values
+            lengths = text_bert[:, 1].sum(1)
             if not aligned and modality != "text":
                 lengths = random.integers(1, num_tokens[modality] + 1, count)
                 split[f"{modality}_lengths"] = lengths.tolist()
+            values *= (np.arange(total[modality]) < lengths[:, None])[..., None]
         split["audio"][0, 0, 0] = -np.inf
         splits[name] = split
     return splits

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from multifuse.recipes.commands.training_options import add_padding_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -54,6 +56,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--text-encoder", help="Hugging Face name or folder of the tokenizer, for a model that reads token ids"
     )
+    add_padding_option(parser)
     parser.add_argument(
         "--split", choices=("train", "valid", "test"), default="test", help="split to test on (default: test)"
     )
@@ -98,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
     reads_clips = model.config.problem_type == "single_label_classification"
     if reads_clips and args.noise:
         raise EvaluationError(f"--noise is only for models of feature files, but --model {args.model} reads clips")
+    if reads_clips and args.padding is not None:
+        raise EvaluationError(f"--padding is only for feature files, but --model {args.model} reads clips")
     source = _clips(model, args) if reads_clips else _utterances(model, args)
     evaluation: Evaluation
     if reads_clips:
@@ -108,7 +113,8 @@ def run(args: argparse.Namespace) -> None:
         try:
             evaluation = corrupted.evaluated(model, source.batches, source.spread, levels, args.draws, args.seed)
         except ValueError as error:  # a shift can make a sequence too long for the model
-            raise EvaluationError(f"--shifts {max(levels.shift)}: {error}") from None
+            reason = str(error).split(";")[0]  # what follows is advice for code, not for the command line
+            raise EvaluationError(f"--shifts {max(levels.shift)}: {reason}") from None
     args.output.mkdir(parents=True, exist_ok=True)
     with whole(args.output / f"{name}.png") as partial:
         evaluation.figure().savefig(partial, format="png", dpi=120)
@@ -138,9 +144,10 @@ def _utterances(model: Any, args: argparse.Namespace) -> _Source:
     from multifuse.recipes.jobs.sentiment import naming_text_encoder
 
     path = args.data or args.model / "planted.pkl"
-    data = standardised(read_mmsa(path))
     modalities = tuple(model.config.modalities)
     reads_text = model.config.modalities.get("text", {}).get("encoder") == "text"
+    stored = [name for name in modalities if name != "text" or not reads_text]
+    data = standardised(read_mmsa(path, args.padding, stored))
     if reads_text and args.text_encoder is None:
         raise EvaluationError("--text-encoder is required: the model reads token ids")
     tokenizer = None
@@ -151,6 +158,12 @@ def _utterances(model: Any, args: argparse.Namespace) -> _Source:
         width = model.config.modalities[modality].get("input_size")
         if width is not None and data.widths.get(modality) != width:
             raise EvaluationError(f"--data {path}: {modality} must have width {width}, got {data.widths.get(modality)}")
+    positions = model.config.max_positions
+    for modality, sequence in getattr(data, args.split).features.items():
+        if model.config.positions == "learned" and (longest := int(sequence.lengths.max())) > positions:
+            raise EvaluationError(
+                f"--data {path}: {modality} has a sample of {longest} tokens; the model has {positions} positions"
+            )
     splits, collator = datasets(data, modalities, tokenizer)
     batches: DataLoader[Any] = DataLoader(splits[args.split], batch_size=64, collate_fn=collator)
     return _Source(path.name, batches, deviations(data.train))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multifuse.recipes.commands.training_options import add_training_options, training_options
+from multifuse.recipes.commands.training_options import add_padding_option, add_training_options, training_options
 
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.sentiment import SentimentJob
@@ -23,6 +23,7 @@ def job(benchmark: str, argv: Sequence[str]) -> "Callable[[], SentimentJob]":
             data=args.data,
             text_encoder=None if args.text_encoder == "none" else args.text_encoder,
             model=args.model,
+            padding=args.padding,
         )
 
     return make
@@ -46,5 +47,6 @@ def _parser(benchmark: str) -> argparse.ArgumentParser:
         default="clcr",
         help="CLCR (default) or a baseline: another fusion on the same encoders, or only the text encoder",
     )
+    add_padding_option(parser)
     add_training_options(parser, benchmark)
     return parser

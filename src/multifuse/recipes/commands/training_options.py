@@ -1,4 +1,4 @@
-"""The training options that all benchmarks have in common."""
+"""Options that several commands have in common: those of training, and how a feature file's padding is read."""
 
 import argparse
 import os
@@ -29,6 +29,16 @@ def add_training_options(parser: argparse.ArgumentParser, benchmark: str) -> Non
     parser.add_argument("--loader-workers", type=int, default=0, help="processes that load batches ahead (default: 0)")
     parser.add_argument("--log-steps", type=int, help="steps per logged training loss (default: an epoch's)")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --output")
+
+
+def add_padding_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--padding``, which says how the padding of a feature file is read."""
+    parser.add_argument(
+        "--padding",
+        choices=("values", "lengths", "lengths-from-end"),
+        help="what to believe about padding if a feature file contradicts itself: its values, from the first to the "
+        "last non-zero row; or its lengths, as the first rows, or as the last ones (default: refuse such a file)",
+    )
 
 
 def training_options(args: argparse.Namespace, benchmark: str) -> dict[str, Any]:

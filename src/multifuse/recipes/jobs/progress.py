@@ -1,5 +1,6 @@
 """What a job prints: what it has read, a progress bar with one line per epoch, and the final table of measures."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from multifuse.recipes.data.features.descriptions import listed
 from multifuse.recipes.data.features.mmsa import MMSAData
 from multifuse.recipes.measures.measures import Choice
 
@@ -66,6 +68,28 @@ def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> N
     for name, count in data.replaced.items():
         if count:
             console.print(f"Replaced {count} non-finite values in {name} with 0.", highlight=False)
+    for line in _padding_lines(data):
+        console.print(line, highlight=False, markup=False)
+    if data.ignored:
+        console.print(f"Not read: {listed(data.ignored)}.", highlight=False, markup=False)
+
+
+def _padding_lines(data: MMSAData) -> Iterator[str]:
+    """Yields what is unusual about the padding of a feature file, one line per kind and modality."""
+    for modality in data.padding["train"]:
+        unit = "token ids" if modality == "text_bert" else "non-zero rows"
+        texts = {
+            "in_front": f"Samples of {modality} with padding in front, which were moved to the start",
+            "absent": f"Samples without {modality}",
+            "zero_tokens": f"Samples of {modality} whose lengths count rows of zeros at an end as tokens",
+            "contradictions": f"Samples of {modality} whose lengths and values contradict each other",
+            "dropped_rows": f"Dropped {unit} of {modality}, outside of what the lengths keep",
+            "mask_differs": f"Samples of {modality} whose lengths are not those of the mask of text_bert",
+        }
+        for field, text in texts.items():
+            counts = {split: getattr(data.padding[split][modality], field) for split in data.padding}
+            if any(counts.values()):
+                yield f"{text}: {', '.join(f'{split} {count}' for split, count in counts.items())}."
 
 
 def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, ...], note: str | None) -> None:

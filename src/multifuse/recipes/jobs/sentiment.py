@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.models.pretrained import load_pretrained
 from multifuse.recipes.baselines.fusion import CrossAttentionForPrediction, LateFusionForPrediction
 from multifuse.recipes.baselines.text import TextBaselineForPrediction
-from multifuse.recipes.data.features.mmsa import SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
+from multifuse.recipes.data.features.mmsa import FEATURES, SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
+from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs import job, progress
@@ -48,6 +49,8 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     """A Hugging Face name or folder; ``None`` uses the stored text features."""
     model: Literal["clcr", "late-fusion", "cross-attention", "text"] = "clcr"
     """All but ``"clcr"`` are baselines: another fusion behind the same encoders, or only the text encoder."""
+    padding: Padding | None = None
+    """What to believe where lengths and values contradict each other; ``None`` refuses such a file."""
 
     choice = CHOICE
 
@@ -67,16 +70,26 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             "data": None if self.data is None else self.data.name,
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
             "model": self.model,
+            "padding": self.padding,
         }
 
+    @property
+    def stored_features(self) -> tuple[str, ...]:
+        """The modalities whose stored features the model reads, if the file has them."""
+        if self.model == "text":
+            return ()
+        return tuple(name for name in FEATURES if name != "text" or self.text_encoder is None)
+
     def read_given(self) -> MMSAData | None:
-        return None if self.data is None else standardised(read_mmsa(self.data))
+        if self.data is None:
+            return None
+        return standardised(read_mmsa(self.data, self.padding, self.stored_features))
 
     def make(self, writes: bool) -> MMSAData:
         planted = self.output / "planted.pkl"
         if writes and not planted.exists():
             write_planted(planted)
-        return standardised(read_mmsa(planted))
+        return standardised(read_mmsa(planted, self.padding, self.stored_features))
 
     def announce(self, data: MMSAData) -> None:
         progress.announce_features(self.data, data, PLANTED_NOTE)
@@ -85,7 +98,6 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         modalities = {
             name: {"encoder": "temporal_conv", "input_size": width, "dropout": recipe.feature_dropout}
             for name, width in data.widths.items()
-            if self.model != "text" and (name != "text" or self.text_encoder is None)
         }
         tokenizer = None
         if self.text_encoder is not None:
@@ -98,11 +110,25 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             splits, collator = datasets(data, tuple(modalities), tokenizer)
         except MMSAFileError as error:
             raise MMSAFileError(f"{self.data or 'the embedded default'}: {error}") from None
-        return Learning(self._model(recipe, modalities), splits, collator)
+        return Learning(self._model(recipe, modalities, self._max_positions(data)), splits, collator)
 
-    def _model(self, recipe: Recipe, modalities: dict[str, Any]) -> PreTrainedModel:
+    def _max_positions(self, data: MMSAData) -> int:
+        """Returns the number of positions to learn: the default, or that of the longest sample if it has more tokens.
+
+        Raises:
+            JobError: if the config sets a number that is too small.
+        """
+        longest = max((data.longest(name) for name in data.widths), default=1)
+        positions = int(self.fields.get("max_positions", CLCRConfig.max_positions))
+        if longest <= positions or self.fields.get("positions", "learned") != "learned":
+            return positions
+        if "max_positions" in self.fields:
+            raise JobError(f"config: max_positions must be >= {longest}, as the longest sample, got {positions}")
+        return longest
+
+    def _model(self, recipe: Recipe, modalities: dict[str, Any], max_positions: int) -> PreTrainedModel:
         names = ("regression_loss", "init_last_level", "level_floor", "modality_floor")
-        fields = {name: getattr(recipe, name) for name in names}
+        fields = {**{name: getattr(recipe, name) for name in names}, "max_positions": max_positions}
         config = CLCRConfig(modalities=modalities, **{**fields, **self.fields})
         model = MODELS[self.model](config)
         if self.text_encoder is not None:
@@ -122,6 +148,13 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             "data": "embedded default" if self.data is None else self.data.name,
             "samples": {name: len(getattr(data, name).labels) for name in SPLITS},
             "replaced_non_finite": data.replaced,
+            "padding": {
+                split: {modality: asdict(counts) for modality, counts in modalities.items()}
+                for split, modalities in data.padding.items()
+            },
+            "believed_padding": self.padding,
+            "not_read": list(data.ignored),
+            "max_positions": self._max_positions(data),
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
             "model": self.model,
         }

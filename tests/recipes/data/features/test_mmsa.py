@@ -39,6 +39,7 @@ def test_without_lengths_or_text_trailing_zeros_are_padding(tmp_path: Path) -> N
     splits = mmsa_splits(aligned=True)
     for split in splits.values():
         del split["text_bert"], split["text"], split["raw_text"]
+        split["vision"] = np.ones((6, 8, 4), np.float32)
         split["vision"][0, 5:] = 0
         split["vision"][1, 2] = 0
         split["vision"][2] = 0
@@ -74,7 +75,8 @@ def test_non_finite_values_become_zero_and_are_counted(tmp_path: Path) -> None:
 
 def test_features_are_standardised_on_the_training_split_only(tmp_path: Path) -> None:
     splits = mmsa_splits(count=40)
-    splits["train"]["vision"][:, :, 1] = 7
+    real = np.arange(9) < np.array(splits["train"]["vision_lengths"])[:, None]
+    splits["train"]["vision"][real, 1] = 7
     data = read_mmsa(write(tmp_path / "file.pkl", splits))
     ours = standardised(data)
     for name in ("audio", "vision"):

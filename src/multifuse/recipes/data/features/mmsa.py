@@ -1,41 +1,44 @@
 """Reads MMSA feature files, the format in which CMU-MOSI and CMU-MOSEI are distributed.
 
 A file is a pickled dict of ``train``, ``valid`` and ``test``, each a dict of arrays over N utterances; docs/data.md
-describes the fields. Any subset of the modalities is allowed, and all sizes are read from the file.
+describes the fields, and the other layouts that are read. Any subset of the modalities is allowed, and all sizes are
+read from the file.
 """
 
 import pickle
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multifuse.recipes.data.features import safe_pickle
+from multifuse.recipes.data.features.field_names import FEATURES, check_names
+from multifuse.recipes.data.features.fields import MMSAFileError, finite_reals, integers, numbers, reals, strings
+from multifuse.recipes.data.features.layouts import SPLITS, in_mmsa_layout
+from multifuse.recipes.data.features.padding import (
+    FeatureSequence,
+    Padding,
+    PaddingCounts,
+    StoredSequence,
+    resolved,
+    resolved_text_mask,
+)
+from multifuse.recipes.data.file_kinds import FileKind, head_of, kind_of, text_kind_of
 
-SPLITS = ("train", "valid", "test")
-FEATURES = ("text", "vision", "audio")
-_LONGEST_MESSAGE = 400
-
-
-class MMSAFileError(ValueError):
-    """Raised when a feature file cannot be used; the message is one line that names the file and the problem."""
-
-
-@dataclass(frozen=True)
-class FeatureSequence:
-    """One modality of a split: finite values (N, T, D), 0 at padding, and lengths (N,), the numbers of real tokens."""
-
-    values: NDArray[np.float32]
-    lengths: NDArray[np.int64]
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask (N, T) of the real tokens."""
-        return np.arange(self.values.shape[1]) < self.lengths[:, None]
+__all__ = [
+    "FEATURES",
+    "SPLITS",
+    "FeatureSequence",
+    "MMSAData",
+    "MMSAFileError",
+    "MMSASplit",
+    "read_mmsa",
+    "standardised",
+]
+_LONGEST_MESSAGE = 800
 
 
 @dataclass(frozen=True)
@@ -59,32 +62,65 @@ class MMSAData:
     test: MMSASplit
     replaced: dict[str, int]
     """The number of non-finite values (such as -inf in audio) that were set to 0, by modality."""
+    padding: dict[str, dict[str, PaddingCounts]]
+    """How the sequences are padded, by split and modality; also for ``text_bert``, if the file has it."""
+    ignored: tuple[str, ...]
+    """Fields and keys of the file that are not read, and that MMSA files do not usually have."""
 
     @property
     def widths(self) -> dict[str, int]:
         """The width D of every modality that has stored features."""
         return {name: sequence.values.shape[2] for name, sequence in self.train.features.items()}
 
+    def longest(self, modality: str) -> int:
+        """Returns the largest number of tokens of a sample in any split."""
+        return max(int(getattr(self, name).features[modality].lengths.max()) for name in SPLITS)
 
-def read_mmsa(path: str | Path) -> MMSAData:
+
+def read_mmsa(path: str | Path, padding: Padding | None = None, modalities: Collection[str] = FEATURES) -> MMSAData:
     """Reads a feature file, without executing any code that it contains.
 
+    Args:
+        path: the file.
+        padding: what to believe where lengths and values contradict each other; ``None`` refuses such a file.
+        modalities: the stored features to read.
+
     Raises:
-        MMSAFileError: if the file is missing, not a pickle, hostile or truncated, or an array has the wrong shape.
+        MMSAFileError: if the file is missing, not a pickle, hostile or truncated, or an array has the wrong shape or
+            values; if it is a known kind of other file, the message names the kind.
     """
     path = Path(path)
+    content = _unpickled(path)
     try:
-        content = safe_pickle.load(path)
+        return _data(content, padding, modalities)
+    except MMSAFileError as error:
+        raise MMSAFileError(f"{path}: {_brief(error)}") from None
+
+
+def _unpickled(path: Path) -> object:
+    try:
+        head = head_of(path)
+        if (kind := kind_of(head)) is not None:
+            raise _wrong_kind(path, kind)
+        return safe_pickle.load(path)
     except safe_pickle.UnsafePickleError as error:
-        raise MMSAFileError(f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}") from None
+        # The first letters of a table may be those of a pickle that names a function.
+        if (kind := text_kind_of(head)) is not None and kind.is_table:
+            raise _wrong_kind(path, kind) from None
+        raise MMSAFileError(
+            f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}; write it again with numpy "
+            "arrays, dicts, lists, strings and numbers only"
+        ) from None
     except pickle.UnpicklingError as error:
+        if (kind := text_kind_of(head)) is not None:
+            raise _wrong_kind(path, kind) from None
         raise MMSAFileError(f"{path}: cannot be read as a pickle: {_brief(error)}") from None
     except OSError as error:
         raise MMSAFileError(f"{path}: cannot be opened: {error.strerror or error}") from None
-    try:
-        return _data(content)
-    except MMSAFileError as error:
-        raise MMSAFileError(f"{path}: {_brief(error)}") from None
+
+
+def _wrong_kind(path: Path, kind: FileKind) -> MMSAFileError:
+    return MMSAFileError(f"{path}: cannot be read as a pickle: it is {kind.name}; {kind.advice}")
 
 
 def _brief(error: Exception) -> str:
@@ -92,108 +128,102 @@ def _brief(error: Exception) -> str:
     return textwrap.shorten(str(error), _LONGEST_MESSAGE, placeholder=" ...")
 
 
-def _data(content: object) -> MMSAData:
-    if not isinstance(content, dict):
-        raise MMSAFileError(f"must contain a dict of {SPLITS}, got a {type(content).__name__}")
-    missing = [name for name in SPLITS if not isinstance(content.get(name), dict)]
-    if missing:
-        raise MMSAFileError(f"must contain the splits {SPLITS} as dicts, lacks {missing}")
-    replaced = dict.fromkeys(FEATURES, 0)
-    splits = {name: _split(name, content[name], replaced) for name in SPLITS}
-    reference = _layout(splits["train"])
-    for name, split in splits.items():
+@dataclass(frozen=True)
+class _StoredSplit:
+    """A split whose features are still padded as in the file, and the number of their non-finite values."""
+
+    split: MMSASplit
+    features: dict[str, StoredSequence]
+    replaced: dict[str, int]
+    text_padding: PaddingCounts | None
+    ignored: tuple[str, ...]
+
+
+def _data(content: object, padding: Padding | None, modalities: Collection[str]) -> MMSAData:
+    layout = in_mmsa_layout(content)
+    stored = {name: _stored(name, layout.splits[name], padding, modalities) for name in SPLITS}
+    reference = _layout(stored["train"])
+    for name, split in stored.items():
         if _layout(split) != reference:
             raise MMSAFileError(f"{name} must have the fields and widths of train, {reference}, got {_layout(split)}")
-    if not reference:
+    if not reference and all(layout.splits["train"].get(modality) is None for modality in FEATURES):
         raise MMSAFileError(f"must contain at least one of {[*FEATURES, 'text_bert', 'raw_text']}")
-    return MMSAData(**splits, replaced={name: count for name, count in replaced.items() if name in reference})
+    features: dict[str, dict[str, FeatureSequence]] = {name: {} for name in SPLITS}
+    counts: dict[str, dict[str, PaddingCounts]] = {name: {} for name in SPLITS}
+    for modality in stored["train"].features:
+        sequences, counted = resolved(modality, {name: stored[name].features[modality] for name in SPLITS}, padding)
+        for name in SPLITS:
+            features[name][modality], counts[name][modality] = sequences[name], counted[name]
+    for name, split in stored.items():
+        if split.text_padding is not None:
+            counts[name]["text_bert"] = split.text_padding
+    ignored = [*layout.ignored, *(f"{name}.{field}" for name, split in stored.items() for field in split.ignored)]
+    return MMSAData(
+        **{name: replace(split.split, features=features[name]) for name, split in stored.items()},
+        replaced={name: sum(split.replaced[name] for split in stored.values()) for name in stored["train"].features},
+        padding=counts,
+        ignored=tuple(ignored),
+    )
 
 
-def _layout(split: MMSASplit) -> dict[str, int]:
-    layout = {name: sequence.values.shape[2] for name, sequence in split.features.items()}
-    if split.text_bert is not None:
-        layout["text_bert"] = split.text_bert.shape[2]
-    if split.raw_text is not None:
+def _layout(stored: _StoredSplit) -> dict[str, int]:
+    layout = {name: sequence.values.shape[2] for name, sequence in stored.features.items()}
+    if stored.split.text_bert is not None:
+        layout["text_bert"] = stored.split.text_bert.shape[2]
+    if stored.split.raw_text is not None:
         layout["raw_text"] = 1
     return layout
 
 
-def _split(name: str, fields: Mapping[str, Any], replaced: dict[str, int]) -> MMSASplit:
-    labels = _array(f"{name}.regression_labels", fields.get("regression_labels"), np.float32, 1)
-    count = len(labels)
+def _stored(
+    name: str, fields: Mapping[str, object], padding: Padding | None, modalities: Collection[str]
+) -> _StoredSplit:
+    ignored = check_names(name, fields)
+    count = len(numbers(f"{name}.regression_labels", fields.get("regression_labels"), 1))
     if count == 0:
         raise MMSAFileError(f"{name}.regression_labels is empty")
-    if not np.isfinite(labels).all():
-        raise MMSAFileError(f"{name}.regression_labels must be finite, got {labels[~np.isfinite(labels)][0]}")
-    ids = _strings(f"{name}.id", fields.get("id"), count)
-    text_bert = None
+    ids = strings(f"{name}.id", fields.get("id"), count)
+    labels = finite_reals(f"{name}.regression_labels", fields["regression_labels"], ids)
+    text_bert, text_padding = None, None
     if fields.get("text_bert") is not None:
-        text_bert = _array(f"{name}.text_bert", fields["text_bert"], np.int64, 3, count)
+        text_bert = integers(f"{name}.text_bert", fields["text_bert"], 3, ids)
         if text_bert.shape[1] != 3:
             raise MMSAFileError(f"{name}.text_bert must have shape (N, 3, T), got {text_bert.shape}")
-    features = {}
+        text_bert, text_padding = resolved_text_mask(name, text_bert, ids, padding)
+    features, replaced = {}, {}
     for modality in FEATURES:
-        if fields.get(modality) is None:
+        if modality not in modalities or fields.get(modality) is None:
             continue
-        values = _array(f"{name}.{modality}", fields[modality], np.float32, 3, count)
+        values = reals(f"{name}.{modality}", fields[modality], 3, ids)
         finite = np.isfinite(values)
-        replaced[modality] += int(values.size - finite.sum())
+        replaced[modality] = int(values.size - finite.sum())
         values = np.where(finite, values, np.float32(0))
-        lengths = _lengths(f"{name}.{modality}_lengths", fields.get(f"{modality}_lengths"), values, text_bert)
-        sequence = FeatureSequence(values, lengths)
-        features[modality] = replace(sequence, values=values * sequence.mask[..., None])
-    raw_text = None if fields.get("raw_text") is None else _strings(f"{name}.raw_text", fields["raw_text"], count)
-    return MMSASplit(ids, labels, features, raw_text, text_bert)
+        lengths = fields.get(f"{modality}_lengths")
+        features[modality] = _sequence(f"{name}.{modality}_lengths", lengths, values, text_bert, ids)
+    raw_text = None if fields.get("raw_text") is None else strings(f"{name}.raw_text", fields["raw_text"], count, ids)
+    return _StoredSplit(MMSASplit(ids, labels, {}, raw_text, text_bert), features, replaced, text_padding, ignored)
 
 
-def _array(name: str, value: object, dtype: type[Any], ndim: int, count: int | None = None) -> NDArray[Any]:
-    if value is None:
-        raise MMSAFileError(f"{name} is missing")
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"the element type is {array.dtype}")
-        with np.errstate(invalid="ignore", over="ignore"):
-            array = array.astype(dtype)
-    except (TypeError, ValueError) as error:
-        raise MMSAFileError(f"{name} must be an array of numbers: {error}") from None
-    if array.ndim != ndim or (count is not None and len(array) != count) or 0 in array.shape[1:]:
-        expected = "N, T, D" if ndim == 3 else "N,"
-        with_count = "" if count is None else f" with N = {count}"
-        raise MMSAFileError(f"{name} must have shape ({expected}){with_count}, got {array.shape}")
-    return array
-
-
-def _strings(name: str, value: object, count: int) -> tuple[str, ...]:
-    if value is None:
-        raise MMSAFileError(f"{name} is missing")
-    if not isinstance(value, np.ndarray | list | tuple) or np.ndim(value) != 1 or len(value) != count:
-        raise MMSAFileError(f"{name} must be a list or array of {count} strings, got a {type(value).__name__}")
-    items = value.tolist() if isinstance(value, np.ndarray) else value
-    for item in items:
-        if not isinstance(item, str | bytes | int | float):
-            raise MMSAFileError(f"{name} must contain strings, got a {type(item).__name__}")
-    try:
-        return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items)
-    except ValueError as error:  # Python refuses to print an integer of thousands of digits
-        raise MMSAFileError(f"{name} must contain strings: {error}") from None
-
-
-def _lengths(name: str, stored: object, values: NDArray[Any], text_bert: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Returns the stored lengths; else, in an aligned file, the text's; else the lengths without trailing zero rows."""
+def _sequence(
+    name: str,
+    stored: object,
+    values: NDArray[np.float32],
+    text_bert: NDArray[np.int64] | None,
+    ids: tuple[str, ...],
+) -> StoredSequence:
+    """Returns features with their stored lengths; else, in an aligned file, with the text's."""
     total = values.shape[1]
-    if stored is not None:
-        lengths = _array(name, stored, np.int64, 1, len(values))
-        invalid = lengths[(lengths < 0) | (lengths > total)]
-        if len(invalid):
-            raise MMSAFileError(f"{name} must be in [0, {total}], got {invalid[0]}")
-        return lengths
-    if total == 1:
-        return np.ones(len(values), np.int64)
-    if text_bert is not None and text_bert.shape[2] == total:
-        return np.asarray((text_bert[:, 1] > 0).sum(1), np.int64)
-    nonzero = (values != 0).any(2)
-    return np.where(nonzero.any(1), total - nonzero[:, ::-1].argmax(1), 0).astype(np.int64)
+    aligned = total > 1 and text_bert is not None and text_bert.shape[2] == total
+    tokens = (text_bert[:, 1] > 0).sum(1).astype(np.int64) if aligned and text_bert is not None else None
+    if stored is None:
+        return StoredSequence(values, tokens, "the mask of text_bert", ids)
+    lengths = integers(name, stored, 1, ids)
+    outside = np.flatnonzero((lengths < 0) | (lengths > total))
+    if len(outside):
+        row = int(outside[0])
+        raise MMSAFileError(f"{name} must be in [0, {total}], got {lengths[row]} for id {ids[row]!r}")
+    differing = 0 if tokens is None else int((tokens != lengths).sum())
+    return StoredSequence(values, lengths, name.split(".", 1)[1], ids, differing)
 
 
 def standardised(data: MMSAData) -> MMSAData:

@@ -23,6 +23,18 @@ class UnsafePickleError(pickle.UnpicklingError):
     """Raised when a file contains something that is neither a numpy array nor a plain container."""
 
 
+class ByteString(str):
+    """A string of Python 2, which is bytes: each letter is one of them."""
+
+    def decoded(self) -> str:
+        """Returns the text that the bytes encode in UTF-8.
+
+        Raises:
+            UnicodeDecodeError: if they are not UTF-8.
+        """
+        return self.encode("latin1").decode("utf-8")
+
+
 class _Callable:
     """A function that a file may call, but whose state it cannot set."""
 
@@ -126,6 +138,22 @@ def _no_bytes() -> bytes:
     return b""
 
 
+def _no_factory(*_: object) -> object:
+    raise UnsafePickleError("it calls a type")
+
+
+def _dict(pairs: object = ()) -> dict[Any, Any]:
+    """Returns a plain dict in place of an OrderedDict, whose pairs old protocols give as a list of lists."""
+    if not isinstance(pairs, list | tuple) or not all(isinstance(pair, list | tuple) for pair in pairs):
+        raise UnsafePickleError(f"a dict is built from a {type(pairs).__name__}")
+    return dict(pairs)
+
+
+def _default_dict(*_: object) -> dict[Any, Any]:
+    """Returns a plain dict in place of a defaultdict; its factory is never called."""
+    return {}
+
+
 _ADMITTED: dict[tuple[str, str], _Callable] = {
     ("numpy", "ndarray"): _ARRAY_TYPE,
     ("numpy", "dtype"): _Callable(_Dtype),
@@ -133,6 +161,11 @@ _ADMITTED: dict[tuple[str, str], _Callable] = {
     ("builtins", "bytes"): _Callable(_no_bytes),  # old protocols write empty bytes as bytes()
     ("__builtin__", "bytes"): _Callable(_no_bytes),
 }
+for _builtins in ("builtins", "__builtin__"):
+    for _factory in ("dict", "list", "tuple", "int", "float", "str"):  # of a defaultdict
+        _ADMITTED[_builtins, _factory] = _Callable(_no_factory)
+_ADMITTED["collections", "OrderedDict"] = _Callable(_dict)
+_ADMITTED["collections", "defaultdict"] = _Callable(_default_dict)
 for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Callable(_reconstruct)
     _ADMITTED[f"{_core}.multiarray", "scalar"] = _Callable(_scalar)
@@ -222,6 +255,9 @@ class _Unpickler(pickle._Unpickler):
         self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def _decode_string(self, value: bytes) -> str:
+        return ByteString(value, "latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         try:
