@@ -36,7 +36,7 @@ def mmsa_splits(aligned: bool = False, seed: int = 0, count: int = 6) -> Splits:
             if not aligned and modality != "text":
                 lengths = random.integers(1, num_tokens[modality] + 1, count)
                 split[f"{modality}_lengths"] = lengths.tolist()
-            values *= (np.arange(total[modality]) < lengths[:, None])[..., None]
+            values *= (np.arange(num_tokens[modality]) < lengths[:, None])[..., None]
         split["audio"][0, 0, 0] = -np.inf
         splits[name] = split
     return splits
