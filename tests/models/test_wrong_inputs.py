@@ -201,6 +201,14 @@ def test_a_config_with_all_that_transformers_writes_is_read_back(tmp_path: Any) 
     assert config.num_labels == 3
 
 
+def test_a_file_with_a_frameworks_fields_is_read_and_one_with_a_typo_refused() -> None:
+    """Trainer sets ``use_cache`` on every config, and saves it."""
+    saved = {**CLCRConfig(modalities=MODALITIES, **SMALL).to_dict(), "use_cache": False, "pad_token_id": 0}
+    assert CLCRConfig.from_dict(saved).hidden_size == 16
+    with pytest.raises(ValueError, match="no field 'lamda_intra', got lamda_intra=0; did you mean 'lambda_intra'"):
+        CLCRConfig.from_dict({**saved, "lamda_intra": 0})
+
+
 def test_training_without_labels_warns_once_that_the_regularisers_are_left_out() -> None:
     """Trainer's label smoothing and compute_loss_func take the labels away, and the regularisers with them."""
     network = model().train()

@@ -149,11 +149,18 @@ class CLCRConfig(PreTrainedConfig):
 
     @classmethod
     def _check_fields(cls, others: Mapping[str, Any]) -> None:
-        """Refuses fields that are neither ours nor those of any transformers config."""
-        known = {field.name for field in fields(cls)}
+        """Refuses fields that are neither ours nor those of any transformers config, with the nearest one.
+
+        A file may hold fields that a framework has set on the config, as Trainer does: there, only a name that is nearly
+        one of ours is refused.
+        """
+        known = sorted({field.name for field in fields(cls)} | _TRANSFORMERS_FIELDS)
+        is_from_file = "transformers_version" in others
         for name in others:
-            if name not in _TRANSFORMERS_FIELDS and not name.startswith("_"):
-                nearest = get_close_matches(name, sorted(known | _TRANSFORMERS_FIELDS), n=1)
+            if name in _TRANSFORMERS_FIELDS or name.startswith("_"):
+                continue
+            nearest = get_close_matches(name, known, n=1, cutoff=0.8 if is_from_file else 0.6)
+            if nearest or not is_from_file:
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise ValueError(f"CLCRConfig has no field {name!r}, got {name}={others[name]!r}{hint}")
 
