@@ -147,15 +147,14 @@ class CLCRConfig(PreTrainedConfig):
         """The number of levels that are computed: all of them, or only the last without the hierarchy."""
         return self.num_levels if self.use_hierarchy else 1
 
-    @classmethod
-    def _check_fields(cls, others: Mapping[str, Any]) -> None:
+    def _check_fields(self, others: Mapping[str, Any]) -> None:
         """Refuses fields that are neither ours nor those of any transformers config, with the nearest one.
 
-        A file may hold fields that a framework has set on the config, as Trainer does: there, only a name that is nearly
-        one of ours is refused.
+        A file may hold fields that a framework has set on the config, as Trainer does: there, only a name that is
+        nearly one of ours is refused.
         """
-        known = sorted({field.name for field in fields(cls)} | _TRANSFORMERS_FIELDS)
-        is_from_file = "transformers_version" in others
+        known = sorted({field.name for field in fields(self)} | _TRANSFORMERS_FIELDS)
+        is_from_file = self.transformers_version is not None
         for name in others:
             if name in _TRANSFORMERS_FIELDS or name.startswith("_"):
                 continue
