@@ -1,8 +1,9 @@
 """The multifuse command line: trains models, prepares data, evaluates models and describes the installation."""
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
+
+from multifuse.recipes.commands.subcommand import subcommand
 
 COMMANDS = {
     "train": "train a model on a benchmark and test it",
@@ -14,18 +15,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    listed = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        prog="multifuse",
-        description=f"{__doc__}\n\ncommands:\n{listed}",
-        epilog="Run multifuse COMMAND --help for the arguments of a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("command", choices=tuple(COMMANDS), metavar="COMMAND")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
-    args = parser.parse_args(argv)
+    name, arguments = subcommand("multifuse", str(__doc__), "command", COMMANDS, argv)
     # Imported only now, so that each command loads only the libraries that it needs.
-    module = "multifuse.info" if args.command == "info" else f"multifuse.recipes.commands.{args.command}"
-    status: int = import_module(module).main(args.arguments)
+    module = "multifuse.info" if name == "info" else f"multifuse.recipes.commands.{name}"
+    status: int = import_module(module).main(arguments)
     return status

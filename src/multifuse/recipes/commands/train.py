@@ -1,10 +1,11 @@
 """multifuse train BENCHMARK: trains a model on a benchmark's data files and tests it."""
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from multifuse.recipes.commands.subcommand import subcommand
 
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.job import Job
@@ -19,23 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 
     titles = {**SENTIMENT_SETS, **{name: data_set.title for name, data_set in AUDIOVISUAL_SETS.items()}}
-    listed = "\n".join(f"  {name:11}{title}" for name, title in titles.items())
-    parser = argparse.ArgumentParser(
-        prog="multifuse train",
-        description=f"Trains a model on a benchmark and tests it.\n\nbenchmarks:\n{listed}",
-        epilog="Run multifuse train BENCHMARK --help for the options of a benchmark.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("benchmark", choices=tuple(titles), metavar="BENCHMARK")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
-    args = parser.parse_args(argv)
+    description = "Trains a model on a benchmark and tests it."
+    name, arguments = subcommand("multifuse train", description, "benchmark", titles, argv)
     make_job: Callable[[], Job[Any, Any]]
-    if args.benchmark in SENTIMENT_SETS:
-        make_job = train_sentiment.job(args.benchmark, args.arguments)
+    if name in SENTIMENT_SETS:
+        make_job = train_sentiment.job(name, arguments)
     else:
-        make_job = train_audiovisual.job(AUDIOVISUAL_SETS[args.benchmark], args.arguments)
-    return _run(f"multifuse train {args.benchmark}", make_job)
+        make_job = train_audiovisual.job(AUDIOVISUAL_SETS[name], arguments)
+    return _run(f"multifuse train {name}", make_job)
 
 
 def _run(name: str, make_job: "Callable[[], Job[Any, Any]]") -> int:
