@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.augmentation import SpectrogramAugmentation
+from multifuse.recipes.data.media.clip_dataset import Augmentation, ClipDataset
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
 from multifuse.recipes.data.media.decoding import MediaError, NoSoundError, read_audio, read_frames
 from multifuse.recipes.data.media.media_index import ClipFiles
@@ -134,6 +138,26 @@ def test_where_nothing_follows_there_is_no_motion(tmp_path: Path) -> None:
     assert row is not None
     assert len(row["flow"]) == 10
     assert row["flow"][5] == row["flow"][9]
+
+
+def test_augmentation_moves_no_sound_away_from_the_labels_of_its_seconds(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}Set.txt").write_text(f"Bark&{split}&good&0&4\n")
+        tone = np.concatenate([media_files.tone(4.0), np.zeros(48000, np.float32)])[None]
+        people_files.film(tmp_path / f"media/{split}.mkv", media_files.brightening(20), tone, rate=2)
+    job = Preparation(
+        AUDIOVISUAL_SETS["ave"], tmp_path / "media", tmp_path, tmp_path / "out", planted_options("ave"), quiet=True
+    )
+    prepare(job)
+    rows = shards.read_split(tmp_path / "out", "train")
+    moves = Augmentation(SpectrogramAugmentation(time_shift=0.5, stretch=0.5))
+    torch.manual_seed(0)
+    still = ClipDataset(rows, ("audio",))[0].inputs["audio"]
+    segments = ClipDataset(rows, ("audio",), "segments", moves)
+    assert all(torch.equal(segments[0].inputs["audio"], still) for _ in range(5))
+    assert not torch.equal(ClipDataset(rows, ("audio",), "label", moves)[0].inputs["audio"], still)
+    loud = still[0].amax(0)[:-1].reshape(10, -1).mean(1)
+    assert (loud[:4].min() - loud[4:].max()).item() > 3, "the sound of a second is beside its label"
 
 
 @pytest.mark.parametrize(
