@@ -144,7 +144,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     for data_set in AUDIOVISUAL_SETS.values():
         command = commands.add_parser(data_set.name, help=data_set.title)
         command.add_argument(
-            "--media", type=Path, required=True, help="folder of the media files, searched recursively"
+            "--media",
+            type=Path,
+            required=True,
+            help="folder of the media files, searched recursively; links are followed",
         )
         command.add_argument("--splits", type=Path, required=True, help="folder of the published split lists")
         command.add_argument(
