@@ -66,7 +66,7 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
     track = SoundTrack(rate, seconds)
     with _opened(path) as container:
         stream = _audio(container)
-        damaged, start = 0, _start(container)
+        damaged, start = 0, _start(stream, _best_video(container))
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
@@ -74,7 +74,9 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
                 damaged += 1
                 continue
             for frame in frames:
-                _check_rate(frame.sample_rate)
+                if frame.samples == 0 or not _RATES[0] <= frame.sample_rate <= _RATES[1]:
+                    damaged += 1
+                    continue
                 if start is None:
                     start = frame.time or 0.0
                 track.add(frame, None if frame.time is None else frame.time - start)
@@ -159,17 +161,15 @@ def _span(path: Path) -> _Span:
         if number == 0:
             raise MediaError("has no frames")
         _check_covered(end - first, _declared(stream))
-        earliest = _start(container)
-    start = first if earliest is None else min(first, earliest)
+        sound_start = _start(_best_audio(container))
+    start = first if sound_start is None else min(first, sound_start)
     return _Span(start, first - start, last - start, end - start, stamped)
 
 
-def _start(container: InputContainer) -> float | None:
-    """Returns the time stamp at which the first of a file's sound and video starts, if the file says so."""
-    streams = [stream for stream in (_best_video(container), _best_audio(container)) if stream is not None]
-    return min(
-        (_seconds(stream, stream.start_time) for stream in streams if stream.start_time is not None), default=None
-    )
+def _start(*streams: AudioStream | VideoStream | None) -> float | None:
+    """Returns the time stamp at which the first of these streams starts, or ``None`` if the file says it of none."""
+    known = [stream for stream in streams if stream is not None and stream.start_time is not None]
+    return min((_seconds(stream, stream.start_time or 0) for stream in known), default=None)
 
 
 def _seconds(stream: AudioStream | VideoStream, time: int) -> float:
@@ -240,7 +240,8 @@ def _audio(container: InputContainer) -> AudioStream:
     if stream is None:
         raise NoSoundError("has no sound")
     _check_decoder(stream)
-    _check_rate(stream.rate)
+    if not _RATES[0] <= stream.rate <= _RATES[1]:
+        raise MediaError(f"declares {stream.rate} samples per second, outside [{_RATES[0]}, {_RATES[1]}]")
     stream.codec_context.thread_count = 1
     return stream
 
@@ -248,11 +249,6 @@ def _audio(container: InputContainer) -> AudioStream:
 def _check_decoder(stream: AudioStream | VideoStream) -> None:
     if getattr(stream, "codec_context", None) is None:
         raise MediaError("cannot be decoded: there is no decoder for the codec that it declares")
-
-
-def _check_rate(rate: int) -> None:
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise MediaError(f"declares {rate} samples per second, outside [{_RATES[0]}, {_RATES[1]}]")
 
 
 def _check_size(width: int, height: int) -> None:
