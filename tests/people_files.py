@@ -52,9 +52,9 @@ def film(
 SOUND_RATES = {".mkv": 8000, ".mov": 8000, ".ts": 32000}
 
 
-def copied_from(source: Path, path: Path, seconds: float) -> Path:
+def copied_from(source: Path, path: Path, seconds: float, **options: str) -> Path:
     """Cuts the start off without encoding, as `ffmpeg -ss SECONDS -c copy` does: what precedes is kept, not shown."""
-    with av.open(str(source)) as reader, av.open(str(path), "w") as writer:
+    with av.open(str(source)) as reader, av.open(str(path), "w", options=options) as writer:
         streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
         for packet in reader.demux():
             if packet.dts is None or packet.pts is None:
@@ -65,6 +65,16 @@ def copied_from(source: Path, path: Path, seconds: float) -> Path:
                 continue
             packet.stream = streams[packet.stream.index]
             writer.mux(packet)
+    return path
+
+
+def starting_at(path: Path, seconds: float) -> Path:
+    """Writes the start of what is shown into the edit list of an mp4 whose only stream is video."""
+    with av.open(str(path)) as container:
+        units = round(seconds / (container.streams.video[0].time_base or 1))
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">i", content, content.index(b"elst") + 16, units)
+    path.write_bytes(bytes(content))
     return path
 
 

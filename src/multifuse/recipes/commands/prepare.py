@@ -170,5 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("multifuse prepare: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     counts = ", ".join(f"{split} {count}" for split, count in report.clips.items())
-    print(f"Prepared {args.output}: {counts}; skipped {report.bad} of {report.total}, see {args.output / REPORT}.")
+    unusual = f"; {len(report.notes)} notes on files" if report.notes else ""
+    print(
+        f"Prepared {args.output}: {counts}; skipped {report.bad} of {report.total}{unusual}, see {args.output / REPORT}."
+    )
     return 0

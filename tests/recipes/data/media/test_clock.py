@@ -49,6 +49,14 @@ def test_of_a_clip_cut_by_stream_copy_what_a_player_shows_is_read(tmp_path: Path
     assert [round(float(image.mean()) / 8) for image in frames.successors] == [13, 18, 23, 28]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_what_has_a_negative_time_is_not_shown(tmp_path: Path, codec: str) -> None:
+    source = media_files.video(tmp_path / "source.mp4", 30, codec)
+    cut = people_files.copied_from(source, tmp_path / "cut.mkv", 1.0, avoid_negative_ts="disabled")
+    assert numbers(cut, 40) == list(range(10, 30))
+    assert numbers(people_files.starting_at(source, 1.0), 40) == list(range(10, 30)), "by the edit list"
+
+
 @pytest.mark.skipif(not CUT.exists(), reason="the real clips are not beside the project")
 def test_a_real_film_cut_by_stream_copy_has_the_frames_of_the_uncut_one(tmp_path: Path) -> None:
     cut = people_files.copied_from(CUT, tmp_path / "cut.mp4", 3.0)

@@ -1,7 +1,9 @@
 """Folders behind links below --media: followed once, read and never written."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,8 +72,15 @@ def test_links_that_lead_nowhere_are_reported(tmp_path: Path) -> None:
         prepare(job)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0)
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def scan_as_no_root(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_as_no_root)
     with pytest.raises(PreparationError, match="closed cannot be read: Permission denied"):
         MediaIndex(tmp_path)

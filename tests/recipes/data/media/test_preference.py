@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from multifuse.recipes.commands.prepare import main
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.media_index import MediaIndex
@@ -88,6 +89,14 @@ def test_where_the_original_cannot_be_used_the_next_is_and_the_report_says_why(c
         "sound": {"AudioMP3/*.mp3": 2, "AudioWAV/*.wav": 1},
     }
     assert prepared(cremad) == report, "a finished set reports the same again"
+
+
+def test_the_command_says_that_there_are_notes(cremad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cremad / f"media/AudioWAV/{NEU}.wav").write_bytes(b"")
+    folders = ("--media", cremad / "media", "--splits", cremad / "splits", "--output", cremad / "out")
+    small = ("--frame-size", 16, "--frames", 1, "--ignore-unlisted")
+    assert main(["cremad", *map(str, [*folders, *small])]) == 0
+    assert "skipped 0 of 3; notes on files: 1, see" in capsys.readouterr().out
 
 
 def test_a_sound_that_is_silent_in_every_copy_is_kept_and_noted(cremad: Path) -> None:

@@ -26,7 +26,8 @@ class PreparationOptions:
     spectrogram: SpectrogramOptions = field(default_factory=SpectrogramOptions)
     """The spectrogram's options; for a waveform only ``rate``, ``seconds`` and ``fill`` apply."""
     frames: int = 10
-    """The maximum number of frames per clip, taken at the centres of equal parts."""
+    """The maximum number of frames per clip, taken at the centres of equal parts; the exact number for clips whose
+    segments are labelled."""
     frame_size: int = 224
     """The height and width to which frames are scaled, whatever their aspect ratio."""
     frame_seconds: float = 10.0

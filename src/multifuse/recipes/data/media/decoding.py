@@ -28,6 +28,8 @@ _CONTAINERS = (
     *("image2", "png_pipe", "jpeg_pipe", "mjpeg", "webp_pipe", "bmp_pipe"),
 )
 """The accepted formats, whatever the file's name; playlists are excluded, since they make FFmpeg open other files."""
+_FROM_ZERO = ("matroska", "mov")
+"""Formats in which what has a negative time stamp is not shown; elsewhere time stamps are relative to the first one."""
 _RATES = (1000, 1_000_000)
 """The lowest and highest accepted sampling rate: resampling a packet declared at 1 Hz would produce gigabytes."""
 LEAST_COVERED = 0.5
@@ -66,7 +68,7 @@ def read_audio(path: Path, rate: int, seconds: float) -> NDArray[np.float32]:
     track = SoundTrack(rate, seconds)
     with _opened(path) as container:
         stream = _audio(container)
-        damaged, start = 0, _start(stream, _best_video(container))
+        damaged, start = 0, _start(container, stream, _best_video(container))
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
@@ -146,10 +148,10 @@ def _span(path: Path) -> _Span:
     """Returns when a file's frames are shown, from its packets, without decoding them."""
     with _opened(path) as container:
         stream = _video(container)
-        base, step = float(stream.time_base or 0), _step(stream)
+        base, step, earliest = float(stream.time_base or 0), _step(stream), _earliest(container)
         first, last, end, number, stamped = math.inf, -math.inf, -math.inf, 0, False
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0 or packet.is_discard or (packet.pts or 0) * base < earliest:
                 continue
             if packet.pts is not None and not stamped:  # packets before the first time stamp are not shown
                 first, last, end, stamped = math.inf, -math.inf, -math.inf, True
@@ -161,15 +163,21 @@ def _span(path: Path) -> _Span:
         if number == 0:
             raise MediaError("has no frames")
         _check_covered(end - first, _declared(stream))
-        sound_start = _start(_best_audio(container))
+        sound_start = _start(container, _best_audio(container))
     start = first if sound_start is None else min(first, sound_start)
     return _Span(start, first - start, last - start, end - start, stamped)
 
 
-def _start(*streams: AudioStream | VideoStream | None) -> float | None:
+def _earliest(container: InputContainer) -> float:
+    """Returns the time stamp before which nothing is shown."""
+    return 0.0 if container.format.name.startswith(_FROM_ZERO) else -math.inf
+
+
+def _start(container: InputContainer, *streams: AudioStream | VideoStream | None) -> float | None:
     """Returns the time stamp at which the first of these streams starts, or ``None`` if the file says it of none."""
     known = [stream for stream in streams if stream is not None and stream.start_time is not None]
-    return min((_seconds(stream, stream.start_time or 0) for stream in known), default=None)
+    starts = [max(_seconds(stream, stream.start_time or 0), _earliest(container)) for stream in known]
+    return min(starts, default=None)
 
 
 def _seconds(stream: AudioStream | VideoStream, time: int) -> float:
