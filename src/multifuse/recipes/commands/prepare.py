@@ -170,8 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("multifuse prepare: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     counts = ", ".join(f"{split} {count}" for split, count in report.clips.items())
-    unusual = f"; {len(report.notes)} notes on files" if report.notes else ""
-    print(
-        f"Prepared {args.output}: {counts}; skipped {report.bad} of {report.total}{unusual}, see {args.output / REPORT}."
-    )
+    skipped = f"skipped {report.bad} of {report.total}"
+    notes = f"; notes on files: {len(report.notes)}" if report.notes else ""
+    print(f"Prepared {args.output}: {counts}; {skipped}{notes}, see {args.output / REPORT}.")
     return 0
