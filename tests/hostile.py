@@ -382,7 +382,7 @@ class Records(Kind):
         checkpoint.mkdir(parents=True, exist_ok=True)
         files = {
             self.folder / resumption.RECORD: json.dumps(self.job),
-            self.folder / RECORD: '{"format": 1, "clips": "a"}',
+            self.folder / RECORD: '{"format": 2, "clips": "a"}',
             self.folder / "dataset_dict.json": '{"splits": ["train"]}',
             checkpoint / "trainer_state.json": '{"global_step": 20}',
         }

@@ -144,7 +144,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     for data_set in AUDIOVISUAL_SETS.values():
         command = commands.add_parser(data_set.name, help=data_set.title)
         command.add_argument(
-            "--media", type=Path, required=True, help="folder of the media files, searched recursively"
+            "--media",
+            type=Path,
+            required=True,
+            help="folder of the media files, searched recursively; links are followed",
         )
         command.add_argument("--splits", type=Path, required=True, help="folder of the published split lists")
         command.add_argument(
@@ -167,5 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("multifuse prepare: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     counts = ", ".join(f"{split} {count}" for split, count in report.clips.items())
-    print(f"Prepared {args.output}: {counts}; skipped {report.bad} of {report.total}, see {args.output / REPORT}.")
+    skipped = f"skipped {report.bad} of {report.total}"
+    notes = f"; notes on files: {len(report.notes)}" if report.notes else ""
+    print(f"Prepared {args.output}: {counts}; {skipped}{notes}, see {args.output / REPORT}.")
     return 0

@@ -21,6 +21,7 @@ from multifuse.recipes.data.media.clip_dataset import (
 from multifuse.recipes.data.media.clip_rows import _encoded
 from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.media.shard_log import ShardLog
 from tests import media_files
 
 STRONG = SpectrogramAugmentation(
@@ -68,7 +69,8 @@ def test_samples_contain_the_requested_inputs_and_labels(prepared: Path) -> None
 
 def test_batches_are_padded_to_their_longest_clip_and_masked(prepared: Path) -> None:
     clips = ClipDataset(shards.read_split(prepared, "train"), ("audio", "vision", "flow"))
-    batch = ClipCollator()([clips[index] for index in range(3)])
+    one_frame = {**clips[1].inputs, "vision": clips[1].inputs["vision"][:1], "flow": torch.zeros(0, 0, 0, 0).byte()}
+    batch = ClipCollator()([clips[0], ClipSample(one_frame, clips[1].label), clips[2]])
     assert batch["inputs"]["vision"].shape == (3, 3, 3, 16, 16)
     assert batch["mask"]["vision"].tolist() == [[True] * 3, [True, False, False], [True] * 3]
     assert batch["mask"]["flow"].tolist() == [[True] * 3, [False] * 3, [True] * 3], "a single frame has no flow"
@@ -151,7 +153,7 @@ def test_pair_anew_gives_a_sound_only_pictures_of_its_class(tmp_path: Path) -> N
         picture = _encoded(np.full((4, 4, 3), 40 * number, np.uint8), "png")
         sound = np.full((3, 2), number, np.float16)
         rows.append({"id": str(number), "label": number % 2, "frames": [picture], "spectrogram": sound})
-    shards.write_shard(shards.shard_path(tmp_path, "train", 0, 1), rows, [], schema)
+    shards.write_shard(shards.shard_path(tmp_path, "train", 0, 1), rows, ShardLog(), schema)
     shards.describe(tmp_path, ["train"], schema, "test")
     clips = ClipDataset(
         shards.read_split(tmp_path, "train"), ("audio", "vision"), augmentation=Augmentation(pair_anew=True)

@@ -1,7 +1,7 @@
 """The audio-visual benchmarks: the reader of each one's split lists, and the conventions of its preparation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from multifuse.recipes.data.split_lists.kinetics_sounds import read_kinetics_sou
 from multifuse.recipes.data.split_lists.ucf101 import read_ucf101
 
 _TEN_SECONDS = PreparationOptions(spectrogram=SpectrogramOptions(seconds=10.0), frames=10, frame_seconds=10.0)
+_LABELLED_SECONDS = replace(_TEN_SECONDS, spectrogram=replace(_TEN_SECONDS.spectrogram, fill="zeros"))
+"""For labels of every second: a repeated sound would be beside the labels of other seconds."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class AudioVisualSet:
     """Whether its pictures are still images."""
     one_folder: bool = False
     """Whether the split lists are in the same folder as the media files."""
+    preferred: tuple[str, ...] = ()
+    """The suffixes of the files as they are distributed, which come before other copies of the same clip."""
     network: str = "resnet-18"
     """The default backbone of its pictures and sounds."""
 
@@ -54,15 +58,19 @@ AUDIOVISUAL_SETS = {
             read_cremad,
             PreparationOptions(frames=3, frame_seconds=3.0),
             {"split": "published"},
+            preferred=(".flv", ".wav"),
         ),
-        AudioVisualSet("ks", "Kinetics-Sounds", read_kinetics_sounds, _TEN_SECONDS, {"classes": None}),
-        AudioVisualSet("ave", "AVE", read_ave, _TEN_SECONDS),
+        AudioVisualSet(
+            "ks", "Kinetics-Sounds", read_kinetics_sounds, _TEN_SECONDS, {"classes": None}, preferred=(".mp4",)
+        ),
+        AudioVisualSet("ave", "AVE", read_ave, _LABELLED_SECONDS, preferred=(".mp4",)),
         AudioVisualSet(
             "ucf101",
             "UCF101",
             read_ucf101,
             PreparationOptions(sound=None, frames=8, frame_seconds=10.0, flow="dis"),
             {"fold": 1},
+            preferred=(".avi",),
         ),
         AudioVisualSet(
             "av_digits",
@@ -84,6 +92,7 @@ AUDIOVISUAL_SETS = {
             ),
             stills=True,
             one_folder=True,
+            preferred=(".png", ".wav"),
             network="resnet-small",
         ),
     )

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +31,10 @@ class Augmentation:
     """Whether each sound is paired with the pictures of a random clip of its class, drawn every time: for data sets
     whose sounds and pictures were themselves paired by class."""
 
+    def in_place(self) -> "Augmentation":
+        """Returns the augmentation without time shifts and stretches, which would move sound away from its labels."""
+        return self if self.audio is None else replace(self, audio=replace(self.audio, time_shift=0.0, stretch=0.0))
+
 
 @dataclass(frozen=True)
 class ClipSample:
@@ -47,7 +51,8 @@ class ClipDataset(Dataset[ClipSample]):
         rows: the split, from `multifuse.recipes.data.media.shards.read_split`.
         modalities: the modalities to read, among audio, vision and flow.
         target: the clip's label, or the labels of its ``segments``.
-        augmentation: the random changes of training, drawn from torch's global generator.
+        augmentation: the random changes of training, drawn from torch's global generator. If the target is segments,
+            sounds are neither shifted in time nor stretched.
 
     Raises:
         ValueError: if the split has no column for a modality or the target, or clips paired by class have a target
@@ -75,7 +80,8 @@ class ClipDataset(Dataset[ClipSample]):
             name: rows.select_columns([column]).with_format("numpy" if name == "audio" else None)
             for name, column in zip(modalities, columns, strict=True)
         }
-        self.augmentation = augmentation or Augmentation()
+        augmentation = augmentation or Augmentation()
+        self.augmentation = augmentation if target == "label" else augmentation.in_place()
         self._class_indices: dict[int, list[int]] = {}
         if self.augmentation.pair_anew:
             for index, label in enumerate(self.labels):

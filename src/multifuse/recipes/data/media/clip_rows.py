@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from multifuse.recipes.data.media.decoding import Bytes, MediaError, read_audio, read_frames
+from multifuse.recipes.data.media.candidates import first_usable
+from multifuse.recipes.data.media.decoding import Frames, MediaError, read_audio, read_frames
 from multifuse.recipes.data.media.flow import dis_flow, flow_from_folder
+from multifuse.recipes.data.media.frame_selection import Bytes
 from multifuse.recipes.data.media.media_index import ClipFiles
 from multifuse.recipes.data.media.spectrogram import SpectrogramOptions, log_spectrogram
 from multifuse.recipes.data.split_lists.clips import Clip
@@ -23,7 +26,8 @@ class PreparationOptions:
     spectrogram: SpectrogramOptions = field(default_factory=SpectrogramOptions)
     """The spectrogram's options; for a waveform only ``rate``, ``seconds`` and ``fill`` apply."""
     frames: int = 10
-    """The maximum number of frames per clip, taken at the centres of equal parts."""
+    """The maximum number of frames per clip, taken at the centres of equal parts; the exact number for clips whose
+    segments are labelled."""
     frame_size: int = 224
     """The height and width to which frames are scaled, whatever their aspect ratio."""
     frame_seconds: float = 10.0
@@ -68,37 +72,107 @@ class ClipRow:
     clip: Clip
     row: dict[str, Any] | None
     reason: str = ""
+    sources: dict[str, Path] = field(default_factory=dict)
+    """The files that the row was read from, by ``"pictures"`` and ``"sound"``."""
+    notes: tuple[str, ...] = ()
+    """What is unusual about these files: that they are not the preferred ones, are silent, or end early."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a clip's pictures or sound add to its row."""
+
+    columns: dict[str, Any]
+    source: Path
+    notes: tuple[str, ...]
+
+
+_SILENT = 0.5 / 32768
+"""A sound that never exceeds half a step of 16 bits is silent."""
 
 
 def clip_row(task: ClipTask) -> ClipRow:
-    """Decodes a clip; if that fails, or required sound is missing, the result has a reason instead of a row."""
-    clip, files = task.clip, task.files
-    if files.pictures is None:
-        return ClipRow(clip, None, "has no media file")
+    """Decodes a clip; if that fails, or required sound is missing, the result has a reason instead of a row.
+
+    Copies of its files that cannot be decoded, and silent ones, are passed over in favour of the next.
+    """
+    clip = task.clip
+    if task.files.pictures is None:
+        return ClipRow(clip, None, lack_of_pictures(task.files))
     row: dict[str, Any] = {"id": clip.id, "label": clip.label}
     if clip.segments is not None:
         row["segments"] = list(clip.segments)
-    current = files.pictures
     try:
-        row.update(_pictures(task, files.pictures))
+        parts = {"pictures": _picture_part(task)}
         if task.options.sound is not None:
-            current = files.sound or files.pictures
-            row[task.options.sound] = _sound(current, task.options)
+            parts["sound"] = _sound_part(task)
     except MediaError as error:
-        return ClipRow(clip, None, f"{current.name} {error}")
-    return ClipRow(clip, row)
+        return ClipRow(clip, None, str(error))
+    for part in parts.values():
+        row.update(part.columns)
+    sources = {kind: part.source for kind, part in parts.items()}
+    return ClipRow(clip, row, "", sources, tuple(note for part in parts.values() for note in part.notes if note))
 
 
-def _pictures(task: ClipTask, path: Path) -> dict[str, Any]:
+def _picture_part(task: ClipTask) -> _Part:
+    choice = first_usable(task.files.all_pictures, lambda path: _frames(task, path))
+    try:
+        columns = _pictures(task, choice.value)
+    except MediaError as error:
+        raise MediaError(f"{choice.path.name} {error}") from None
+    return _Part(columns, choice.path, (choice.note, _early_end(task, choice.path, choice.value.seconds)))
+
+
+def _sound_part(task: ClipTask) -> _Part:
+    files, spectrogram = task.files, task.options.spectrogram
+    try:
+        choice = first_usable(
+            files.all_sounds,
+            lambda path: read_audio(path, spectrogram.rate, spectrogram.seconds),
+            lambda samples: "" if np.abs(samples).max() > _SILENT else "is silent",
+        )
+    except MediaError as error:
+        lack = ", and there is no sound file of its name" if files.lacks_sound_file else ""
+        raise MediaError(f"{error}{lack}") from None
+    used = f"has no sound file; the sound of {choice.path.name} is used" if files.lacks_sound_file else ""
+    end = _early_end(task, choice.path, len(choice.value) / spectrogram.rate)
+    assert task.options.sound is not None
+    return _Part({task.options.sound: _sound(choice.value, task.options)}, choice.path, (used, choice.note, end))
+
+
+def lack_of_pictures(files: ClipFiles) -> str:
+    """Returns the reason why a clip without pictures is skipped."""
+    if files.sound is None:
+        return "has no media file"
+    return f"has sound {files.sound.name} but no video file ({', '.join(files.picture_suffixes)})"
+
+
+def _early_end(task: ClipTask, path: Path, seconds: float) -> str:
+    """Says that a file ends before the last of the clip's segments begins."""
+    segments, covered = task.clip.segments, task.options.frame_seconds
+    if segments is None or seconds > covered * (1 - 1 / len(segments)):
+        return ""
+    return f"{path.name} ends at {seconds:.2f} s, before the last of its labels, which cover {covered:g} s"
+
+
+def _frames(task: ClipTask, path: Path) -> Frames:
     options = task.options
-    computed = options.flow == "dis"
-    frames = read_frames(path, options.frames, options.frame_size, options.frame_seconds, successors=computed)
-    if computed and not frames.images:  # a single frame has no successor: it is kept, without flow
-        frames = read_frames(path, options.frames, options.frame_size, options.frame_seconds)
+    size = (options.frames, options.frame_size, options.frame_seconds)
+    if task.clip.segments is not None:
+        return read_frames(path, *size, successors=options.flow == "dis", absolute=True)
+    if options.flow == "dis":
+        frames = read_frames(path, *size, successors=True)
+        if frames.images:
+            return frames
+    return read_frames(path, *size)  # a single frame has no successor: it is kept, without flow
+
+
+def _pictures(task: ClipTask, frames: Frames) -> dict[str, Any]:
+    options = task.options
     row: dict[str, Any] = {
         "frames": [_encoded(image, options.image_format, options.quality) for image in frames.images]
     }
-    if computed:
+    if options.flow == "dis":
         pairs = zip(frames.images, frames.successors)
         row["flow"] = [_encoded(dis_flow(image, successor), "png") for image, successor in pairs]
     elif options.flow == "folder":
@@ -108,12 +182,11 @@ def _pictures(task: ClipTask, path: Path) -> dict[str, Any]:
     return row
 
 
-def _sound(path: Path, options: PreparationOptions) -> Any:
+def _sound(samples: NDArray[np.float32], options: PreparationOptions) -> Any:
     spectrogram = options.spectrogram
-    samples = read_audio(path, spectrogram.rate, spectrogram.seconds)
     if options.sound == "spectrogram":
         return log_spectrogram(samples, spectrogram).T.astype(np.float16)
-    return np.round(spectrogram.fitted(samples) * 32767).astype(np.int16)
+    return np.round(np.clip(spectrogram.fitted(samples), -1, 1) * 32767).astype(np.int16)
 
 
 def _encoded(image: Bytes, image_format: str, quality: int = 0) -> dict[str, Any]:

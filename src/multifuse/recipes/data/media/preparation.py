@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -18,13 +18,16 @@ from tqdm.auto import tqdm
 
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
-from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row
-from multifuse.recipes.data.media.media_index import MediaIndex
+from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row, lack_of_pictures
+from multifuse.recipes.data.media.media_index import ClipFiles, MediaIndex
+from multifuse.recipes.data.media.shard_log import ShardLog, entry, joined
 from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, PreparationError
 from multifuse.recipes.files import check_writable, whole
 
 RECORD, REPORT = "preparation.json", "report.json"
-_FORMAT = 1
+_FORMAT = 2
+"""Changes when the same files would be stored otherwise. Until 2, sound and frames each began at their own start,
+channels were added, packets before the start of a cut counted, and rotation was ignored."""
 NOT_LISTED = "is in no split list"
 
 
@@ -57,8 +60,14 @@ class Report:
     """The number of prepared clips per split."""
     skipped: list[dict[str, str]]
     """The listed clips that could not be prepared, with the reasons."""
+    notes: list[dict[str, str]]
+    """What is unusual about the files of prepared clips: copies that were passed over, silence, and early ends."""
+    sources: dict[str, dict[str, int]]
+    """By ``"pictures"`` and ``"sound"``: the number of files read, by their folder and suffix."""
     unlisted: list[str]
     """The stems of media files that are in no split list."""
+    broken_links: list[str]
+    """The links below the media folder that lead nowhere."""
     total: int
     """The number of listed clips, plus the unlisted files if they count."""
     bad: int
@@ -90,18 +99,18 @@ def prepare(job: Preparation) -> Report:
     """
     _check(job)
     listed = job.data_set.clips(job.splits, **job.list_options)
-    index = MediaIndex(job.media, job.data_set.stills)
+    _check_segments(job, listed)
+    index = MediaIndex(job.media, job.data_set.stills, job.data_set.preferred)
     if len(index) == 0:
-        raise PreparationError(f"--media {job.media} contains no media files")
+        links = f"; its links lead nowhere, such as {index.broken_links[0]}" if index.broken_links else ""
+        raise PreparationError(f"--media {job.media} contains no media files{links}")
     record = _record(job, listed)
     _check_record(job.output, record)
     planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
-    unlisted = _unlisted(index, listed)
-    missing = [clip for clip in listed.clips if index.find(_stems(clip)).pictures is None]
-    tally = _Tally(job, len(listed.clips), unlisted)
+    tally = _Tally(job, len(listed.clips), _unlisted(index, listed), index.broken_links)
+    missing = [entry(clip, lack_of_pictures(files)) for clip, files in _files(index, listed) if not files.pictures]
     if tally.too_many(len(missing)):
-        skipped = [_skipped(clip, "has no media file") for clip in missing]
-        raise _too_many(job, tally.report({}, skipped))
+        raise _too_many(job, tally.report({}, ShardLog(missing)))
     job.output.mkdir(parents=True, exist_ok=True)
     with whole(job.output / RECORD) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n")
@@ -110,10 +119,10 @@ def prepare(job: Preparation) -> Report:
     )
     _write_shards(job, index, planned, schema, tally)
     shards.describe(job.output, SPLITS, schema, _digest(record))
-    skipped = [entry for shard in planned for entry in shards.read_skipped(shard.path)]
+    log = joined([shards.read_log(shard.path) for shard in planned])
     counts = {split: len(shards.read_split(job.output, split)) for split in SPLITS}
-    report = tally.report(counts, skipped)
-    if tally.too_many(len(skipped)):
+    report = tally.report(counts, log)
+    if tally.too_many(len(log.skipped)):
         raise _too_many(job, report)
     _write_report(job.output, report)
     return report
@@ -123,7 +132,8 @@ def prepared_record(folder: Path) -> dict[str, Any]:
     """Reads the record of the options with which a finished set was prepared.
 
     Raises:
-        PreparationError: if there is no prepared set in the folder, or it is unfinished.
+        PreparationError: if there is no prepared set in the folder, it is unfinished, or an earlier version of this
+            program prepared it and read the media files otherwise.
     """
     try:
         record = _read_record(folder / RECORD)
@@ -132,13 +142,18 @@ def prepared_record(folder: Path) -> dict[str, Any]:
         raise PreparationError(
             f"{folder} contains no finished set; create one, or finish an interrupted one, with multifuse prepare"
         ) from None
+    if record.get("format") != _FORMAT:
+        raise PreparationError(
+            f"{folder / RECORD} has format {record.get('format')!r}, but this version of multifuse reads media files "
+            f"as for format {_FORMAT}; prepare the set again in a new folder"
+        )
     return record
 
 
 def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], schema: Any, tally: "_Tally") -> None:
     """Decodes the clips of the unfinished shards, in the order of the lists, and writes each shard once it is full."""
     finished = [shard for shard in planned if shard.path.exists()]
-    skipped = [entry for shard in finished for entry in shards.read_skipped(shard.path)]
+    before = joined([shards.read_log(shard.path) for shard in finished])
     pending = [shard for shard in planned if not shard.path.exists()]
     done = sum(len(shard.clips) for shard in finished)
     tasks = (
@@ -151,20 +166,18 @@ def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], sc
     with tqdm(total=total, initial=done, unit="clip", desc=job.data_set.title, disable=job.quiet) as bar:
         for shard in pending:
             rows: list[dict[str, Any]] = []
-            skipped_here: list[dict[str, str]] = []
+            log = ShardLog()
             for _ in shard.clips:
                 result = next(results)
                 bar.update()
+                log.add(result, job.media)
                 if result.row is not None:
                     rows.append(result.row)
-                    continue
-                entry = _skipped(result.clip, result.reason)
-                skipped_here.append(entry)
-                skipped.append(entry)
-                if tally.too_many(len(skipped)):
+                elif tally.too_many(len(before.skipped) + len(log.skipped)):
                     results.close()
-                    raise _too_many(job, tally.report({}, skipped))
-            shards.write_shard(shard.path, rows, skipped_here, schema)
+                    raise _too_many(job, tally.report({}, joined([before, log])))
+            shards.write_shard(shard.path, rows, log, schema)
+            before = joined([before, log])
 
 
 def _in_order(
@@ -213,6 +226,7 @@ class _Tally:
     job: Preparation
     listed: int
     unlisted: list[str]
+    broken_links: list[str]
 
     @property
     def _counted_unlisted(self) -> int:
@@ -221,9 +235,9 @@ class _Tally:
     def too_many(self, skipped: int) -> bool:
         return skipped + self._counted_unlisted > self.job.max_bad * (self.listed + self._counted_unlisted)
 
-    def report(self, clips: dict[str, int], skipped: list[dict[str, str]]) -> Report:
-        total, bad = self.listed + self._counted_unlisted, len(skipped) + self._counted_unlisted
-        return Report(clips, skipped, self.unlisted, total, bad)
+    def report(self, clips: dict[str, int], log: ShardLog) -> Report:
+        total, bad = self.listed + self._counted_unlisted, len(log.skipped) + self._counted_unlisted
+        return Report(clips, log.skipped, log.notes, log.sources, self.unlisted, self.broken_links, total, bad)
 
 
 def _too_many(job: Preparation, report: Report) -> PreparationError:
@@ -251,6 +265,31 @@ def _check(job: Preparation) -> None:
             f"--flow-folder {job.flow_folder}"
         )
     check_writable(job.output)
+
+
+def _check_segments(job: Preparation, listed: ClipList) -> None:
+    """Checks that sound and frames cover the time that segment labels are for, so that they stay beside their labels.
+
+    Raises:
+        PreparationError: if they do not.
+    """
+    seconds, spectrogram = listed.segment_seconds, job.options.spectrogram
+    if seconds is None:
+        return
+    lengths = {"frame-seconds": job.options.frame_seconds}
+    if job.options.sound is not None:
+        lengths["seconds"] = spectrogram.seconds
+        if spectrogram.fill != "zeros":
+            raise PreparationError(
+                f"--fill must be zeros for {job.data_set.title}, whose labels are for parts of {seconds:g} s, got "
+                f"{spectrogram.fill!r}"
+            )
+    for name, value in lengths.items():
+        if value != seconds:
+            raise PreparationError(
+                f"--{name} must be {seconds:g} for {job.data_set.title}, whose labels are for parts of {seconds:g} s, "
+                f"got {value:g}"
+            )
 
 
 def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
@@ -315,12 +354,12 @@ def _unlisted(index: MediaIndex, listed: ClipList) -> list[str]:
     return sorted(index.stems - listed_stems - listed.left_out)
 
 
+def _files(index: MediaIndex, listed: ClipList) -> Iterator[tuple[Clip, ClipFiles]]:
+    return ((clip, index.find(_stems(clip))) for clip in listed.clips)
+
+
 def _stems(clip: Clip) -> tuple[str, ...]:
     return (clip.id, *clip.other_stems)
-
-
-def _skipped(clip: Clip, reason: str) -> dict[str, str]:
-    return {"id": clip.id, "split": clip.split, "reason": reason}
 
 
 def _write_report(output: Path, report: Report) -> None:

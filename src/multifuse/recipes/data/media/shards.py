@@ -5,9 +5,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multifuse.recipes.data.media.shard_log import ShardLog
 from multifuse.recipes.files import whole
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ Row = dict[str, Any]
 
 
 def shard_path(output: Path, split: str, index: int, count: int) -> Path:
-    """Returns the path of a shard's Arrow file, which has the list of its skipped clips beside it."""
+    """Returns the path of a shard's Arrow file, which has its log beside it."""
     return output / split / f"data-{index:05d}-of-{count:05d}.arrow"
 
 
@@ -45,13 +47,13 @@ def features(classes: Sequence[str], segment_classes: Sequence[str], columns: Se
     )
 
 
-def write_shard(path: Path, rows: Sequence[Row], skipped: Sequence[dict[str, str]], schema: "Features") -> None:
-    """Writes a shard: first the list of skipped clips, then the rows, so that an Arrow file means a finished shard."""
+def write_shard(path: Path, rows: Sequence[Row], log: ShardLog, schema: "Features") -> None:
+    """Writes a shard: first its log, then the rows, so that an Arrow file means a finished shard."""
     from datasets.arrow_writer import ArrowWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(skipped_path(path)) as partial:
-        partial.write_text(json.dumps(list(skipped), indent=2) + "\n")
+    with whole(log_path(path)) as partial:
+        partial.write_text(json.dumps(asdict(log), indent=2) + "\n")
     with whole(path) as partial:
         writer = ArrowWriter(features=schema, path=str(partial))
         for row in rows:
@@ -61,15 +63,14 @@ def write_shard(path: Path, rows: Sequence[Row], skipped: Sequence[dict[str, str
         writer.finalize()
 
 
-def skipped_path(path: Path) -> Path:
-    """Returns the path of the list of a shard's skipped clips."""
-    return path.with_suffix(".skipped.json")
+def log_path(path: Path) -> Path:
+    """Returns the path of a shard's log."""
+    return path.with_suffix(".log.json")
 
 
-def read_skipped(path: Path) -> list[dict[str, str]]:
-    """Reads the list of a finished shard's skipped clips."""
-    content: list[dict[str, str]] = json.loads(skipped_path(path).read_text())
-    return content
+def read_log(path: Path) -> ShardLog:
+    """Reads the log of a finished shard."""
+    return ShardLog(**json.loads(log_path(path).read_text()))
 
 
 def describe(output: Path, splits: Sequence[str], schema: "Features", fingerprint: str) -> None:

@@ -31,7 +31,7 @@ def read_ave(folder: Path) -> ClipList:
             label, background = classes.index(category), len(classes)
             segments = tuple(label if start <= second < end else background for second in range(SECONDS))
             clips.append(Clip(safe_id(video, where), label, split, video, segments))
-    return ClipList(tuple(clips), classes, (*classes, "Background"))
+    return ClipList(tuple(clips), classes, (*classes, "Background"), float(SECONDS))
 
 
 def _rows(path: Path) -> list[tuple[str, list[str]]]:

@@ -41,6 +41,8 @@ class ClipList:
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
     segment_classes: tuple[str, ...] = ()
+    segment_seconds: float | None = None
+    """The time from a clip's start that the labels of its segments cover."""
     left_out: frozenset[str] = frozenset()
     """The stems of clips that are in the lists but whose classes were not selected."""
 
