@@ -64,9 +64,9 @@ FILES = {
 MORE = [
     ("a torch.save file (.pt)", _torch(_use_new_zipfile_serialization=False)),
     ("a JSON file", b"[\n  1, 2]"),
-    ("a table in text form (csv or tsv)", b"id,text,label\na,good,1.5\n"),
-    ("a table in text form (csv or tsv)", b"clip\tlabel\na\t1\n"),
-    ("a table in text form (csv or tsv)", "id;Ärger\na;1\n".encode("utf-16")),
+    ("a text table (csv or tsv)", b"id,text,label\na,good,1.5\n"),
+    ("a text table (csv or tsv)", b"clip\tlabel\na\t1\n"),
+    ("a text table (csv or tsv)", "id;Ärger\na;1\n".encode("utf-16")),
 ]
 
 

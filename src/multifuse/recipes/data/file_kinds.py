@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 HEAD = 4096
 """The number of first bytes that `kind_of` should be given."""
@@ -14,21 +15,27 @@ class FileKind:
 
     name: str
     advice: str
-    is_table: bool = False
+    """What to do where a feature file is expected; for a wrapping, whatever is expected."""
+    role: Literal["data", "table", "picture", "wrapping"] = "data"
+    """A wrapping is what the wanted file is inside of, or stands in the place of."""
 
 
-_UNPACK = "unpack it first, with "
 _EXPORT = "load it with the program or library that wrote it, and write a pickle"
 _MODEL = "this is where models are saved; give the file of features"
 
+
+def _archive(name: str, command: str) -> FileKind:
+    return FileKind(name, f"unpack it first, with {command}", "wrapping")
+
+
 _SIGNATURES: tuple[tuple[int, bytes, FileKind], ...] = (
-    (0, b"\x1f\x8b", FileKind("a gzip archive", f"{_UNPACK}gunzip")),
-    (0, b"\xfd7zXZ\0", FileKind("an xz archive", f"{_UNPACK}unxz")),
-    (0, b"\x28\xb5\x2f\xfd", FileKind("a zstd archive", f"{_UNPACK}unzstd")),
-    (0, b"\x04\x22\x4d\x18", FileKind("an lz4 archive", f"{_UNPACK}unlz4")),
-    (0, b"7z\xbc\xaf\x27\x1c", FileKind("a 7z archive", f"{_UNPACK}7z x")),
-    (0, b"Rar!\x1a\x07", FileKind("a rar archive", f"{_UNPACK}unrar")),
-    (257, b"ustar", FileKind("a tar archive", f"{_UNPACK}tar -xf")),
+    (0, b"\x1f\x8b", _archive("a gzip archive", "gunzip")),
+    (0, b"\xfd7zXZ\0", _archive("an xz archive", "unxz")),
+    (0, b"\x28\xb5\x2f\xfd", _archive("a zstd archive", "unzstd")),
+    (0, b"\x04\x22\x4d\x18", _archive("an lz4 archive", "unlz4")),
+    (0, b"7z\xbc\xaf\x27\x1c", _archive("a 7z archive", "7z x")),
+    (0, b"Rar!\x1a\x07", _archive("a rar archive", "unrar")),
+    (257, b"ustar", _archive("a tar archive", "tar -xf")),
     (0, b"\x93NUMPY", FileKind("a numpy array file (.npy)", "put its array in a dict of splits, and write a pickle")),
     (0, b"MATLAB 7.3 MAT-file", FileKind("a MATLAB file (7.3, which is HDF5)", "read it with h5py, write a pickle")),
     (0, b"MATLAB 5.0 MAT-file", FileKind("a MATLAB file (5)", "read it with scipy.io.loadmat, and write a pickle")),
@@ -38,23 +45,29 @@ _SIGNATURES: tuple[tuple[int, bytes, FileKind], ...] = (
     (0, b"FEA1", FileKind("a Feather file", "read it with pandas, and write a pickle of numpy arrays")),
     (0, b"SQLite format 3\0", FileKind("an SQLite database", _EXPORT)),
     (0, b"%PDF-", FileKind("a PDF document", "give the data file itself")),
-    (0, b"\x89PNG\r\n\x1a\n", FileKind("a PNG image", "give the data file itself")),
-    (0, b"\xff\xd8\xff", FileKind("a JPEG image", "give the data file itself")),
+    (0, b"\x89PNG\r\n\x1a\n", FileKind("a PNG image", "give the data file itself", "picture")),
+    (0, b"\xff\xd8\xff", FileKind("a JPEG image", "give the data file itself", "picture")),
     # torch.save before 1.6: a pickle that starts with this number.
     (0, b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", FileKind("a torch.save file (.pt)", _EXPORT)),
-    (0, b"version https://git-lfs.github.com/spec/", FileKind("a git-lfs pointer", "fetch the file with git lfs pull")),
-    (0, b"/annex/objects/", FileKind("a git-annex pointer", "fetch the file with git annex get")),
+    (
+        0,
+        b"version https://git-lfs.github.com/spec/",
+        FileKind("a git-lfs pointer", "fetch the file with git lfs pull", "wrapping"),
+    ),
+    (0, b"/annex/objects/", FileKind("a git-annex pointer", "fetch the file with git annex get", "wrapping")),
 )
 _TORCH = FileKind("a torch.save file (.pt)", "load it with torch.load, and write a pickle of numpy arrays")
 _NPZ = FileKind("a numpy archive (.npz)", "load it with numpy.load, and write a pickle of a dict of splits")
 _EXCEL = FileKind("an Excel workbook", "read it with pandas, and write a pickle of numpy arrays")
-_ZIP = FileKind("a zip archive", f"{_UNPACK}unzip")
-_BZIP2 = FileKind("a bzip2 archive", f"{_UNPACK}bunzip2")
+_ZIP = _archive("a zip archive", "unzip")
+_BZIP2 = _archive("a bzip2 archive", "bunzip2")
 _SAFETENSORS = FileKind("a safetensors file", _MODEL)
-_WEB_PAGE = FileKind("a web page", "the download needs another link, or a login: open the file to see what it says")
+_WEB_PAGE = FileKind(
+    "a web page", "the download needs another link, or a login: open the file to see what it says", "wrapping"
+)
 _XML = FileKind("an XML document", "give the data file itself")
 _JSON = FileKind("a JSON file", "load it with json.load, make numpy arrays of its lists, and write a pickle")
-_TABLE = FileKind("a table in text form (csv or tsv)", "read it with pandas, and write a pickle of numpy arrays", True)
+_TABLE = FileKind("a text table (csv or tsv)", "read it with pandas, and write a pickle of numpy arrays", "table")
 _TEXT = FileKind("a text file", "give the data file itself")
 
 

@@ -21,6 +21,9 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 84
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"
 
 
+LOGIN = "the download needs another link, or a login: open the file to see what it says"
+
+
 def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -36,14 +39,20 @@ def tarred() -> bytes:
 
 
 WRONG = {
-    "lfs": (POINTER, "it is a git-lfs pointer, not the file that it stands for; fetch that with 'git lfs pull'"),
-    "page": (PAGE, "it is a web page (HTML), not a media file; download it again"),
-    "page with a mark": (b"\xef\xbb\xbf<html>", "it is a web page (HTML), not a media file; download it again"),
+    "lfs": (POINTER, "it is a git-lfs pointer, not a media file; fetch the file with git lfs pull"),
+    "page": (
+        PAGE,
+        f"it is a web page, not a media file; {LOGIN}",
+    ),
+    "page with a mark": (
+        b"\xef\xbb\xbf<html>",
+        f"it is a web page, not a media file; {LOGIN}",
+    ),
     "empty": (b"", "it is an empty file; download it again"),
-    "zip": (zipped(), "it is a zip archive, not a media file; unpack it first"),
-    "gzip": (gzip.compress(b"RIFF"), "it is a gzip archive, not a media file; unpack it first"),
-    "tar": (tarred(), "it is a tar archive, not a media file; unpack it first"),
-    "json": (b'{"error": "quota"}', "it is a JSON document, not a media file; download it again"),
+    "zip": (zipped(), "it is a zip archive, not a media file; unpack it first, with unzip"),
+    "gzip": (gzip.compress(b"RIFF"), "it is a gzip archive, not a media file; unpack it first, with gunzip"),
+    "tar": (tarred(), "it is a tar archive, not a media file; unpack it first, with tar -xf"),
+    "json": (b'{"error": "quota"}', "it is a JSON file, not a media file; download it again"),
     "xml": (b"<?xml version='1.0'?><Error/>", "it is an XML document, not a media file; download it again"),
 }
 

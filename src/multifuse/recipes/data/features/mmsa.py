@@ -105,7 +105,7 @@ def _unpickled(path: Path) -> object:
         return safe_pickle.load(path)
     except safe_pickle.UnsafePickleError as error:
         # The first letters of a table may be those of a pickle that names a function.
-        if (kind := text_kind_of(head)) is not None and kind.is_table:
+        if (kind := text_kind_of(head)) is not None and kind.role == "table":
             raise _wrong_kind(path, kind) from None
         raise MMSAFileError(
             f"{path}: refused, a feature file may contain only arrays, but {_brief(error)}; write it again with numpy "
