@@ -70,6 +70,14 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: model()(tokens(3)["text"]),
         "inputs must be a mapping by modality.*tensor",
     ),
+    "a model given one mask for all": (
+        lambda: model()(tokens(3), torch.ones(4, 5)),  # type: ignore[arg-type]
+        "mask must be a mapping by modality",
+    ),
+    "a mask that is a list": (
+        lambda: WhiteningXCorrLoss()(torch.randn(8, 2), torch.randn(8, 2), [1] * 8),  # type: ignore[arg-type]
+        "mask must be a torch.Tensor, got list",
+    ),
     "a model given half inputs": (
         lambda: model()({"audio": tokens(3)["audio"].half()}),
         "modality 'audio': inputs is torch.float16, but the weights are torch.float32",

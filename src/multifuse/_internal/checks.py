@@ -38,7 +38,7 @@ def positive_number(name: str, value: float) -> float:
     return float(value)
 
 
-def choice(name: str, value: object, choices: Sequence[str]) -> None:
+def choice(name: str, value: object, choices: Sequence[str | None]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
@@ -114,7 +114,8 @@ def tensor(argument: str, value: object) -> Tensor:
 
 def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
     """Checks that floating-point inputs have the dtype of the weights that read them, unless autocast converts them."""
-    autocast = torch.is_autocast_enabled(values.device.type) if values.device.type != "meta" else False
+    device = values.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if values.dtype != weight.dtype and values.is_floating_point() and not autocast:
         raise ValueError(
             f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
@@ -163,10 +164,11 @@ def can_look_at(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not transformed
 
 
-def token_mask(argument: str, mask: Tensor, batch: int, length: int) -> Tensor:
-    """Returns the mask (batch, length) of a token sequence as bool."""
-    if mask.shape != (batch, length):
-        raise ValueError(f"{argument} must have shape {(batch, length)}, got {tuple(mask.shape)}")
+def token_mask(argument: str, mask: Tensor, *shape: int) -> Tensor:
+    """Returns the mask of tokens, of the given shape, as bool."""
+    tensor(argument, mask)
+    if mask.shape != shape:
+        raise ValueError(f"{argument} must have shape {shape}, got {tuple(mask.shape)}")
     return bool_mask(argument, mask)
 
 
@@ -211,6 +213,9 @@ def levels(levels: object) -> None:
     for index, level in enumerate(levels):
         if not hasattr(level, "shared_code"):
             raise ValueError(f"{expected}, got {_kind(level)} at index {index}")
+        names, first = sorted(level.shared_code), sorted(levels[0].shared_code)
+        if names != first:
+            raise ValueError(f"levels[{index}] has modalities {names}, levels[0] {first}")
 
 
 def token_shapes(

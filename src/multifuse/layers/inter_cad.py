@@ -210,14 +210,9 @@ class InterCAD(DrawsOwnParameters):
         if bases is not None and len(bases) != self.num_levels:
             raise ValueError(f"bases must hold those of {self.num_levels} levels, got {len(bases)}")
         for index, level in enumerate(levels):
-            names = set(level.activation)
-            if names != set(levels[0].activation):
-                raise ValueError(
-                    f"levels[{index}] has modalities {sorted(names)}, levels[0] {sorted(levels[0].activation)}"
-                )
             if bases is not None:
                 checks.token_shapes("levels", level.shared_code, masks, self.modalities, bases[index].shared.shape[-1])
-            elif set(level.shared) != names:
+            elif set(level.shared) != set(level.activation):
                 raise ValueError(f"levels[{index}] holds codes only, which need bases, got none")
             else:
                 checks.token_shapes("levels", level.shared, masks, self.modalities, self.dim)

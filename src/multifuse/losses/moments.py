@@ -130,9 +130,16 @@ def _group_of_losses() -> Any:
     return group
 
 
+def ranks(synchronise: bool) -> int:
+    """Returns the number of ranks whose rows are compared together."""
+    if synchronise and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
+
+
 def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
     """Sums a tensor over the ranks of the default group; without two ranks or more, returns the tensor itself."""
-    if synchronise and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if ranks(synchronise) > 1:
         total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
         return total
     return tensor

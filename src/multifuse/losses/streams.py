@@ -52,10 +52,6 @@ def checked(
         raise ValueError("levels must hold at least one level, got none")
     names = tuple(levels[0].shared_code) if modalities is None else modalities
     for index, level in enumerate(levels):
-        if set(level.shared_code) != set(levels[0].shared_code):
-            raise ValueError(
-                f"levels[{index}] has modalities {sorted(level.shared_code)}, levels[0] {sorted(levels[0].shared_code)}"
-            )
         checks.known_modalities(f"levels[{index}]", level.shared_code, names)
         for name, code in level.shared_code.items():
             shapes = [tuple(given.shape) for given in (code, levels[0].shared_code[name])]

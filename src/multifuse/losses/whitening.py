@@ -3,13 +3,12 @@
 import warnings
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.cholesky import inverse_factor
 from multifuse._internal.precision import without_autocast
-from multifuse.losses.moments import Streams, moments_of
+from multifuse.losses.moments import Streams, moments_of, ranks
 
 
 class WhiteningXCorrLoss(nn.Module):
@@ -65,9 +64,7 @@ class WhiteningXCorrLoss(nn.Module):
                 f"x and y must be (N, d) or (B, T, d) with equal leading shapes, got {tuple(x.shape)}, {tuple(y.shape)}"
             )
         if mask is not None:
-            if mask.shape != x.shape[:-1]:
-                raise ValueError(f"mask must have shape {tuple(x.shape[:-1])}, got {tuple(mask.shape)}")
-            mask = checks.bool_mask("mask", mask)
+            mask = checks.token_mask("mask", mask, *x.shape[:-1])
         self._warn_of_few_rows(x, y)
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
@@ -88,7 +85,7 @@ class WhiteningXCorrLoss(nn.Module):
         """Warns once if there are no more rows, masked ones included, than features."""
         if self._has_warned or torch.compiler.is_compiling():
             return
-        rows, widest = x.shape[:-1].numel() * _ranks(self.training), max(x.shape[-1], y.shape[-1])
+        rows, widest = x.shape[:-1].numel() * ranks(self.training), max(x.shape[-1], y.shape[-1])
         if 0 < rows <= widest:
             self._has_warned = True
             warnings.warn(
@@ -100,13 +97,6 @@ class WhiteningXCorrLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}, debias={self.debias}"
-
-
-def _ranks(synchronise: bool) -> int:
-    """Returns the number of ranks whose rows are compared together."""
-    if synchronise and distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size()
-    return 1
 
 
 def precise(tensor: Tensor) -> Tensor:

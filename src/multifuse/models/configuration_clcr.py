@@ -205,8 +205,7 @@ class CLCRConfig(PreTrainedConfig):
             checks.in_range("init_last_level", self.init_last_level, 1e-6, 1 - 1e-6)
         checks.in_range("init_participation", self.init_participation, 1e-6, 1 - 1e-6)
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            checks.choice(name, getattr(self, name), choices)
 
     @staticmethod
     def text_modality(name_or_folder: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import saved
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.pretrained import backbone, load_pretrained
-from multifuse.models.task_loss import loss_per_sample
+from multifuse.models.task_loss import IGNORED, loss_per_sample
 
 
 @dataclass
@@ -192,8 +192,7 @@ class CLCRModel(CLCRPreTrainedModel):
         segments: int | None = None,
     ) -> CLCRModelOutput:
         checks.by_modality("inputs", inputs, self.hierarchy.modalities)
-        masks = token_masks(inputs, mask)
-        checks.known_modalities("mask", masks, self.hierarchy.modalities)
+        masks = token_masks(inputs, mask, self.hierarchy.modalities)
         if self.config.debug:
             checks.finite_tokens("inputs", inputs, masks)
         levels = self._arranged(self.hierarchy(inputs, masks))
@@ -365,7 +364,7 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
         if labels.ndim < 2 or labels.shape[:2] != logits.shape[:2]:
             expected = tuple(logits.shape[:2])
             raise ValueError(f"labels must have shape {expected} (samples, segments), got {tuple(labels.shape)}")
-        return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=-100)
+        return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=IGNORED)
 
 
 def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
@@ -398,15 +397,17 @@ def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-def token_masks(inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
+def token_masks(
+    inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...]
+) -> dict[str, Tensor | None]:
     """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``."""
     masks: dict[str, Tensor | None] = dict.fromkeys(inputs)
     for name, tokens in inputs.items():
         if isinstance(tokens, Mapping) and tokens.get("attention_mask") is not None:
             masks[name] = checks.bool_mask(f"inputs[{name!r}]['attention_mask']", tokens["attention_mask"])
-    for name, real in (mask or {}).items():
+    for name, real in checks.modality_masks(mask, modalities).items():
         if real is not None:
-            masks[name] = checks.bool_mask(f"mask[{name!r}]", real)
+            masks[name] = real
         else:
             masks.setdefault(name, None)
     return masks

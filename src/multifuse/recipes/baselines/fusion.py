@@ -89,8 +89,9 @@ class _FusionBaselineForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        levels = self.hierarchy(inputs, token_masks(inputs, mask))
-        masks = self.hierarchy.token_masks(levels, token_masks(inputs, mask))
+        masks = token_masks(inputs, mask, self.hierarchy.modalities)
+        levels = self.hierarchy(inputs, masks)
+        masks = self.hierarchy.token_masks(levels, masks)
         logits = self.fusion(levels[-1], masks)
         loss = None if labels is None else self.task_loss(logits.float(), labels)
         return CLCRPredictionOutput(loss=loss, logits=logits)

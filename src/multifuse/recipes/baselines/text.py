@@ -32,7 +32,7 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        real = token_masks({"text": inputs["text"]}, mask)["text"]
+        real = token_masks({"text": inputs["text"]}, mask, tuple(self.config.modalities))["text"]
         last = self.encoder.last_layer(inputs["text"], real)
         logits = self.head(self.dropout(masked_mean(last, real)))
         loss = None if labels is None else self.task_loss(logits.float(), labels)
