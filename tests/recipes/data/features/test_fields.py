@@ -131,8 +131,9 @@ def test_other_fields_are_reported_as_not_read(tmp_path: Path) -> None:
         split["video"] = split["vision"] + 1
         split["regression_labels_T"] = split["regression_labels"]
         split["empty"] = None
+        split["words"] = np.array(None, dtype=object)  # of no dimension, so that it has no length
     data = read_mmsa(write(tmp_path / "file.pkl", {**splits, "config": {"a": 1}}))
-    fields = [f"{split}.{field}" for split in splits for field in ("video", "regression_labels_T")]
+    fields = [f"{split}.{field}" for split in splits for field in ("video", "regression_labels_T", "words")]
     assert data.ignored == ("config", *fields)
 
 

@@ -81,6 +81,7 @@ def test_files_of_mult_are_read(tmp_path: Path) -> None:
     [
         (np.zeros((6, 1, 7)), r"train.labels has several numbers per sample, its shape is \(6, 1, 7\)"),
         (np.arange(6) % 3, "train.labels has whole numbers only, which may be classes"),
+        (np.array(0.5), "train.regression_labels is missing$"),
     ],
 )
 def test_labels_that_may_be_something_else_are_refused(tmp_path: Path, labels: Any, message: str) -> None:

@@ -39,6 +39,13 @@ def quoted(value: object) -> str:
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 4] + " ..."
 
 
+def as_text(value: object) -> str:
+    """Returns a name or a part of one as text, whether a file holds it as text, in bytes or as a number."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value if isinstance(value, str) else quoted(value)
+
+
 def listed(names: Any) -> str:
     """Returns names, separated by commas and shortened, for a line that lists them."""
     return textwrap.shorten(", ".join(map(str, names)), 300, placeholder=" ...")

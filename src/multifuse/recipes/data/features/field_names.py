@@ -1,7 +1,7 @@
 """The fields of a split by name: those that are read, and modalities, lengths and labels under other names."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -31,15 +31,14 @@ def check_names(split: str, fields: Mapping[str, object]) -> tuple[str, ...]:
     Raises:
         MMSAFileError: if a modality, its lengths or the transcripts have another name; the message says which to use.
     """
-    ignored = [name for name in fields if name not in READ and name not in NOT_READ]
+    known = (*READ, *NOT_READ)
+    ignored = tuple(name for name, value in fields.items() if value is not None and name not in known)
     for name in ignored:
-        if fields[name] is None:
-            continue
         meant = _meant(name, fields)
         if meant is not None:
             shape = described(fields[name], 0)
             raise MMSAFileError(f"{split} has the field {quoted(name)}, {shape}, which is not read: rename it {meant}")
-    return tuple(name for name in ignored if fields[name] is not None)
+    return ignored
 
 
 def _meant(name: str, fields: Mapping[str, object]) -> str | None:
@@ -56,23 +55,23 @@ def _meant(name: str, fields: Mapping[str, object]) -> str | None:
 
 def _field_meant(name: str, value: object) -> str | None:
     """Returns the field that another name stands for, ``None`` if there is none or the value cannot be its content."""
-    field = next(_candidates(name), None)
+    field = _candidate(name)
     if field in FEATURES and not _is_features(value):
         return "raw_text" if _are_strings(value) else None
     return field
 
 
-def _candidates(name: str) -> Iterator[str]:
-    """Yields the field that another name stands for, if any."""
+def _candidate(name: str) -> str | None:
+    """Returns the field that another name stands for, if any."""
     lowered = name.strip().lower().replace(" ", "_").replace("-", "_")
     for field, others in _OTHER_NAMES.items():
         if lowered == field or lowered in others:
-            yield field
-            return
+            return field
     if lowered in READ:
-        yield lowered
-    elif (match := _LENGTH_NAME.fullmatch(lowered)) is not None:
-        yield from (f"{field}_lengths" for field in _candidates(match["modality"]) if field in FEATURES)
+        return lowered
+    match = _LENGTH_NAME.fullmatch(lowered)
+    modality = None if match is None else _candidate(match["modality"])
+    return f"{modality}_lengths" if modality in FEATURES else None
 
 
 def _is_features(value: object) -> bool:
@@ -84,7 +83,8 @@ def _is_features(value: object) -> bool:
 
 
 def _is_list(value: Any) -> TypeGuard[list[object] | tuple[object, ...] | np.ndarray[Any, Any]]:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object)
+    is_list = isinstance(value, np.ndarray) and value.dtype == object and value.ndim > 0
+    return is_list or isinstance(value, list | tuple)
 
 
 def _are_strings(value: object) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from multifuse.recipes.data.features.descriptions import described, quoted
+from multifuse.recipes.data.features.descriptions import as_text, described, quoted
 from multifuse.recipes.data.features.fields import MMSAFileError
 from multifuse.recipes.data.features.sample_lists import fields_of_samples
 
@@ -66,8 +66,7 @@ def _with_text_keys(name: str, content: Mapping[Any, Any]) -> dict[str, Any]:
     """Returns a dict with its keys as text; files that went through Python 2 may have them in bytes."""
     result: dict[str, Any] = {}
     for key, value in content.items():
-        text = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key
-        text = text if isinstance(text, str) else quoted(text)
+        text = as_text(key)
         if text in result:
             raise MMSAFileError(f"{name} has the key {quoted(text)} twice, as text and as bytes")
         result[text] = value
@@ -84,7 +83,7 @@ def _labels(split: str, fields: dict[str, object]) -> dict[str, object]:
     if len(names) != 1:
         return {}
     value = fields[names[0]]
-    array = value if isinstance(value, np.ndarray) else _array_or_none(value)
+    array = _array_or_none(value)
     if array is None or array.dtype.kind not in "biuf" or array.size == 0:
         return {}
     where = f"{split}.{names[0]}"
@@ -131,10 +130,4 @@ def _joined_ids(fields: Mapping[str, object]) -> dict[str, object]:
         return {}
     if any(not row or any(isinstance(part, list | tuple | dict) for part in row) for row in rows):
         return {}
-    return {"id": [row[0] if len(row) == 1 else "$_$".join(map(_part, row)) for row in rows]}
-
-
-def _part(part: object) -> str:
-    if isinstance(part, bytes):
-        return part.decode("utf-8", "backslashreplace")
-    return part if isinstance(part, str) else quoted(part)
+    return {"id": [row[0] if len(row) == 1 else "$_$".join(map(as_text, row)) for row in rows]}

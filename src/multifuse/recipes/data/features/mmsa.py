@@ -197,7 +197,7 @@ def _stored(
         values = reals(f"{name}.{modality}", fields[modality], 3, ids)
         finite = np.isfinite(values)
         replaced[modality] = int(values.size - finite.sum())
-        values = np.where(finite, values, np.float32(0))
+        values[~finite] = 0
         lengths = fields.get(f"{modality}_lengths")
         features[modality] = _sequence(f"{name}.{modality}_lengths", lengths, values, text_bert, ids)
     raw_text = None if fields.get("raw_text") is None else strings(f"{name}.raw_text", fields["raw_text"], count, ids)

@@ -12,7 +12,6 @@ from multifuse.recipes.data.features.fields import MMSAFileError
 
 Padding = Literal["values", "lengths", "lengths-from-end"]
 """What to believe about padding, if lengths and values contradict each other; docs/data.md explains the choices."""
-PADDINGS: tuple[Padding, ...] = ("values", "lengths", "lengths-from-end")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multifuse.recipes.data.features.descriptions import described, quoted
+from multifuse.recipes.data.features.descriptions import as_text, described
 from multifuse.recipes.data.features.fields import MMSAFileError, decoded
 
 _MOST_VALUES, _MOST_PADDING = 1 << 24, 64
@@ -65,14 +65,11 @@ def _layout(sample: _Sample) -> dict[str, int]:
 
 
 def _sample(split: str, index: int, sample: object) -> _Sample:
-    refusal = MMSAFileError(
-        f"{split}[{index}] must be a tuple of ((words, visual, acoustic), label, segment), got {described(sample, 3)}"
-    )
     if not isinstance(sample, list | tuple) or len(sample) != 3:
-        raise refusal
+        raise _refusal(split, index, sample)
     streams, label, segment = sample
     if not isinstance(streams, list | tuple) or len(streams) not in (3, 4):
-        raise refusal
+        raise _refusal(split, index, sample)
     words, *features = streams[:3]
     sequences = {"vision": _sequence(features[0]), "audio": _sequence(features[1])}
     strings = _strings(words)
@@ -86,7 +83,7 @@ def _sample(split: str, index: int, sample: object) -> _Sample:
             strings = _strings(streams[3])
     score, name = _label(label), _id(segment)
     if any(values is None for values in sequences.values()) or score is None or name is None:
-        raise refusal
+        raise _refusal(split, index, sample)
     if strings is None and "text" not in sequences:
         raise MMSAFileError(
             f"{split}[{index}] has words that are neither strings nor vectors, and no strings beside them: "
@@ -94,6 +91,12 @@ def _sample(split: str, index: int, sample: object) -> _Sample:
         )
     kept = {key: values for key, values in sequences.items() if values is not None}
     return _Sample(strings, kept, score, name, has_indices)
+
+
+def _refusal(split: str, index: int, sample: object) -> MMSAFileError:
+    return MMSAFileError(
+        f"{split}[{index}] must be a tuple of ((words, visual, acoustic), label, segment), got {described(sample, 3)}"
+    )
 
 
 def _sequence(value: object) -> NDArray[Any] | None:
@@ -123,18 +126,15 @@ def _label(value: object) -> float | None:
 
 
 def _id(value: object) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, str | int):
-        return value if isinstance(value, str) else quoted(value)
+    if isinstance(value, str | bytes | int):
+        return as_text(value)
     parts = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(parts, list | tuple) or not parts:
         return None
-    names = [_id(part) if isinstance(part, str | bytes | int) else quoted(part) for part in parts]
-    return "$_$".join(str(name) for name in names)
+    return "$_$".join(map(as_text, parts))
 
 
-def _padded(name: str, rows: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+def _padded(name: str, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
     longest, width = max(len(row) for row in rows), rows[0].shape[1]
     size = len(rows) * longest * width
     if size > max(_MOST_VALUES, _MOST_PADDING * sum(row.size for row in rows)):
