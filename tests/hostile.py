@@ -214,7 +214,7 @@ class Media(Kind):
         options = planted_options("ks")
         for sound in ("spectrogram", None):
             chosen = replace(options, sound=sound, frames=2, frame_size=16)  # type: ignore[arg-type]
-            row = clip_row(ClipTask(Clip("a", 0, "train"), ClipFiles(self.path, self.path), chosen))
+            row = clip_row(ClipTask(Clip("a", 0, "train"), ClipFiles((self.path,), (self.path,)), chosen))
             if row.row is None:
                 assert self.path.name in row.reason, row.reason
                 assert "\n" not in row.reason, row.reason

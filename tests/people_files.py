@@ -17,7 +17,7 @@ def sound_file(path: Path, channels: Samples, rate: int = 8000, codec: str = "pc
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=rate, layout=_layout(channels))
-        _encode(container, stream, channels, rate, 0.0)
+        container.mux(_packets(stream, channels, rate, 0.0))
     return path
 
 
@@ -45,7 +45,7 @@ def film(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if channels is not None:
-            _encode(container, sound, channels, SOUND_RATES[path.suffix], sound_start, gap)
+            container.mux(_packets(sound, channels, SOUND_RATES[path.suffix], sound_start, gap))
     return path
 
 
@@ -109,18 +109,6 @@ def _encoder(channels: Samples, rate: int) -> Any:
     return encoder
 
 
-def _encode(
-    container: Any,
-    stream: Any,
-    channels: Samples,
-    rate: int,
-    start: float,
-    gap: tuple[float, float] | None = None,
-) -> None:
-    for packet in _packets(stream, channels, rate, start, gap):
-        container.mux(packet)
-
-
 def _packets(
     encoder: Any,
     channels: Samples,
@@ -128,7 +116,7 @@ def _packets(
     start: float,
     gap: tuple[float, float] | None = None,
 ) -> list[Any]:
-    size = (encoder.frame_size or 0) or 400
+    size = encoder.frame_size or 400
     packets = []
     for first in range(0, channels.shape[1], size):
         if gap is not None and gap[0] <= first / rate < gap[1]:

@@ -1,11 +1,13 @@
 """Writes files and folders atomically, even if the process is killed or the power fails."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 class OutputError(OSError):
@@ -36,6 +38,12 @@ def whole(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file atomically."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def put_in_place(written: Path, path: Path) -> None:

@@ -1,7 +1,6 @@
 """multifuse evaluate: tests a trained model with missing modalities or corrupted input."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from multifuse.recipes.corruption import corrupted, missing
-    from multifuse.recipes.files import check_writable, whole
+    from multifuse.recipes.files import check_writable, whole, write_json
     from multifuse.recipes.jobs import progress
-    from multifuse.recipes.measures.scores import CLASSES, SENTIMENT
+    from multifuse.recipes.measures.scores import CLASSES, SENTIMENT, Scoring
 
     name = "missing" if args.missing else "noise"
     levels = _levels(args)
@@ -105,10 +104,9 @@ def run(args: argparse.Namespace) -> None:
         raise EvaluationError(f"--padding is only for feature files, but --model {args.model} reads clips")
     source = _clips(model, args) if reads_clips else _utterances(model, args)
     evaluation: Evaluation
-    if reads_clips:
-        evaluation = missing.evaluated(model, source.batches, CLASSES, args.draws, args.seed)
-    elif args.missing:
-        evaluation = missing.evaluated(model, source.batches, SENTIMENT, args.draws, args.seed)
+    if args.missing:
+        scoring: Scoring[Any] = CLASSES if reads_clips else SENTIMENT
+        evaluation = missing.evaluated(model, source.batches, scoring, args.draws, args.seed)
     else:
         try:
             evaluation = corrupted.evaluated(model, source.batches, source.spread, levels, args.draws, args.seed)
@@ -119,8 +117,7 @@ def run(args: argparse.Namespace) -> None:
     with whole(args.output / f"{name}.png") as partial:
         evaluation.figure().savefig(partial, format="png", dpi=120)
     report = {"data": source.name, "split": args.split, "draws": args.draws, "seed": args.seed, **evaluation.report()}
-    with whole(args.output / f"{name}.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.output / f"{name}.json", report)
     console = Console()
     for table in evaluation.tables():
         console.print(table)
@@ -141,18 +138,18 @@ def _utterances(model: Any, args: argparse.Namespace) -> _Source:
     from multifuse.recipes.corruption.corrupted import deviations
     from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
     from multifuse.recipes.data.features.utterances import datasets
-    from multifuse.recipes.jobs.sentiment import naming_text_encoder
+    from multifuse.recipes.jobs.job import naming_encoder
 
     path = args.data or args.model / "planted.pkl"
     modalities = tuple(model.config.modalities)
     reads_text = model.config.modalities.get("text", {}).get("encoder") == "text"
     stored = [name for name in modalities if name != "text" or not reads_text]
-    data = standardised(read_mmsa(path, args.padding, stored))
     if reads_text and args.text_encoder is None:
         raise EvaluationError("--text-encoder is required: the model reads token ids")
+    data = standardised(read_mmsa(path, args.padding, stored))
     tokenizer = None
     if reads_text:
-        with naming_text_encoder(args.text_encoder):
+        with naming_encoder("text-encoder", args.text_encoder):
             tokenizer = AutoTokenizer.from_pretrained(args.text_encoder, trust_remote_code=False)
     for modality in modalities:
         width = model.config.modalities[modality].get("input_size")

@@ -10,7 +10,6 @@ from multifuse.recipes.commands.subcommand import subcommand
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.job import Job
 
-EXIT_ERROR = 2
 SENTIMENT_SETS = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
 
 
@@ -43,5 +42,5 @@ def _run(name: str, make_job: "Callable[[], Job[Any, Any]]") -> int:
         run(make_job())
     except (CheckpointError, JobError, MMSAFileError, OutputError, PreparationError, SplitListError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        return 2
     return 0

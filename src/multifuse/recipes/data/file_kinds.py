@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-HEAD = 4096
-"""The number of first bytes that `kind_of` should be given."""
+_HEAD = 4096
+"""The number of first bytes that `head_of` reads."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def head_of(path: Path) -> bytes:
         OSError: if it cannot be opened.
     """
     with path.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(_HEAD)
 
 
 def _zip_kind(head: bytes) -> FileKind:

@@ -1,6 +1,5 @@
 """The job that all benchmarks have in common: data, model, training, measures, and the files that are written."""
 
-import json
 import os
 import platform
 import time
@@ -20,7 +19,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set
 
 import multifuse
 from multifuse.ops import backend
-from multifuse.recipes.files import check_writable, whole
+from multifuse.recipes.files import check_writable, whole, write_json
 from multifuse.recipes.jobs import figure, progress, resumption
 from multifuse.recipes.jobs.recipe import Recipe
 from multifuse.recipes.measures.measures import Choice, Measures
@@ -364,6 +363,5 @@ def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrain
         "op_backend": backend(trainer.args.device),
         "threads": torch.get_num_threads(),
     }
-    with whole(job.output / "metrics.json") as partial:
-        partial.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(job.output / "metrics.json", metrics)
     progress.report(job.choice, result.valid, result.test, result.best_epoch, job.output)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multifuse.recipes.files import remove, whole
+from multifuse.recipes.files import remove, write_json
 
 CHECKPOINTS, RECORD, SEAL = "checkpoints", "job.json", "sha256.json"
 _CHECKPOINT = re.compile("checkpoint-([0-9]{1,18})")
@@ -98,8 +98,7 @@ def has_record(output: Path) -> bool:
 
 def record(output: Path, job: dict[str, Any]) -> None:
     """Writes down what is trained and how, for `differences` to compare with when the run is resumed."""
-    with whole(output / RECORD) as partial:
-        partial.write_text(json.dumps(job, indent=2) + "\n")
+    write_json(output / RECORD, job)
 
 
 def differences(output: Path, job: dict[str, Any]) -> list[str]:

@@ -1,7 +1,5 @@
 """The sentiment job: from an MMSA feature file to a trained model, its measures and a figure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +19,11 @@ from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs import job, progress
-from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning
+from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, naming_encoder
 from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
 from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures, sentiment_measures
 
-__all__ = ["JobError", "SentimentJob", "SentimentResult", "default_recipe", "naming_text_encoder", "run"]
+__all__ = ["JobError", "SentimentJob", "SentimentResult", "default_recipe", "run"]
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "clcr": CLCRForPrediction,
@@ -101,7 +99,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         }
         tokenizer = None
         if self.text_encoder is not None:
-            with naming_text_encoder(self.text_encoder):
+            with naming_encoder("text-encoder", self.text_encoder):
                 tokenizer = AutoTokenizer.from_pretrained(self.text_encoder, trust_remote_code=False)
                 modalities = {"text": CLCRConfig.text_modality(self.text_encoder), **modalities}
         if not modalities:
@@ -180,12 +178,5 @@ def default_recipe(text_encoder: str | None) -> Recipe:
 
 
 def _encoder_width(name_or_folder: str) -> int:
-    with naming_text_encoder(name_or_folder):
+    with naming_encoder("text-encoder", name_or_folder):
         return int(AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).hidden_size)
-
-
-@contextmanager
-def naming_text_encoder(text_encoder: str) -> Iterator[None]:
-    """Turns errors while a text encoder is loaded into a one-line `JobError` that names it."""
-    with job.naming_encoder("text-encoder", text_encoder):
-        yield

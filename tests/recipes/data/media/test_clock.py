@@ -116,7 +116,7 @@ def test_a_jump_of_the_time_stamps_by_hours_leaves_no_gap() -> None:
 
 def ave_row(path: Path, **changes: Any) -> ClipRow:
     options = replace(planted_options("ave"), frame_size=16, image_format="png", **changes)
-    return clip_row(ClipTask(Clip("a", 0, "train", segments=LABELS), ClipFiles(path, path), options))
+    return clip_row(ClipTask(Clip("a", 0, "train", segments=LABELS), ClipFiles((path,), (path,)), options))
 
 
 def test_a_clip_shorter_than_its_labels_keeps_every_second_beside_its_label(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_a_file_of_the_wrong_kind_is_named_with_what_to_do(tmp_path: Path, name:
 def test_the_report_names_the_kind_of_each_clip(tmp_path: Path) -> None:
     film = media_files.video(tmp_path / "a.flv", 4, "flv")
     (tmp_path / "a.wav").write_bytes(POINTER)
-    row = clip_row(ClipTask(Clip("a", 0, "train"), ClipFiles(film, tmp_path / "a.wav"), planted_options("cremad")))
+    files = ClipFiles((film,), (tmp_path / "a.wav",))
+    row = clip_row(ClipTask(Clip("a", 0, "train"), files, planted_options("cremad")))
     assert row.row is None
     assert row.reason.startswith("a.wav cannot be decoded: it is a git-lfs pointer")
 

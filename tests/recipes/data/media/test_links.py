@@ -27,8 +27,8 @@ def test_linked_folders_are_searched_once_and_cycles_end(tmp_path: Path) -> None
     (media / "loop").symlink_to(media / "loop")
     index = MediaIndex(media)
     assert index.stems == {"inside", "outside"}
-    assert index.find(["inside"]).all_sounds == (media / "z/inside.wav",), "the real path is the one that is found"
-    assert index.find(["outside"]).all_sounds == (media / "linked/deep/outside.wav",)
+    assert index.find(["inside"]).sounds == (media / "z/inside.wav",), "the real path is the one that is found"
+    assert index.find(["outside"]).sounds == (media / "linked/deep/outside.wav",)
     assert index.broken_links == ["loop"]
 
 

@@ -158,16 +158,16 @@ def test_each_benchmark_prefers_the_format_that_it_is_distributed_in(
         (tmp_path / f"{number}/clip{suffix}").touch()
     data_set = AUDIOVISUAL_SETS[name]
     files = MediaIndex(tmp_path, data_set.stills, data_set.preferred).find(["clip"])
-    assert files.pictures is not None
-    assert files.pictures.suffix == expected
-    assert {path.suffix for path in files.all_pictures} == set(suffixes)
+    assert files.pictures
+    assert files.pictures[0].suffix == expected
+    assert {path.suffix for path in files.pictures} == set(suffixes)
 
 
 def test_lossless_sound_comes_before_lossy_whatever_the_folders_are_called(tmp_path: Path) -> None:
     for folder, suffix in (("a", ".mp3"), ("b", ".ogg"), ("c", ".flac"), ("d", ".WAV")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"clip{suffix}").touch()
-    order = [path.suffix for path in MediaIndex(tmp_path).find(["clip"]).all_sounds]
+    order = [path.suffix for path in MediaIndex(tmp_path).find(["clip"]).sounds]
     assert order == [".WAV", ".flac", ".ogg", ".mp3"]
 
 

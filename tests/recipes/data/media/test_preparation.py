@@ -22,6 +22,7 @@ from multifuse.recipes.data.media.planted_media import planted_options, write_pl
 from multifuse.recipes.data.media.preparation import REPORT, Preparation, prepare
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from tests import media_files
+from tests.files import contents
 
 OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
 
@@ -43,10 +44,6 @@ def job(source: Path, output: Path, **changes: Any) -> Preparation:
         AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", output, OPTIONS, shard_size=3, quiet=True
     )
     return replace(base, **changes)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def report(output: Path) -> dict[str, Any]:

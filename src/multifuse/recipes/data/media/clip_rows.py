@@ -97,7 +97,7 @@ def clip_row(task: ClipTask) -> ClipRow:
     Copies of its files that cannot be decoded, and silent ones, are passed over in favour of the next.
     """
     clip = task.clip
-    if task.files.pictures is None:
+    if not task.files.pictures:
         return ClipRow(clip, None, lack_of_pictures(task.files))
     row: dict[str, Any] = {"id": clip.id, "label": clip.label}
     if clip.segments is not None:
@@ -115,7 +115,7 @@ def clip_row(task: ClipTask) -> ClipRow:
 
 
 def _picture_part(task: ClipTask) -> _Part:
-    choice = first_usable(task.files.all_pictures, lambda path: _frames(task, path))
+    choice = first_usable(task.files.pictures, lambda path: _frames(task, path))
     try:
         columns = _pictures(task, choice.value)
     except MediaError as error:
@@ -127,7 +127,7 @@ def _sound_part(task: ClipTask) -> _Part:
     files, spectrogram = task.files, task.options.spectrogram
     try:
         choice = first_usable(
-            files.all_sounds,
+            files.sounds,
             lambda path: read_audio(path, spectrogram.rate, spectrogram.seconds),
             lambda samples: "" if np.abs(samples).max() > _SILENT else "is silent",
         )
@@ -142,9 +142,9 @@ def _sound_part(task: ClipTask) -> _Part:
 
 def lack_of_pictures(files: ClipFiles) -> str:
     """Returns the reason why a clip without pictures is skipped."""
-    if files.sound is None:
+    if not files.sounds:
         return "has no media file"
-    return f"has sound {files.sound.name} but no video file ({', '.join(files.picture_suffixes)})"
+    return f"has sound {files.sounds[0].name} but no video file ({', '.join(files.picture_suffixes)})"
 
 
 def _early_end(task: ClipTask, path: Path, seconds: float) -> str:

@@ -37,7 +37,10 @@ LEAST_COVERED = 0.5
 
 
 class MediaError(ValueError):
-    """Raised when a file cannot be decoded; the message is one line that says why, without the file's name."""
+    """Raised when a file cannot be decoded; the message is one line that says why.
+
+    The readers here leave out the file's name, which those who know of other copies add.
+    """
 
 
 class NoSoundError(MediaError):

@@ -16,28 +16,15 @@ SOUND = (".wav", ".flac", ".m4a", ".opus", ".ogg", ".aac", ".mp3")
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A clip's files; ``sound`` is the video file unless there is a separate sound file."""
+    """A clip's files: the copies of its pictures and of its sound, in the order in which they are tried."""
 
-    pictures: Path | None
-    sound: Path | None
-    other_pictures: tuple[Path, ...] = ()
-    """Further copies of the pictures, which are read in this order if ``pictures`` cannot be."""
-    other_sounds: tuple[Path, ...] = ()
-    """Further copies of the sound; the video files come last."""
+    pictures: tuple[Path, ...]
+    sounds: tuple[Path, ...]
+    """The separate sound files, and then the video files."""
     lacks_sound_file: bool = False
     """Whether it has no separate sound file although other clips have one."""
     picture_suffixes: tuple[str, ...] = VIDEO
     """The suffixes by which pictures are found."""
-
-    @property
-    def all_pictures(self) -> tuple[Path, ...]:
-        """The copies of the pictures, in the order in which they are tried."""
-        return () if self.pictures is None else (self.pictures, *self.other_pictures)
-
-    @property
-    def all_sounds(self) -> tuple[Path, ...]:
-        """The copies of the sound, in the order in which they are tried."""
-        return () if self.sound is None else (self.sound, *self.other_sounds)
 
 
 class MediaIndex:
@@ -88,12 +75,9 @@ class MediaIndex:
         """Returns the copies of a clip's pictures and sound, those of the first of these stems before the others'."""
         pictures = tuple(path for stem in stems for path in self._pictures.get(stem, ()))
         separate = tuple(path for stem in stems for path in self._sounds.get(stem, ()))
-        sounds = (*separate, *pictures)
         return ClipFiles(
-            next(iter(pictures), None),
-            next(iter(sounds), None),
-            pictures[1:],
-            sounds[1:],
+            pictures,
+            (*separate, *pictures),
             lacks_sound_file=bool(self._sounds) and not separate,
             picture_suffixes=self.picture_suffixes,
         )

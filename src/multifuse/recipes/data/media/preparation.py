@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row, lack_of_pictures
-from multifuse.recipes.data.media.media_index import ClipFiles, MediaIndex
+from multifuse.recipes.data.media.media_index import MediaIndex
 from multifuse.recipes.data.media.shard_log import ShardLog, entry, joined
 from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, PreparationError
-from multifuse.recipes.files import check_writable, whole
+from multifuse.recipes.files import check_writable, write_json
 
 RECORD, REPORT = "preparation.json", "report.json"
 _FORMAT = 2
@@ -108,12 +108,12 @@ def prepare(job: Preparation) -> Report:
     _check_record(job.output, record)
     planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
     tally = _Tally(job, len(listed.clips), _unlisted(index, listed), index.broken_links)
-    missing = [entry(clip, lack_of_pictures(files)) for clip, files in _files(index, listed) if not files.pictures]
+    found = ((clip, index.find(clip.stems)) for clip in listed.clips)
+    missing = [entry(clip, lack_of_pictures(files)) for clip, files in found if not files.pictures]
     if tally.too_many(len(missing)):
         raise _too_many(job, tally.report({}, ShardLog(missing)))
     job.output.mkdir(parents=True, exist_ok=True)
-    with whole(job.output / RECORD) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(job.output / RECORD, record)
     schema = shards.features(
         listed.classes, listed.segment_classes, _columns(listed, job.options), job.options.spectrogram.shape[0]
     )
@@ -157,7 +157,7 @@ def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], sc
     pending = [shard for shard in planned if not shard.path.exists()]
     done = sum(len(shard.clips) for shard in finished)
     tasks = (
-        ClipTask(clip, index.find(_stems(clip)), job.options, job.flow_folder)
+        ClipTask(clip, index.find(clip.stems), job.options, job.flow_folder)
         for shard in pending
         for clip in shard.clips
     )
@@ -350,22 +350,13 @@ def _columns(listed: ClipList, options: PreparationOptions) -> tuple[str, ...]:
 
 
 def _unlisted(index: MediaIndex, listed: ClipList) -> list[str]:
-    listed_stems = {stem for clip in listed.clips for stem in _stems(clip)}
+    listed_stems = {stem for clip in listed.clips for stem in clip.stems}
     return sorted(index.stems - listed_stems - listed.left_out)
-
-
-def _files(index: MediaIndex, listed: ClipList) -> Iterator[tuple[Clip, ClipFiles]]:
-    return ((clip, index.find(_stems(clip))) for clip in listed.clips)
-
-
-def _stems(clip: Clip) -> tuple[str, ...]:
-    return (clip.id, *clip.other_stems)
 
 
 def _write_report(output: Path, report: Report) -> None:
     content = {**asdict(report), "unlisted": [{"id": stem, "reason": NOT_LISTED} for stem in report.unlisted]}
-    with whole(output / REPORT) as partial:
-        partial.write_text(json.dumps({**content, "share": report.share}, indent=2) + "\n")
+    write_json(output / REPORT, {**content, "share": report.share})
 
 
 def _digest(record: dict[str, Any]) -> str:

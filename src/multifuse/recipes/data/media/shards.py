@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multifuse.recipes.data.media.shard_log import ShardLog
-from multifuse.recipes.files import whole
+from multifuse.recipes.files import whole, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -52,8 +52,7 @@ def write_shard(path: Path, rows: Sequence[Row], log: ShardLog, schema: "Feature
     from datasets.arrow_writer import ArrowWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(log_path(path)) as partial:
-        partial.write_text(json.dumps(asdict(log), indent=2) + "\n")
+    write_json(log_path(path), asdict(log))
     with whole(path) as partial:
         writer = ArrowWriter(features=schema, path=str(partial))
         for row in rows:
@@ -87,9 +86,9 @@ def describe(output: Path, splits: Sequence[str], schema: "Features", fingerprin
             "_output_all_columns": False,
             "_split": split,
         }
-        _write(folder / "dataset_info.json", {"features": schema.to_dict()})
-        _write(folder / "state.json", state)
-    _write(output / "dataset_dict.json", {"splits": list(splits)})
+        write_json(folder / "dataset_info.json", {"features": schema.to_dict()})
+        write_json(folder / "state.json", state)
+    write_json(output / "dataset_dict.json", {"splits": list(splits)})
 
 
 def read_split(output: Path, split: str) -> "Dataset":
@@ -103,8 +102,3 @@ def read_split(output: Path, split: str) -> "Dataset":
     rows = load_from_disk(str(output / split))
     assert isinstance(rows, Dataset)
     return rows
-
-
-def _write(path: Path, content: Any) -> None:
-    with whole(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from multifuse.recipes.data.split_lists.clips import Clip, ClipList, SplitListError, lines, safe_id
+from multifuse.recipes.data.split_lists.clips import Clip, ClipList, SplitListError, known_label, lines, safe_id
 
 SECONDS = 10
 _FILES = {"train": "trainSet.txt", "valid": "valSet.txt", "test": "testSet.txt"}
@@ -25,10 +25,8 @@ def read_ave(folder: Path) -> ClipList:
     clips = []
     for split, name in _FILES.items():
         for where, (category, video, _, onset, offset) in _rows(folder / name):
-            if category not in classes:
-                raise SplitListError(f"{where}: the class must be one of {list(classes)}, got {category!r}")
+            label, background = known_label(category, classes, where), len(classes)
             start, end = _seconds(onset, where), _seconds(offset, where)
-            label, background = classes.index(category), len(classes)
             segments = tuple(label if start <= second < end else background for second in range(SECONDS))
             clips.append(Clip(safe_id(video, where), label, split, video, segments))
     return ClipList(tuple(clips), classes, (*classes, "Background"), float(SECONDS))

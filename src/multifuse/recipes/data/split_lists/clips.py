@@ -33,6 +33,11 @@ class Clip:
     other_stems: tuple[str, ...] = ()
     """Alternative stems of its media files."""
 
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """All stems of its media files, the preferred one first."""
+        return (self.id, *self.other_stems)
+
 
 @dataclass(frozen=True)
 class ClipList:

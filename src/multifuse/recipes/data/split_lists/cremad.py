@@ -1,5 +1,6 @@
 """CREMA-D: OGM-GE's ``train.csv`` and ``test.csv`` with rows such as ``1041_TIE_NEU_XX,NEU``; 1041 is the actor."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ def read_cremad(folder: Path, split: Literal["published", "speakers"] = "publish
     clips = [clip for name in ("train", "test") for clip in _read(folder / f"{name}.csv", name)]
     clips = list(without_overlap(clips, folder))
     if split == "speakers":
-        undivided = [Clip(clip.id, clip.label, "train", clip.group) for clip in clips]
+        undivided = [replace(clip, split="train") for clip in clips]
         clips = list(held_out(undivided, lambda clip: f"test {clip.group}", to="test"))
     return ClipList(held_out(clips, lambda clip: clip.group), CLASSES)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from multifuse.recipes.data.split_lists.clips import (
@@ -33,12 +34,8 @@ def read_kinetics_sounds(folder: Path, classes: Sequence[str] | None = None) -> 
     if unknown or len(set(kept)) != len(kept):
         raise SplitListError(f"{folder}: the classes must be distinct and among {known}, got {unknown or kept}")
     labels = {name: index for index, name in enumerate(kept)}
-    clips = [
-        Clip(clip.id, labels[name], clip.split, clip.group, None, clip.other_stems)
-        for clip, name in rows
-        if name in labels
-    ]
-    left_out = frozenset(stem for clip, name in rows if name not in labels for stem in (clip.id, *clip.other_stems))
+    clips = [replace(clip, label=labels[name]) for clip, name in rows if name in labels]
+    left_out = frozenset(stem for clip, name in rows if name not in labels for stem in clip.stems)
     split_clips = held_out(without_overlap(clips, folder), lambda clip: clip.group, by_class=True)
     return ClipList(split_clips, tuple(kept), left_out=left_out)
 
