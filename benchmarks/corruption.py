@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 from multifuse.recipes.corruption.corrupted import KINDS, CorruptionScores, LevelScores, curves, deviations, evaluated
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSASplit, read_mmsa, standardised
 from multifuse.recipes.data.features.planted import write_planted
+from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.data.features.text import token_ids
 from multifuse.recipes.data.features.utterances import Collator, datasets
 from multifuse.recipes.files import whole
@@ -144,7 +145,7 @@ def main() -> None:
             data = args.data
             if data is None:
                 data = Path(folder) / "planted.pkl"
-                write_planted(data)
+                write_planted(data, SETTINGS["cues"])
             elif args.text_encoder is not None:
                 data = Path(folder) / f"{args.data.stem}.{Path(args.text_encoder).name}.pkl"
                 with_frozen_text(args.data, args.text_encoder, data)

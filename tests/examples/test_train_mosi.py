@@ -17,8 +17,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from multifuse import CLCRForPrediction
-from multifuse.recipes.data.features.planted import planted_splits, write_planted
-from multifuse.recipes.measures.sentiment import sentiment_measures
 from tests.files import bert, mmsa_splits, write
 from tests.paths import ROOT
 
@@ -218,6 +216,7 @@ def test_a_bad_file_gives_a_one_line_error_and_nothing_is_executed_or_written(
         (("--model", "text"), "--model text needs --text-encoder"),
         (("--text-encoder", "./no-such-folder"), "--text-encoder ./no-such-folder"),
         (("--resume",), "--resume and torchrun need --output"),
+        (("--planted", "levels"), "--planted levels is a setting of the embedded default, got --data"),
     ],
 )
 def test_bad_arguments_give_a_one_line_error(
@@ -229,44 +228,3 @@ def test_bad_arguments_give_a_one_line_error(
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_the_planted_set_is_deterministic_and_needs_every_modality(tmp_path: Path) -> None:
-    write_planted(tmp_path / "one.pkl")
-    write_planted(tmp_path / "two.pkl")
-    assert (tmp_path / "one.pkl").read_bytes() == (tmp_path / "two.pkl").read_bytes()
-    splits = planted_splits()
-    labels = splits["test"]["regression_labels"]
-    # The smallest error possible without the cue of one modality is far above that with all three.
-    cues = _cues(splits["test"])
-    with_all = sentiment_measures(_fit(cues, labels), labels).mae
-    for left_out in range(3):
-        kept = [column for column in range(3) if column != left_out]
-        assert sentiment_measures(_fit(cues[:, kept], labels), labels).mae > 1.5 * with_all
-
-
-def _cues(split: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Returns the three latent cues, read from the features by hand-made detectors of the right modality and scale."""
-    directions = [
-        np.linalg.svd(np.nan_to_num(split[m], neginf=0).reshape(-1, split[m].shape[2]), full_matrices=False)[2][0]
-        for m in MODALITIES
-    ]
-    text, vision, audio = (np.nan_to_num(split[m], neginf=0) @ d for m, d in zip(MODALITIES, directions, strict=True))
-    lexical = np.take_along_axis(text, np.abs(text).argmax(1)[:, None], 1)[:, 0]
-    swing = np.stack([vision[:, i : i + 4].sum(1) - vision[:, i + 4 : i + 8].sum(1) for i in range(22)], 1)
-    order = np.take_along_axis(swing, np.abs(swing).argmax(1)[:, None], 1)[:, 0]
-    lengths = np.array(split["audio_lengths"])
-    halves = np.arange(audio.shape[1]) < lengths[:, None] / 2
-    rest = (np.arange(audio.shape[1]) < lengths[:, None]) & ~halves
-    balance = (np.abs(audio) * halves).sum(1) / halves.sum(1) - (np.abs(audio) * rest).sum(1) / rest.sum(1)
-    return np.stack([lexical, order, balance], 1)
-
-
-MODALITIES = ("text", "vision", "audio")
-
-
-def _fit(cues: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    products = [cues[:, i] * cues[:, j] for i in range(cues.shape[1]) for j in range(i + 1)]
-    design = np.stack([np.ones(len(cues)), *cues.T, *products], 1)
-    fitted: np.ndarray[Any, Any] = design @ np.linalg.lstsq(design, labels, rcond=None)[0]
-    return fitted
