@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multifuse.recipes.commands.training_options import add_padding_option, add_training_options, training_options
+from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.sentiment import SentimentJob
@@ -21,6 +22,7 @@ def job(benchmark: str, argv: Sequence[str]) -> "Callable[[], SentimentJob]":
         return SentimentJob(
             **training_options(args, benchmark),
             data=args.data,
+            planted=args.planted,
             text_encoder=None if args.text_encoder == "none" else args.text_encoder,
             model=args.model,
             padding=args.padding,
@@ -36,6 +38,9 @@ def _parser(benchmark: str) -> argparse.ArgumentParser:
         "whole job on a small built-in synthetic data set.",
     )
     parser.add_argument("--data", type=Path, help="MMSA feature file (default: the built-in synthetic data set)")
+    parser.add_argument(
+        "--planted", choices=tuple(SETTINGS), help=f"setting of the built-in synthetic data set (default: {EMBEDDED})"
+    )
     parser.add_argument(
         "--text-encoder",
         default="none",

@@ -17,8 +17,9 @@ from multifuse.recipes.baselines.text import TextBaselineForPrediction
 from multifuse.recipes.data.features.mmsa import FEATURES, SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
 from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
+from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 from multifuse.recipes.data.features.utterances import datasets
-from multifuse.recipes.jobs import job, progress
+from multifuse.recipes.jobs import job, progress, resumption
 from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, naming_encoder
 from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
 from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures, sentiment_measures
@@ -32,7 +33,7 @@ MODELS: dict[str, type[PreTrainedModel]] = {
     "text": TextBaselineForPrediction,
 }
 PLANTED_NOTE = (
-    "--data is not given: this is the embedded default, a small SYNTHETIC data set with planted cues. "
+    "--data is not given: this is the embedded default, a small SYNTHETIC data set (--planted {}). "
     "Its numbers show that the code works; they say nothing about sentiment."
 )
 SentimentResult = JobResult[SentimentMeasures]
@@ -43,6 +44,8 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     """Trains a model on CMU-MOSI or CMU-MOSEI."""
 
     data: Path | None = None
+    planted: str | None = None
+    """The name of the planted set's setting where there is no ``data``; ``None`` takes the embedded one."""
     text_encoder: str | None = None
     """A Hugging Face name or folder; ``None`` uses the stored text features."""
     model: Literal["clcr", "late-fusion", "cross-attention", "text"] = "clcr"
@@ -56,7 +59,16 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     def tunes_pretrained(self) -> bool:
         return self.text_encoder is not None
 
+    @property
+    def _setting(self) -> str | None:
+        """The setting of the planted set, ``None`` if the data are given."""
+        return (self.planted or EMBEDDED) if self.data is None else None
+
     def check(self) -> None:
+        if self.planted is not None and self.data is not None:
+            raise JobError(f"--planted {self.planted} is a setting of the embedded default, got --data {self.data} too")
+        if self.planted is not None and self.planted not in SETTINGS:
+            raise JobError(f"--planted must be one of {', '.join(SETTINGS)}, got {self.planted!r}")
         if self.model == "text" and self.text_encoder is None:
             raise JobError("--model text needs --text-encoder, got none")
 
@@ -66,6 +78,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     def record(self) -> dict[str, Any]:
         return {
             "data": None if self.data is None else self.data.name,
+            "planted": self._setting,
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
             "model": self.model,
             "padding": self.padding,
@@ -85,12 +98,13 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
 
     def make(self, writes: bool) -> MMSAData:
         planted = self.output / "planted.pkl"
-        if writes and not planted.exists():
-            write_planted(planted)
+        # Only a record, which has been compared, says that a file is of this job's setting.
+        if writes and not (planted.exists() and resumption.has_record(self.output)):
+            write_planted(planted, SETTINGS[self.planted or EMBEDDED])
         return standardised(read_mmsa(planted, self.padding, self.stored_features))
 
     def announce(self, data: MMSAData) -> None:
-        progress.announce_features(self.data, data, PLANTED_NOTE)
+        progress.announce_features(self.data, data, PLANTED_NOTE.format(self._setting))
 
     def learning(self, recipe: Recipe, data: MMSAData) -> Learning:
         modalities = {
@@ -144,6 +158,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         return {
             "synthetic": self.data is None,
             "data": "embedded default" if self.data is None else self.data.name,
+            "planted": self._setting,
             "samples": {name: len(getattr(data, name).labels) for name in SPLITS},
             "replaced_non_finite": data.replaced,
             "padding": {
