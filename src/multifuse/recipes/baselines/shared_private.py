@@ -16,7 +16,7 @@ from multifuse.recipes.baselines.fusion import (
     NormalisedMeans,
     Tokens,
 )
-from multifuse.recipes.baselines.shared_private_losses import difference, reconstruction, similarity
+from multifuse.recipes.baselines.shared_private_terms import difference, reconstruction, similarity
 
 
 class SharedPrivateFusion(Fusion):
