@@ -16,7 +16,7 @@ import pickle
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,15 +30,15 @@ from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.data.features.text import token_ids
 from multifuse.recipes.data.features.utterances import Collator, datasets
 from multifuse.recipes.files import whole
-from multifuse.recipes.jobs.sentiment import MODELS, SentimentJob, run
+from multifuse.recipes.jobs.models import model_class
+from multifuse.recipes.jobs.sentiment import SentimentJob, run
 
-Fusion = Literal["clcr", "late-fusion", "cross-attention"]
-FUSIONS: tuple[Fusion, ...] = ("clcr", "late-fusion", "cross-attention")
+FUSIONS = ("clcr", "late-fusion", "cross-attention")
 DRAWS = 3
 FIGURE = "corruption.png"
 
 
-def measure(data: Path, fusion: Fusion, seed: int, output: Path) -> None:
+def measure(data: Path, fusion: str, seed: int, output: Path) -> None:
     """Trains and scores one model, unless its result file exists."""
     path = output / f"{fusion}.{seed}.json"
     if path.exists():
@@ -47,7 +47,7 @@ def measure(data: Path, fusion: Fusion, seed: int, output: Path) -> None:
         job = SentimentJob(output=Path(folder) / "run", data=data, model=fusion, seed=seed)
         run(job)
         metrics = json.loads((job.output / "metrics.json").read_text())
-        model = MODELS[fusion].from_pretrained(job.output / "model")
+        model = model_class(fusion).from_pretrained(job.output / "model")
     content = standardised(read_mmsa(data))
     splits, collator = datasets(content, tuple(model.config.modalities))
     batches: DataLoader[Any] = DataLoader(splits["test"], batch_size=64, collate_fn=collator)

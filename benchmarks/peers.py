@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from multifuse.recipes.baselines.fusion import LateFusion
+from multifuse.recipes.baselines.fusion import Fusion
 
 DIM, HEADS = 128, 4
 
@@ -29,11 +29,11 @@ class Transformer(nn.Module):
 class Projected(nn.Module):
     """A fusion of tokens after one linear map per modality in place of an encoder."""
 
-    def __init__(self, widths: Mapping[str, int], fusion: type[LateFusion]) -> None:
+    def __init__(self, widths: Mapping[str, int], fusion: type[Fusion]) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({name: nn.Linear(width, DIM) for name, width in widths.items()})
         self.fusion = fusion(DIM, widths)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.fusion({name: self.projections[name](values) for name, values in inputs.items()})
+        logits: Tensor = self.fusion({name: self.projections[name](values) for name, values in inputs.items()}).logits
         return logits

@@ -10,7 +10,8 @@ from benchmarks.timing import Comparison, in_turns
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.losses.streams import measure
-from multifuse.recipes.baselines.fusion import CrossAttention, LateFusion
+from multifuse.recipes.baselines.cross_attention import CrossAttention
+from multifuse.recipes.baselines.late import LateFusion
 
 BATCH, LENGTH, WIDTHS = 64, 50, {"text": 768, "vision": 20, "audio": 5}
 ABLATIONS: dict[str, dict[str, object]] = {

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from multifuse import (
     CLCRConfig,
-    CLCRForPrediction,
     CLCRForSegmentPrediction,
     CLCRModel,
     InterCAD,
@@ -23,7 +22,7 @@ from multifuse import (
     StiefelProjector,
     TemporalConvLevels,
 )
-from multifuse.recipes.baselines.fusion import CrossAttentionForPrediction, LateFusionForPrediction
+from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 
 NAMES = ("text", "audio", "keys")
 DIM, BATCH = 8, 3
@@ -124,15 +123,13 @@ class Model(torch.nn.Module):
         return {"logits": output.logits, "loss": output.loss, **(output.terms or {})}
 
 
+KINDS: list[Any] = [CLCRModel, CLCRForSegmentPrediction, *map(model_class, CLIP_MODELS)]
 MODULES: dict[str, Callable[[], Any]] = {
     "every layer": Layers,
     "StiefelProjector": Projected,
     **{
         kind.__name__: lambda kind=kind: Model(kind)  # type: ignore[misc]
-        for kind in (
-            *(CLCRModel, CLCRForPrediction, CLCRForSegmentPrediction),
-            *(LateFusionForPrediction, CrossAttentionForPrediction),
-        )
+        for kind in KINDS
     },
 }
 
@@ -161,7 +158,7 @@ def test_left_out_none_and_masked_give_equal_outputs_and_gradients(name: str, ab
 
 
 @pytest.mark.filterwarnings("ignore:.* was called in training without labels")
-@pytest.mark.parametrize("name", ["CLCRForPrediction", "CLCRForSegmentPrediction", "CrossAttentionForPrediction"])
+@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("Prediction")])
 @settings(max_examples=12)
 @given(lacks=st.lists(st.sampled_from([None, *NAMES]), min_size=BATCH, max_size=BATCH), training=st.booleans())
 def test_each_sample_is_predicted_as_if_its_missing_modality_were_left_out(

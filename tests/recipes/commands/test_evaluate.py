@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from multifuse import CLCRConfig, CLCRForPrediction
-from multifuse.recipes.baselines.fusion import LateFusionForPrediction
+from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.corruption.corrupted import Levels, deviations, evaluated
 from multifuse.recipes.corruption.corruptions import FeatureNoise

@@ -116,6 +116,24 @@ def test_a_single_modality_trains_with_the_paper_recipe(prepared: Path, tmp_path
     assert (content["recipe"]["optimizer"], content["recipe"]["lr"]) == ("sgd", 1e-3)
 
 
+def test_a_baseline_trains_on_clips_and_is_recorded(prepared: Path, tmp_path: Path, command: Command) -> None:
+    small = ("--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu", "--epochs", 1)
+    arguments = ("--data", prepared, *small, "--model", "shared-private", "--output", tmp_path / "run")
+    assert command("ks", *arguments) == 0
+    content = metrics(tmp_path / "run")
+    assert content["model"] == "shared-private"
+    missing = scored_with_modalities_missing(tmp_path / "run", "--data", prepared)
+    assert {name: missing["subsets"][0][name] for name in content["test"]} == pytest.approx(content["test"])
+
+
+def test_segments_are_refused_for_a_baseline(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("ave", "--localise", "--model", "mult", "--output", tmp_path / "run") == 2
+    assert capsys.readouterr().err == "multifuse train ave: error: --localise needs --model clcr, got mult\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, command: Command) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     ViTModel(ViTConfig(image_size=32, patch_size=16, **sizes)).save_pretrained(tmp_path / "vit")

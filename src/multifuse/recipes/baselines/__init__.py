@@ -1,1 +1,1 @@
-"""Models that CLCR is compared with: other fusions behind the same encoders, and only the text encoder."""
+"""Models that CLCR is compared with: other fusions behind the same encoders, one modality, and pooled features."""

@@ -1,87 +1,130 @@
-"""Baselines for CLCR's fusion behind the same encoders: late fusion and cross-attention."""
+"""What the baselines for CLCR's fusion have in common: the interface, the pooling, and the model around a fusion."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from multifuse._internal.masks import has_tokens, joined_mask, masked_mean
+from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, hierarchy, token_masks
 
+Tokens = Mapping[str, Tensor]
+Masks = Mapping[str, Tensor | None]
 
-class LateFusion(nn.Module):
-    """Concatenates the mean token of every modality and applies an MLP.
+
+class FusionOutput(NamedTuple):
+    """What a fusion computes for B samples."""
+
+    logits: Tensor
+    """(B, num_labels)."""
+    terms: dict[str, Tensor]
+    """The named regularisers, unweighted scalars; in training only."""
+
+
+class Fusion(nn.Module, ABC):
+    """Predicts from the tokens of all modalities.
 
     Args:
         dim: d, the width of the tokens.
         modalities: the names of the modalities.
         num_labels: the width of the output.
-        dropout: dropout rate in the MLP during training.
+        dropout: dropout rate during training.
+        num_heads: number of attention heads, where a fusion has attention; divides ``dim``.
 
-    ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> (B, num_labels). A modality that is absent
-    or fully masked counts as zeros.
+    Shape:
+        ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> `FusionOutput`. A modality that is
+        fully masked equals one that is left out.
     """
 
-    def __init__(self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.modalities = tuple(modalities)
-        self.head = nn.Sequential(
-            nn.Linear(len(self.modalities) * dim, dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim, num_labels)
-        )
-
-    def forward(self, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None] | None = None) -> Tensor:
-        mask = {} if mask is None else mask
-        means = {name: masked_mean(self._mixed(name, tokens, mask), mask.get(name)) for name in tokens}
-        absent = torch.zeros_like(next(iter(means.values())))
-        logits: Tensor = self.head(torch.cat([means.get(name, absent) for name in self.modalities], dim=-1))
-        return logits
-
-    def _mixed(self, name: str, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]) -> Tensor:
-        """Returns a modality's tokens after any exchange with the others, of which there is none here."""
-        return tokens[name]
-
-
-class CrossAttention(LateFusion):
-    """Late fusion after a residual `nn.MultiheadAttention` per modality, from its tokens to those of all the others."""
+    term_weights: ClassVar[Mapping[str, float]] = {}
+    """The weights of ``terms`` in the loss."""
 
     def __init__(
         self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0, num_heads: int = 4
     ) -> None:
-        super().__init__(dim, modalities, num_labels, dropout)
-        # Keys are prefixed, since a modality may have the name of an attribute of nn.ModuleDict.
-        self.attentions = nn.ModuleDict(
-            {f"modality_{name}": nn.MultiheadAttention(dim, num_heads, batch_first=True) for name in self.modalities}
+        super().__init__()
+        self.dim, self.num_labels, self.dropout, self.num_heads = dim, num_labels, dropout, num_heads
+        self.modalities = tuple(modalities)
+
+    def forward(self, tokens: Tokens, mask: Masks | None = None) -> FusionOutput:
+        return self._fused(tokens, {} if mask is None else mask)
+
+    @abstractmethod
+    def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
+        """Computes the output; a modality without an entry in ``mask`` is not masked."""
+
+    def _head(self, width: int) -> nn.Sequential:
+        """Returns an MLP from a width to the logits, as CLCR's head is."""
+        return nn.Sequential(
+            nn.Linear(width, self.dim), nn.GELU(), nn.Dropout(self.dropout), nn.Linear(self.dim, self.num_labels)
         )
 
-    def _mixed(self, name: str, tokens: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]) -> Tensor:
-        queries, others = tokens[name], [other for other in tokens if other != name]
-        if not others:
-            return queries
-        keys = torch.cat([tokens[other] for other in others], dim=1)
-        attention = self.attentions[f"modality_{name}"]
-        real = joined_mask([(tokens[other], mask.get(other)) for other in others])
-        if real is None:
-            return queries + cast(Tensor, attention(queries, keys, keys, need_weights=False)[0])
-        reaches = has_tokens(keys, real).unsqueeze(-1)
-        hidden = ~real & reaches  # a sample whose keys are all hidden would give NaN
-        attended = attention(queries, keys, keys, key_padding_mask=hidden, need_weights=False)[0]
-        return queries + cast(Tensor, attended.masked_fill(~reaches.unsqueeze(-1), 0.0))
+
+class ModalityMeans(NamedTuple):
+    """One vector per modality and sample."""
+
+    values: Tensor
+    """(B, M, d), zeros for a modality that the sample lacks."""
+    present: Tensor
+    """(B, M) bool."""
 
 
-class _FusionBaselineForPrediction(CLCRPreTrainedModel):
-    """Predicts from the last level of CLCR's encoders, with the task's loss only; else like `CLCRForPrediction`."""
+class NormalisedMeans(nn.Module):
+    """The mean token of every modality, through a LayerNorm of its own.
+
+    ``forward(tokens, mask)`` -> `ModalityMeans`, in the order of ``modalities``.
+    """
+
+    def __init__(self, dim: int, modalities: tuple[str, ...]) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in modalities)
+
+    def forward(self, tokens: Tokens, mask: Masks) -> ModalityMeans:
+        means = {
+            name: normalised_mean(norm, tokens[name], mask.get(name))
+            for name, norm in zip(self.modalities, self.norms, strict=True)
+            if name in tokens
+        }
+        present = {name: has_tokens(tokens[name], mask.get(name)) for name in means}
+        zeros = torch.zeros_like(next(iter(means.values())))
+        absent = torch.zeros_like(next(iter(present.values())))
+        return ModalityMeans(
+            torch.stack([means.get(name, zeros) for name in self.modalities], dim=1),
+            torch.stack([present.get(name, absent) for name in self.modalities], dim=1),
+        )
+
+
+def normalised_mean(norm: nn.Module, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the normalised mean token (B, d), zeros for a sample without tokens."""
+    mean: Tensor = norm(masked_mean(tokens, mask))
+    return mean.masked_fill(~has_tokens(tokens, mask).unsqueeze(-1), 0.0)
+
+
+class FusionForPrediction(CLCRPreTrainedModel):
+    """Predicts from the last level of CLCR's encoders; else like `CLCRForPrediction`.
+
+    The loss is that of the task, and in training the weighted regularisers of the fusion, if it has any.
+    """
 
     accepts_loss_kwargs = False
-    fusion_class: ClassVar[type[LateFusion]]
+    fusion_class: ClassVar[type[Fusion]]
 
     def __init__(self, config: CLCRConfig) -> None:
         super().__init__(config)
         self.hierarchy = hierarchy(config)
-        names = self.hierarchy.modalities
-        self.fusion = self.fusion_class(config.hidden_size, names, config.num_labels, float(config.dropout))
+        self.fusion = self.fusion_class(
+            config.hidden_size, self.hierarchy.modalities, config.num_labels, float(config.dropout), config.num_heads
+        )
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.MultiheadAttention):  # whose reset has another name than everywhere else in torch
+            module._reset_parameters()
 
     def forward(
         self,
@@ -92,18 +135,12 @@ class _FusionBaselineForPrediction(CLCRPreTrainedModel):
         masks = token_masks(inputs, mask, self.hierarchy.modalities)
         levels = self.hierarchy(inputs, masks)
         masks = self.hierarchy.token_masks(levels, masks)
-        logits = self.fusion(levels[-1], masks)
-        loss = None if labels is None else self.task_loss(logits.float(), labels)
-        return CLCRPredictionOutput(loss=loss, logits=logits)
-
-
-class LateFusionForPrediction(_FusionBaselineForPrediction):
-    """Predicts with `LateFusion` behind CLCR's encoders."""
-
-    fusion_class = LateFusion
-
-
-class CrossAttentionForPrediction(_FusionBaselineForPrediction):
-    """Predicts with `CrossAttention` behind CLCR's encoders."""
-
-    fusion_class = CrossAttention
+        fused = self.fusion(levels[-1], masks)
+        if labels is None:
+            return CLCRPredictionOutput(logits=fused.logits)
+        terms = {"task": self.task_loss(fused.logits.float(), labels), **fused.terms}
+        loss = terms["task"]
+        for name, weight in self.fusion.term_weights.items():
+            if name in terms:
+                loss = loss + weight * terms[name]
+        return CLCRPredictionOutput(loss=loss, logits=fused.logits, terms=terms)

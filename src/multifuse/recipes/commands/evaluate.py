@@ -203,14 +203,14 @@ def _levels(args: argparse.Namespace) -> "Levels":
 
 def _model(folder: Path) -> Any:
     from multifuse.models import CLCRConfig, CLCRForSegmentPrediction
-    from multifuse.recipes.jobs.sentiment import MODELS
+    from multifuse.recipes.jobs.models import MODELS, model_class
 
     model_folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (model_folder / "config.json").is_file():
         raise EvaluationError(f"--model {folder} contains no saved model: it has no config.json")
     try:
         names = CLCRConfig.from_pretrained(model_folder).architectures or ["CLCRForPrediction"]
-        classes: dict[str, Any] = {cls.__name__: cls for cls in (*MODELS.values(), CLCRForSegmentPrediction)}
+        classes: dict[str, Any] = {cls.__name__: cls for cls in (*map(model_class, MODELS), CLCRForSegmentPrediction)}
         if names[0] not in classes:
             raise ValueError(f"it is a {names[0]}, not one of {list(classes)}")
         return classes[names[0]].from_pretrained(model_folder).eval()

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multifuse.recipes.commands.training_options import add_training_options, training_options
+from multifuse.recipes.commands.training_options import add_model_option, add_training_options, training_options
+from multifuse.recipes.jobs.models import CLIP_MODELS
 
 if TYPE_CHECKING:
     from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
@@ -37,6 +38,7 @@ def _parser(data_set: "AudioVisualSet") -> argparse.ArgumentParser:
         type=Path,
         help="folder of the prepared set, new or from an earlier run (default: prepared, in --output)",
     )
+    add_model_option(parser, CLIP_MODELS)
     parser.add_argument(
         "--modalities", nargs="+", choices=("audio", "vision", "flow"), help="modalities to use (default: all)"
     )
@@ -84,6 +86,7 @@ def _job(data_set: "AudioVisualSet", args: argparse.Namespace) -> "AudioVisualJo
         prepare=None if data is not None else _prepare(data_set, args, media, splits),
         synthetic=synthetic,
         target="segments" if getattr(args, "localise", False) else "label",
+        model=args.model,
         modalities=None if args.modalities is None else tuple(args.modalities),
         audio_backbone=audio,
         vision_backbone=vision,

@@ -5,8 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multifuse.recipes.commands.training_options import add_padding_option, add_training_options, training_options
+from multifuse.recipes.commands.training_options import (
+    add_model_option,
+    add_padding_option,
+    add_training_options,
+    training_options,
+)
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
+from multifuse.recipes.jobs.models import MODELS
 
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.sentiment import SentimentJob
@@ -25,6 +31,7 @@ def job(benchmark: str, argv: Sequence[str]) -> "Callable[[], SentimentJob]":
             planted=args.planted,
             text_encoder=None if args.text_encoder == "none" else args.text_encoder,
             model=args.model,
+            modalities=None if args.modalities is None else tuple(args.modalities),
             padding=args.padding,
         )
 
@@ -46,11 +53,9 @@ def _parser(benchmark: str) -> argparse.ArgumentParser:
         default="none",
         help="Hugging Face name or folder of a text encoder, or 'none' for the file's stored text features (default)",
     )
+    add_model_option(parser, tuple(MODELS))
     parser.add_argument(
-        "--model",
-        choices=("clcr", "late-fusion", "cross-attention", "text"),
-        default="clcr",
-        help="CLCR (default) or a baseline: another fusion on the same encoders, or only the text encoder",
+        "--modalities", nargs="+", choices=("text", "vision", "audio"), help="modalities to use (default: all)"
     )
     add_padding_option(parser)
     add_training_options(parser, benchmark)

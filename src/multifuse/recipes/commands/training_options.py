@@ -31,6 +31,17 @@ def add_training_options(parser: argparse.ArgumentParser, benchmark: str) -> Non
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --output")
 
 
+def add_model_option(parser: argparse.ArgumentParser, models: tuple[str, ...]) -> None:
+    """Adds ``--model``, for the models that can be trained on a benchmark."""
+    only_text = ", or only the text encoder" if "text" in models else ""
+    parser.add_argument(
+        "--model",
+        choices=models,
+        default="clcr",
+        help=f"CLCR (default) or a baseline: another fusion on the same encoders{only_text}",
+    )
+
+
 def add_padding_option(parser: argparse.ArgumentParser) -> None:
     """Adds ``--padding``, which says how the padding of a feature file is read."""
     parser.add_argument(

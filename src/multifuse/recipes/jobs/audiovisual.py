@@ -8,15 +8,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from multifuse.layers.backbone_levels import BackboneLevels
+from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.models.configuration_clcr import SCRATCH, CLCRConfig
-from multifuse.models.modeling_clcr import CLCRForPrediction, CLCRForSegmentPrediction
+from multifuse.models.modeling_clcr import CLCRForSegmentPrediction
+from multifuse.models.pretrained import load_pretrained
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
 from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipCollator, ClipDataset, spectrogram_statistics
 from multifuse.recipes.data.media.preparation import RECORD, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from multifuse.recipes.jobs import progress
-from multifuse.recipes.jobs.job import Job, JobError, Learning, naming_encoder
+from multifuse.recipes.jobs.job import Job, JobError, Learning, check_model, naming_encoder
+from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
 from multifuse.recipes.measures.classification import CHOICE, ClassificationMeasures, classification_measures
 
@@ -60,6 +64,8 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
     synthetic: bool = False
     target: Literal["label", "segments"] = "label"
     """What is classified: each clip, or each of its segments."""
+    model: str = "clcr"
+    """One of ``CLIP_MODELS``; all but ``"clcr"`` are baselines, which classify clips only."""
     modalities: tuple[str, ...] | None = None
     """The modalities to use, out of audio, vision and flow; ``None`` uses all that the data set has."""
     audio_backbone: str = "resnet-18"
@@ -76,6 +82,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return self.audio_backbone not in SCRATCH or self.vision_backbone not in SCRATCH
 
     def check(self) -> None:
+        check_model(self.model, CLIP_MODELS)
+        if self.target == "segments" and self.model != "clcr":
+            raise JobError(f"--localise needs --model clcr, got {self.model}")
         unknown = [name for name in self.modalities or () if name not in MODALITIES]
         if unknown or self.modalities == ():
             raise JobError(f"--modalities must be some of {MODALITIES}, got {list(self.modalities or ())}")
@@ -90,6 +99,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             "benchmark": self.data_set.name,
             "data": None if self.data is None else self.data.name,
             "target": self.target,
+            "model": self.model,
             "modalities": None if self.modalities is None else list(self.modalities),
             "audio_backbone": Path(self.audio_backbone).name,
             "vision_backbone": Path(self.vision_backbone).name,
@@ -152,12 +162,14 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
                 **self.fields,
             },
         )
-        model = (CLCRForPrediction if self.target == "label" else CLCRForSegmentPrediction)(config)
+        model = (model_class(self.model) if self.target == "label" else CLCRForSegmentPrediction)(config)
+        (encoders,) = (module for module in model.modules() if isinstance(module, SemanticHierarchyEncoder))
         for name in names:
-            backbone = self._backbone(name)
+            backbone, levels = self._backbone(name), encoders.encoder(name)
             if backbone not in SCRATCH:
+                assert isinstance(levels, BackboneLevels)
                 with naming_encoder(_flag(name), backbone):
-                    model.clcr.load_backbone(name, backbone)
+                    load_pretrained(levels, backbone)
         return Learning(model, splits, ClipCollator())
 
     def _backbone(self, name: str) -> str:
@@ -204,6 +216,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             "data": "embedded default" if self.synthetic else data.folder.name,
             "samples": {split: len(data.splits[split]) for split in SPLITS},
             "target": self.target,
+            "model": self.model,
             "classes": len(self._classes(data)),
             "preparation": data.record,
             "audio_backbone": Path(self.audio_backbone).name,

@@ -249,6 +249,16 @@ def _recipe(job: Job[Any, Any]) -> Recipe:
     return replace(chosen, **changes)  # type: ignore[arg-type]
 
 
+def check_model(name: str, known: tuple[str, ...]) -> None:
+    """Checks the name of a model.
+
+    Raises:
+        JobError: if it is not a known one.
+    """
+    if name not in known:
+        raise JobError(f"--model must be one of {known}, got {name!r}")
+
+
 @contextmanager
 def naming_encoder(flag: str, name: str) -> Iterator[None]:
     """Turns errors while a pretrained encoder is loaded into a one-line `JobError` that names it."""

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +10,20 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.models.pretrained import load_pretrained
-from multifuse.recipes.baselines.fusion import CrossAttentionForPrediction, LateFusionForPrediction
-from multifuse.recipes.baselines.text import TextBaselineForPrediction
 from multifuse.recipes.data.features.mmsa import FEATURES, SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
 from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs import job, progress, resumption
-from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, naming_encoder
+from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, check_model, naming_encoder
+from multifuse.recipes.jobs.models import MODELS, model_class
 from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
 from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures, sentiment_measures
 
 __all__ = ["JobError", "SentimentJob", "SentimentResult", "default_recipe", "run"]
 
-MODELS: dict[str, type[PreTrainedModel]] = {
-    "clcr": CLCRForPrediction,
-    "late-fusion": LateFusionForPrediction,
-    "cross-attention": CrossAttentionForPrediction,
-    "text": TextBaselineForPrediction,
-}
 PLANTED_NOTE = (
     "--data is not given: this is the embedded default, a small SYNTHETIC data set (--planted {}). "
     "Its numbers show that the code works; they say nothing about sentiment."
@@ -48,8 +40,10 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     """The name of the planted set's setting where there is no ``data``; ``None`` takes the embedded one."""
     text_encoder: str | None = None
     """A Hugging Face name or folder; ``None`` uses the stored text features."""
-    model: Literal["clcr", "late-fusion", "cross-attention", "text"] = "clcr"
-    """All but ``"clcr"`` are baselines: another fusion behind the same encoders, or only the text encoder."""
+    model: str = "clcr"
+    """One of ``MODELS``; all but ``"clcr"`` are baselines: another fusion of the same encoders, or only the text's."""
+    modalities: tuple[str, ...] | None = None
+    """The modalities to use, out of text, vision and audio; ``None`` uses all that the data file has."""
     padding: Padding | None = None
     """What to believe where lengths and values contradict each other; ``None`` refuses such a file."""
 
@@ -69,8 +63,23 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             raise JobError(f"--planted {self.planted} is a setting of the embedded default, got --data {self.data} too")
         if self.planted is not None and self.planted not in SETTINGS:
             raise JobError(f"--planted must be one of {', '.join(SETTINGS)}, got {self.planted!r}")
+        check_model(self.model, tuple(MODELS))
+        given = self.modalities
+        if given is not None and (not given or not set(given) <= set(FEATURES)):
+            raise JobError(f"--modalities must be some of {FEATURES}, got {list(given)}")
         if self.model == "text" and self.text_encoder is None:
             raise JobError("--model text needs --text-encoder, got none")
+        if self.model == "text" and given is not None and set(given) != {"text"}:
+            raise JobError(f"--model text reads only the text, got --modalities {' '.join(given)}")
+        if self.text_encoder is not None and "text" not in self._chosen:
+            raise JobError(
+                f"--text-encoder {self.text_encoder} needs text among --modalities, got {list(self._chosen)}"
+            )
+
+    @property
+    def _chosen(self) -> tuple[str, ...]:
+        """The modalities that may be used, in the order of ``FEATURES``."""
+        return tuple(name for name in FEATURES if self.modalities is None or name in self.modalities)
 
     def named_recipe(self, name: str) -> Recipe:
         return PAPER if name == "paper" else default_recipe(self.text_encoder)
@@ -81,6 +90,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             "planted": self._setting,
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
             "model": self.model,
+            "modalities": None if self.modalities is None else list(self._chosen),
             "padding": self.padding,
         }
 
@@ -89,12 +99,16 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         """The modalities whose stored features the model reads, if the file has them."""
         if self.model == "text":
             return ()
-        return tuple(name for name in FEATURES if name != "text" or self.text_encoder is None)
+        return tuple(name for name in self._chosen if name != "text" or self.text_encoder is None)
 
     def read_given(self) -> MMSAData | None:
         if self.data is None:
             return None
-        return standardised(read_mmsa(self.data, self.padding, self.stored_features))
+        data = read_mmsa(self.data, self.padding, self.stored_features)
+        absent = [name for name in self.stored_features if name not in data.widths]
+        if self.modalities is not None and absent:
+            raise JobError(f"--modalities {' '.join(absent)}: {self.data} stores no features of that name")
+        return standardised(data)
 
     def make(self, writes: bool) -> MMSAData:
         planted = self.output / "planted.pkl"
@@ -142,7 +156,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         names = ("regression_loss", "init_last_level", "level_floor", "modality_floor")
         fields = {**{name: getattr(recipe, name) for name in names}, "max_positions": max_positions}
         config = CLCRConfig(modalities=modalities, **{**fields, **self.fields})
-        model = MODELS[self.model](config)
+        model = model_class(self.model)(config)
         if self.text_encoder is not None:
             (levels,) = (module for module in model.modules() if isinstance(module, TextLevels))
             load_pretrained(levels, self.text_encoder)

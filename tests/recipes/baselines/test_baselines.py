@@ -1,0 +1,160 @@
+"""What all fusion baselines have in common: masks, absent modalities, gradients, and the interface of CLCR."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from multifuse import CLCRConfig
+from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction
+from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
+
+NAMES = ("text", "keys", "audio")
+LENGTHS = (4, 6, 5)
+BATCH, DIM = 3, 8
+MODELS: list[Any] = [model_class(name) for name in CLIP_MODELS if name != "clcr"]
+FUSIONS: list[type[Fusion]] = [model.fusion_class for model in MODELS]
+fusions = pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: fusion.__name__)
+Masks = dict[str, Tensor | None]
+LAST_REAL_TOKENS = st.lists(
+    st.tuples(*(st.integers(0, length) for length in LENGTHS)), min_size=BATCH, max_size=BATCH
+).map(lambda counts: {name: [sample[m] for sample in counts] for m, name in enumerate(NAMES)})
+"""The number of real tokens of every modality and sample; 0 is a modality that the sample lacks."""
+
+
+def batch() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(BATCH, length, DIM, generator=generator) for name, length in zip(NAMES, LENGTHS)}
+
+
+def masks(counts: dict[str, list[int]]) -> Masks:
+    return {name: torch.arange(length) < torch.tensor(counts[name])[:, None] for name, length in zip(NAMES, LENGTHS)}
+
+
+def layer(fusion: type[Fusion], **options: Any) -> Fusion:
+    torch.manual_seed(0)
+    return fusion(DIM, NAMES, **{"num_labels": 2, "num_heads": 2, **options})
+
+
+@fusions
+@settings(max_examples=15)
+@given(counts=LAST_REAL_TOKENS, training=st.booleans())
+def test_padding_changes_no_output_and_no_gradient(
+    fusion: type[Fusion], counts: dict[str, list[int]], training: bool
+) -> None:
+    module, tokens, mask = layer(fusion).train(training), batch(), masks(counts)
+    results = []
+    for noise in (0.0, 9.0):
+        module.zero_grad()
+        noisy = {name: values + noise * (~mask[name]).unsqueeze(-1) for name, values in tokens.items()}  # type: ignore[operator]
+        output = module(noisy, mask)
+        assert output.logits.shape == (BATCH, 2)
+        sum([output.logits.square().sum(), *output.terms.values()]).backward()  # type: ignore[union-attr]
+        results.append({"logits": output.logits, **output.terms, **gradients(module)})
+    for name, expected in results[0].items():
+        assert expected.isfinite().all(), name
+        torch.testing.assert_close(results[1][name], expected, atol=1e-5, rtol=1e-4)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {f"grad {name}": p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@fusions
+@settings(max_examples=15)
+@given(counts=LAST_REAL_TOKENS)
+def test_a_sample_is_predicted_as_if_it_were_alone_and_without_what_it_lacks(
+    fusion: type[Fusion], counts: dict[str, list[int]]
+) -> None:
+    module, tokens, mask = layer(fusion).eval(), batch(), masks(counts)
+    together = module(tokens, mask).logits
+    for sample in range(BATCH):
+        present = [name for name in NAMES if counts[name][sample]]
+        if present:
+            single = {name: tokens[name][sample : sample + 1, : counts[name][sample]] for name in present}
+            torch.testing.assert_close(module(single).logits[0], together[sample], atol=1e-5, rtol=1e-4)
+
+
+@fusions
+@pytest.mark.parametrize("name", NAMES)
+def test_every_modality_alone_decides_the_prediction(fusion: type[Fusion], name: str) -> None:
+    tokens = batch()
+    other = {name: torch.randn(BATCH, 4, DIM)}
+    for module in (layer(fusion).eval(), fusion(DIM, [name], num_heads=2).eval()):
+        assert not torch.allclose(module({name: tokens[name]}).logits, module(other).logits, atol=1e-3)
+
+
+@fusions
+def test_every_parameter_receives_a_gradient_and_evaluation_computes_no_regulariser(fusion: type[Fusion]) -> None:
+    module = layer(fusion, dropout=0.1).train()
+    output = module(batch())
+    assert output.terms.keys() == module.term_weights.keys()
+    sum([output.logits.square().sum(), *output.terms.values()]).backward()  # type: ignore[union-attr]
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+    assert not module.eval()(batch()).terms
+
+
+@fusions
+def test_dropout_acts_in_training_only(fusion: type[Fusion]) -> None:
+    module, tokens = layer(fusion, dropout=0.5), batch()
+    assert not torch.equal(module.train()(tokens).logits, module(tokens).logits)
+    assert torch.equal(module.eval()(tokens).logits, module(tokens).logits)
+
+
+@pytest.mark.parametrize("fusion", [f for f in FUSIONS if f.__name__ not in ("LateFusion", "LowRankFusion")])
+def test_heads_that_do_not_divide_the_width_are_refused(fusion: type[Fusion]) -> None:
+    with pytest.raises(ValueError, match="num_heads must divide the width 8, got 3"):
+        fusion(DIM, NAMES[:2], num_heads=3)
+
+
+def config(**options: Any) -> CLCRConfig:
+    modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
+    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+    return CLCRConfig(modalities=modalities, dropout=0.0, **{**sizes, **options})
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_baselines_have_the_interface_of_clcr_and_load_after_saving(
+    model: type[FusionForPrediction], tmp_path: Path
+) -> None:
+    network = model(config()).eval()
+    inputs, labels = {"text": torch.randn(4, 5, 3), "audio": None}, torch.randn(4)
+    output = network(inputs, {"text": torch.ones(4, 5, dtype=torch.bool)}, labels=labels)
+    torch.testing.assert_close(output.loss, (output.logits[:, 0] - labels).abs().mean())
+    network.save_pretrained(tmp_path)
+    assert torch.equal(model.from_pretrained(tmp_path).eval()(inputs).logits, output.logits)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_training_loss_is_the_tasks_and_the_weighted_regularisers(model: type[FusionForPrediction]) -> None:
+    network = model(config()).train()
+    inputs = {name: torch.randn(4, 5, 3) for name in ("text", "audio")}
+    output = network(inputs, labels=torch.randn(4))
+    weights = network.fusion.term_weights
+    assert output.terms.keys() == {"task", *weights}
+    expected = output.terms["task"] + sum(weight * output.terms[name] for name, weight in weights.items())
+    torch.testing.assert_close(output.loss, expected)
+    assert network.eval()(inputs, labels=torch.randn(4)).terms.keys() == {"task"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_two_weights_start_equal_and_a_checkpoint_may_lack_any_of_them(
+    model: type[FusionForPrediction], tmp_path: Path
+) -> None:
+    network = model(config())
+    matrices = [p for p in network.fusion.parameters() if p.ndim > 1]
+    assert not any(a.shape == b.shape and torch.equal(a, b) for i, a in enumerate(matrices) for b in matrices[:i])
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith("fusion.")}
+    network.save_pretrained(tmp_path, state_dict=state)
+    loaded = model.from_pretrained(tmp_path).fusion
+    for name, parameter in loaded.named_parameters():
+        assert parameter.isfinite().all(), name
+        if parameter.ndim > 1 and parameter.numel() > 100:
+            expected = network.fusion.get_parameter(name).std()
+            torch.testing.assert_close(parameter.std(), expected, rtol=0.3, atol=0.0, msg=name)
