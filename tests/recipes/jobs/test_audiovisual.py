@@ -28,6 +28,7 @@ from multifuse.recipes.jobs.job import run
 from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
 from multifuse.recipes.measures.classification import classification_measures
 from tests import media_files
+from tests.pages import parsed
 from tests.paths import ROOT
 
 Command = Callable[..., int]
@@ -76,6 +77,11 @@ def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
     return content
 
 
+def explained(run: Path) -> str:
+    """Returns the text of the page of `multifuse explain` in a run's folder."""
+    return parsed((run / "explain.html").read_text()).text
+
+
 def test_training_from_media_equals_training_from_the_prepared_set(
     source: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +112,8 @@ def test_training_from_media_equals_training_from_the_prepared_set(
     assert [subset["modalities"] for subset in missing["subsets"]] == [["audio", "vision"], ["audio"], ["vision"]]
     for clean in (missing["subsets"][0], missing["absences"][0]):
         assert {name: clean[name] for name in content["test"]} == pytest.approx(content["test"])
+    assert main(["explain", str(tmp_path / "two"), "--data", str(prepared)]) == 0
+    assert f"Accuracy{100 * content['test']['accuracy']:.2f} %" in explained(tmp_path / "two")
 
 
 def test_a_single_modality_trains_with_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:
@@ -220,6 +228,8 @@ def test_events_are_localised_by_second(tmp_path: Path, command: Command) -> Non
     assert json.loads((tmp_path / "run/model/config.json").read_text())["num_segments"] == 10
     missing = scored_with_modalities_missing(tmp_path / "run")
     assert {name: missing["subsets"][0][name] for name in content["test"]} == pytest.approx(content["test"])
+    assert main(["explain", str(tmp_path / "run")]) == 0
+    assert "Segments with a label10" in explained(tmp_path / "run")
 
 
 def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:

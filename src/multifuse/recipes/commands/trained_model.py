@@ -1,0 +1,174 @@
+"""A trained model and the data that it is tested on, as the commands that name both read them."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from multifuse.recipes.commands.training_options import add_padding_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+    from transformers import PreTrainedModel
+
+
+class ArgumentError(ValueError):
+    """Raised when a command cannot start; the message is one line that names the argument and its value."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The split that a model is tested on."""
+
+    name: str
+    """The name of the file or folder."""
+    batches: "DataLoader[Any]"
+    ids: tuple[str, ...]
+    synthetic: bool = False
+    """Whether it is the set that a run without data of its own made."""
+    spread: "Mapping[str, Tensor]" = field(default_factory=dict)
+    """The standard deviation of each stored feature, (D,) per modality."""
+    sentences: tuple[str, ...] | None = None
+    """What is said in each sample, where the file has it."""
+    tokens: Callable[[int], tuple[str, ...]] | None = None
+    """Returns the text tokens of a sample by its index, for a model that reads token ids."""
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what a model is tested on."""
+    parser.add_argument(
+        "--data", type=Path, help="MMSA feature file or folder of prepared clips (default: those in the run's folder)"
+    )
+    parser.add_argument(
+        "--text-encoder", help="Hugging Face name or folder of the tokenizer, for a model that reads token ids"
+    )
+    add_padding_option(parser)
+    parser.add_argument(
+        "--split", choices=("train", "valid", "test"), default="test", help="split to test on (default: test)"
+    )
+
+
+def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedModel]]") -> Any:
+    """Loads a model of one of these classes from the output folder of a run, or the folder of a saved model."""
+    from multifuse.models import CLCRConfig
+
+    model_folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (model_folder / "config.json").is_file():
+        raise ArgumentError(f"{argument} {folder} contains no saved model: it has no config.json")
+    try:
+        name = (CLCRConfig.from_pretrained(model_folder).architectures or ["CLCRForPrediction"])[0]
+        by_name: dict[str, Any] = {cls.__name__: cls for cls in classes}
+        if name not in by_name:
+            raise ValueError(f"it is a {name}, not one of {list(by_name)}")
+        return by_name[name].from_pretrained(model_folder).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"{argument} {folder} cannot be loaded: {' '.join(str(error).split())}") from None
+
+
+def reads_clips(model: Any) -> bool:
+    """Returns whether a model was trained on prepared clips, not on a feature file."""
+    return bool(model.config.problem_type == "single_label_classification")
+
+
+def read_source(argument: str, folder: Path, model: Any, args: argparse.Namespace) -> Source:
+    """Reads the data that `add_data_options` name, for a model that was loaded from ``folder``.
+
+    Raises:
+        ArgumentError: if the data do not fit the model.
+        MMSAFileError, PreparationError, JobError, OSError: if the data, or the tokenizer, cannot be read.
+    """
+    if not reads_clips(model):
+        return _utterances(folder, model, args)
+    if args.padding is not None:
+        raise ArgumentError(f"--padding is only for feature files, but {argument} {folder} reads clips")
+    return _clips(folder, model, args)
+
+
+def status(command: str, work: Callable[[], None]) -> int:
+    """Does a command's work and returns its exit status; bad arguments or data end it with one line on stderr."""
+    from multifuse.recipes.data.features.mmsa import MMSAFileError
+    from multifuse.recipes.data.split_lists.clips import PreparationError
+    from multifuse.recipes.jobs.job import JobError
+
+    try:
+        work()
+    except (ArgumentError, JobError, MMSAFileError, PreparationError, OSError) as error:
+        print(f"multifuse {command}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _utterances(folder: Path, model: Any, args: argparse.Namespace) -> Source:
+    from torch.utils.data import DataLoader
+    from transformers import AutoTokenizer
+
+    from multifuse.recipes.corruption.corrupted import deviations
+    from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
+    from multifuse.recipes.data.features.utterances import datasets
+    from multifuse.recipes.jobs.job import naming_encoder
+
+    path = args.data or folder / "planted.pkl"
+    modalities = tuple(model.config.modalities)
+    reads_text = model.config.modalities.get("text", {}).get("encoder") == "text"
+    stored = [name for name in modalities if name != "text" or not reads_text]
+    if reads_text and args.text_encoder is None:
+        raise ArgumentError("--text-encoder is required: the model reads token ids")
+    data = standardised(read_mmsa(path, args.padding, stored))
+    tokenizer = None
+    if reads_text:
+        with naming_encoder("text-encoder", args.text_encoder):
+            tokenizer = AutoTokenizer.from_pretrained(args.text_encoder, trust_remote_code=False)
+    for modality in modalities:
+        width = model.config.modalities[modality].get("input_size")
+        if width is not None and data.widths.get(modality) != width:
+            raise ArgumentError(f"--data {path}: {modality} must have width {width}, got {data.widths.get(modality)}")
+    split = getattr(data, args.split)
+    positions = model.config.max_positions
+    for modality, sequence in split.features.items():
+        if model.config.positions == "learned" and (longest := int(sequence.lengths.max())) > positions:
+            raise ArgumentError(
+                f"--data {path}: {modality} has a sample of {longest} tokens; the model has {positions} positions"
+            )
+    splits, collator = datasets(data, modalities, tokenizer)
+    batches: DataLoader[Any] = DataLoader(splits[args.split], batch_size=64, collate_fn=collator)
+    ids = splits[args.split].token_ids
+
+    def tokens(index: int) -> tuple[str, ...]:
+        assert ids is not None
+        assert tokenizer is not None
+        return tuple(tokenizer.decode([token]) for token in ids[index])
+
+    return Source(
+        path.name,
+        batches,
+        split.ids,
+        synthetic=args.data is None,
+        spread=deviations(data.train),
+        sentences=split.raw_text,
+        tokens=None if ids is None else tokens,
+    )
+
+
+def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
+    from torch.utils.data import DataLoader
+
+    from multifuse.models import CLCRForSegmentPrediction
+    from multifuse.recipes.data.media import shards
+    from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+    from multifuse.recipes.data.media.preparation import prepared_record
+
+    path = args.data or folder / "prepared"
+    if args.data is None and not path.exists():
+        raise ArgumentError("--data is required: the run folder contains no prepared set")
+    prepared_record(path)
+    target: Literal["label", "segments"] = "segments" if isinstance(model, CLCRForSegmentPrediction) else "label"
+    rows = shards.read_split(path, args.split)
+    try:
+        clips = ClipDataset(rows, tuple(model.config.modalities), target)
+    except ValueError as error:
+        raise ArgumentError(f"--data {path}: {error}") from None
+    batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=ClipCollator())
+    return Source(path.name, batches, tuple(map(str, rows.with_format(None)["id"])))
