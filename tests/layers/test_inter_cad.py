@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from multifuse import InterCAD
 from multifuse.layers import InterCADOutput, IntraCEDOutput
@@ -17,9 +18,17 @@ def levels_of(drawn: Sizes, tokens: Tokens, mask: Tokens, count: int) -> list[In
     return [layer({name: values * (level + 1) for name, values in tokens.items()}, mask) for level in range(count)]
 
 
-def aggregation(drawn: Sizes, levels: int = 2, **options: float) -> InterCAD:
+def untrained(drawn: Sizes, levels: int = 2, **options: float) -> InterCAD:
     torch.manual_seed(2)
     return InterCAD(drawn.dim, drawn.modalities, num_levels=levels, **options).eval()  # type: ignore[arg-type]
+
+
+def aggregation(drawn: Sizes, levels: int = 2, **options: float) -> InterCAD:
+    """Returns a layer whose weights depend on its input, as after training: all of them start uniform."""
+    layer = untrained(drawn, levels, **options)
+    for linear in (layer.level_scorer[-1], layer.query, layer.gate_score):
+        nn.init.normal_(linear.weight)  # type: ignore[arg-type]
+    return layer
 
 
 def assert_close(ours: InterCADOutput, expected: InterCADOutput, tolerance: float = 1e-4) -> None:
@@ -101,13 +110,37 @@ def test_private_content_affects_the_shared_output_only_through_the_level_weight
     assert not torch.equal(uniform(moved, mask).private, uniform(levels, mask).private)
 
 
-def test_initial_level_weights_are_as_documented() -> None:
-    """No level starts with more weight by chance: one that had all the weight from the start would keep it."""
+def test_initial_weights_are_uniform_unless_the_last_level_is_preferred() -> None:
+    """What has more weight by chance, before it has been weighed, keeps it."""
     tokens, mask = batch(SIZES)
-    uniform = aggregation(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
-    torch.testing.assert_close(uniform, torch.full_like(uniform, 1 / 3))
-    last = aggregation(SIZES, 3, init_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask).level_weights
-    torch.testing.assert_close(last, torch.tensor([0.05, 0.05, 0.9]).expand_as(last))
+    output = untrained(SIZES, 3)(levels_of(SIZES, tokens, mask, 3), mask)
+    assert_weights(output.level_weights, [1 / 3] * 3)
+    assert_weights(output.modality_weights, [1 / 3] * 3)
+    assert_weights(output.private_gates, [0.5] * 3)
+    last = untrained(SIZES, 3, init_last_level=0.9)(levels_of(SIZES, tokens, mask, 3), mask)
+    assert_weights(last.level_weights, [0.05, 0.05, 0.9])
+
+
+@pytest.mark.parametrize("field", ["level_weights", "modality_weights", "private_gates"])
+def test_an_optimiser_that_pushes_one_weight_does_not_collapse_it_in_the_first_steps(field: str) -> None:
+    """A logit that sums 128 features moves by 128 learning rates a step if it is not scaled; beta's even faster."""
+    wide = Sizes(32, 128, 24, 16, 2, {"text": 5, "vision": 3, "audio": 2})
+    tokens, mask = batch(wide)
+    layer = untrained(wide, 3)
+    with torch.no_grad():
+        levels = levels_of(wide, tokens, mask, 3)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3)
+    start = getattr(layer(levels, mask), field)[:, 0].mean().item()
+    for _ in range(40):
+        optimizer.zero_grad()
+        (-getattr(layer(levels, mask), field)[:, 0].mean()).backward()
+        optimizer.step()
+    pushed = getattr(layer(levels, mask), field)[:, 0].mean().item()
+    assert start < pushed < start + 0.35
+
+
+def assert_weights(weights: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(weights, torch.tensor(expected).expand_as(weights))
 
 
 def test_without_adaptive_weights_the_weights_are_uniform_and_the_gates_one() -> None:

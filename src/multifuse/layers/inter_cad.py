@@ -139,15 +139,15 @@ class InterCAD(DrawsOwnParameters):
         self.level_scorer = nn.Sequential(
             XavierLinear(dim, dim, device=device, dtype=dtype),
             nn.GELU(),
-            # Starts at zero: a level that chance favours would win before it has been weighed.
+            # All weights start uniform: what chance favours would win before it has been weighed.
             XavierLinear(dim, 1, gain=0.0, device=device, dtype=dtype),
         )
-        self.query = XavierLinear(dim, dim, device=device, dtype=dtype)
+        self.query = XavierLinear(dim, dim, gain=0.0, device=device, dtype=dtype)
         self.key = XavierLinear(dim, dim, device=device, dtype=dtype)
         self.value = XavierLinear(dim, dim, device=device, dtype=dtype)
         self.gate_projection = XavierLinear(dim, dim, device=device, dtype=dtype)
         self.gate_norm = nn.LayerNorm(dim, device=device, dtype=dtype)
-        self.gate_score = XavierLinear(dim, 1, bias=False, device=device, dtype=dtype)
+        self.gate_score = XavierLinear(dim, 1, bias=False, gain=0.0, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -247,8 +247,8 @@ class InterCAD(DrawsOwnParameters):
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:
             return torch.full_like(descriptors[..., 0], 1.0 / self.num_levels)
-        logits = self.level_scorer(descriptors + self.anchors).squeeze(-1).float()
-        logits = (logits + self.level_bias.float()) / self.level_temperature
+        score = self.level_scorer(descriptors + self.anchors).squeeze(-1).float() / math.sqrt(self.dim)
+        logits = (score + self.level_bias.float()) / self.level_temperature
         weights: Tensor = (1 - self.level_floor) * logits.softmax(dim=-1) + self.level_floor / self.num_levels
         return weights
 
@@ -257,7 +257,7 @@ class InterCAD(DrawsOwnParameters):
             return uniform
         query = self.query(torch.einsum("bm,bmd->bd", uniform.to(shared.dtype), shared))
         logits = torch.einsum("bd,bmd->bm", query, self.key(shared)).float()
-        logits = logits / (math.sqrt(self.dim) * self.modality_temperature)
+        logits = logits / (self.dim * self.modality_temperature)
         # A sample without any modality keeps finite logits; the last product gives it weights of 0.
         absent = (uniform == 0) & uniform.any(dim=-1, keepdim=True)
         weights = logits.masked_fill(absent, float("-inf")).softmax(dim=-1)
@@ -267,7 +267,7 @@ class InterCAD(DrawsOwnParameters):
         if not self.adaptive:
             return present
         score = self.gate_score(self.gate_norm(self.gate_projection(private))).squeeze(-1)
-        return torch.sigmoid(score.float()) * present
+        return torch.sigmoid(score.float() / math.sqrt(self.dim)) * present
 
     def extra_repr(self) -> str:
         return (

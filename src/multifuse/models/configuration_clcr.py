@@ -84,7 +84,7 @@ class CLCRConfig(PreTrainedConfig):
     """
 
     model_type = "clcr"
-    keys_to_ignore_at_inference = ["terms", "private_gates", "activations"]
+    keys_to_ignore_at_inference = ["terms", "activations"]
 
     modalities: dict[str, Any] | None = None
     modality_order: list[str] | None = None

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from multifuse import CLCRConfig, CLCRForPrediction
-from multifuse.recipes.baselines.fusion import LateFusionForPrediction
+from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
 from tests.files import bert, contents, mmsa_splits, write
 from tests.pages import parsed

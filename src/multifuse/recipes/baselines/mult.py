@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multifuse.recipes.baselines.attention import MaskedAttention, MaskedTransformer
 from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
 
-CROSS_LAYERS = 2
+CROSS_LAYERS = 1
 
 
 class CrossModalLayer(nn.Module):

@@ -1,4 +1,4 @@
-"""The figure of a run: training curves, and level and modality weights on the validation split, per epoch."""
+"""The figure of a run, per epoch: training curves, and level and modality weights and private gates on ``valid``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ def draw(history: Sequence[dict[str, Any]], path: Path, choice: Choice) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    curves, levels, modalities = figure.subplots(1, 3)
+    figure = Figure(figsize=(16, 3.6), layout="constrained")
+    curves, levels, modalities, gates = figure.subplots(1, 4)
     name = f"eval_{choice.metric}"
     evaluations = [entry for entry in history if name in entry]
     epochs = [entry["epoch"] for entry in evaluations]
@@ -22,16 +22,20 @@ def draw(history: Sequence[dict[str, Any]], path: Path, choice: Choice) -> None:
     curves.plot(*zip(*training, strict=True), marker=".", label="train loss")
     curves.plot(epochs, [entry[name] for entry in evaluations], marker=".", label=f"valid {choice.label}")
     curves.set_title("training")
-    for axis, prefix, title in (
-        (levels, "eval_level_weight_", "level weights (valid mean)"),
-        (modalities, "eval_modality_weight_", "modality weights (valid mean)"),
+    for axis, prefix, entropy, title in (
+        (levels, "eval_level_weight_", "eval_level_entropy", "level weights (valid mean)"),
+        (modalities, "eval_modality_weight_", "eval_modality_entropy", "modality weights (valid mean)"),
+        (gates, "eval_private_gate_", None, "private gates (valid mean)"),
     ):
         for weight in sorted({key for entry in evaluations for key in entry if key.startswith(prefix)}):
             label = weight.removeprefix(prefix)
             axis.plot(epochs, [entry[weight] for entry in evaluations], marker=".", label=label)
+        if axis.lines and entropy is not None:
+            values = [entry[entropy] for entry in evaluations]
+            axis.plot(epochs, values, color="grey", linestyle="dotted", label="entropy")
         axis.set_title(title)
-        axis.set_ylim(0, 1)
-    for axis in (curves, levels, modalities):
+        axis.set_ylim(0, 1.02)
+    for axis in (curves, levels, modalities, gates):
         axis.set_xlabel("epoch")
         if axis.lines:
             axis.legend()

@@ -1,5 +1,6 @@
 """The job that all benchmarks have in common: data, model, training, measures, and the files that are written."""
 
+import math
 import os
 import platform
 import time
@@ -312,7 +313,7 @@ def _bf16(job: Job[Any, Any], use_cpu: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Metrics:
-    """Computes what Trainer logs after an evaluation: the measures, and the mean level and modality weights."""
+    """Computes what Trainer logs after an evaluation: the measures, and the means of CLCR's weights and gates."""
 
     job: Job[Any, Any]
     modalities: tuple[str, ...]
@@ -324,18 +325,35 @@ class _Metrics:
         measures = self.job.measure(self.job.predictions(logits), prediction.label_ids)
         metrics: dict[str, float] = asdict(measures)
         if isinstance(prediction.predictions, tuple):
-            _, level_weights, modality_weights = prediction.predictions
-            for level, weight in enumerate(_means(level_weights), start=1):
-                metrics[f"level_weight_{level}"] = float(weight)
-            for name, weight in zip(self.modalities, _means(modality_weights), strict=True):
-                metrics[f"modality_weight_{name}"] = float(weight)
+            metrics |= self._weights(*prediction.predictions[1:])
         return metrics
 
+    def _weights(
+        self, level_weights: NDArray[Any], modality_weights: NDArray[Any], private_gates: NDArray[Any]
+    ) -> dict[str, float]:
+        """Returns the means over samples, and over segments where each has its own weights."""
+        levels = tuple(str(level) for level in range(1, level_weights.shape[-1] + 1))
+        named = {
+            "level_weight": (levels, level_weights),
+            "modality_weight": (self.modalities, modality_weights),
+            "private_gate": (self.modalities, private_gates),
+        }
+        means = {
+            f"{kind}_{name}": float(column.mean())
+            for kind, (names, weights) in named.items()
+            for name, column in zip(names, weights.reshape(-1, weights.shape[-1]).T, strict=True)
+        }
+        return {
+            **means,
+            "level_entropy": mean_entropy(level_weights),
+            "modality_entropy": mean_entropy(modality_weights),
+        }
 
-def _means(weights: NDArray[Any]) -> NDArray[Any]:
-    """Returns the mean weights over samples, and over segments where each has its own weights."""
-    means: NDArray[Any] = weights.reshape(-1, weights.shape[-1]).mean(0)
-    return means
+
+def mean_entropy(weights: NDArray[Any]) -> float:
+    """Returns the mean entropy of weights (..., K) that sum to 1: 1 if they are all uniform, 0 if all are one-hot."""
+    terms = np.where(weights > 0, weights * np.log(np.where(weights > 0, weights, 1.0)), 0.0)
+    return float(-terms.sum(-1).mean() / math.log(max(weights.shape[-1], 2)))
 
 
 def _logits(predictions: Any) -> NDArray[np.float32]:
@@ -349,6 +367,13 @@ def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
     return float(min(logged, key=lambda entry: sign * entry[name])["epoch"])
 
 
+def _logged(entry: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns what was logged on ``valid`` after an epoch, without Trainer's prefix and without times."""
+    timing = ("runtime", "samples_per_second", "steps_per_second")
+    values = {name.removeprefix("eval_"): value for name, value in entry.items()}
+    return {name: None if value != value else value for name, value in values.items() if name not in timing}
+
+
 def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
     """Writes the model, the figure and, last, metrics.json, each atomically."""
     with whole(job.output / "model") as folder, native_writes(job.output / "model"):
@@ -358,6 +383,7 @@ def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrain
         "valid": result.valid.as_dict(),
         "test": result.test.as_dict(),
         "best_epoch": result.best_epoch,
+        "epochs": [_logged(entry) for entry in trainer.state.log_history if f"eval_{job.choice.metric}" in entry],
         "seconds": round(result.seconds, 1),
         **job.description(data),
         "modalities": list(trainer.model.config.modalities),
