@@ -190,6 +190,13 @@ def test_a_regulariser_with_zero_weight_is_not_computed(lambdas: tuple[float, fl
     assert ("intra_total" in terms, "inter_total" in terms) == (lambdas[0] > 0, lambdas[1] > 0)
 
 
+def test_a_longer_fused_vector_does_not_enlarge_the_logits() -> None:
+    """Otherwise one-hot weights and open gates, which lengthen it, would be rewarded for that alone."""
+    network = model()
+    head, fused = network.head, torch.randn(4, 2 * network.config.hidden_size)
+    torch.testing.assert_close(head(3 * fused), head(fused), atol=1e-4, rtol=1e-4)
+
+
 def test_saved_models_load_with_equal_outputs_in_the_same_order(tmp_path: Path) -> None:
     features, mask = inputs()
     network = model()
@@ -207,10 +214,10 @@ def test_a_mismatched_head_is_reinitialised_and_everything_else_loaded(tmp_path:
     network = model()
     network.save_pretrained(tmp_path)
     loaded = CLCRForPrediction.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
-    assert loaded.head[3].weight.shape == (4, 16)
-    assert loaded.head[3].weight.isfinite().all()
+    assert loaded.head[4].weight.shape == (4, 16)
+    assert loaded.head[4].weight.isfinite().all()
     ours = loaded.state_dict()
-    unchanged = [name for name, value in network.state_dict().items() if not name.startswith("head.3")]
+    unchanged = [name for name, value in network.state_dict().items() if not name.startswith("head.4")]
     assert all(torch.equal(ours[name], network.state_dict()[name]) for name in unchanged)
 
 

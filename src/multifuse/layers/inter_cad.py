@@ -66,12 +66,16 @@ class InterCAD(DrawsOwnParameters):
     descriptor ``g_l``, the mean over the present modalities of ``s_l^m + p_l^m``:
 
     .. math::
-        \omega = \mathrm{softmax}_l(\mathrm{MLP}(g_l + \mathrm{anchor}_l) + b_l), \quad
+        \omega = \mathrm{softmax}_l(\mathrm{MLP}(g_l + \mathrm{anchor}_l) / \sqrt{d} + b_l), \quad
         s^m = \sum_l \omega_l s_l^m, \quad p^m = \sum_l \omega_l p_l^m
 
-    Shared path: scaled dot-product attention over the modalities, its query from the mean of the present s^m, its keys
-    and values from each s^m, gives z_sh with weights beta. Private path: ``eta_m = sigmoid(w_p^T LN(W_p p^m))`` and
-    ``u_pr = sum_m eta_m p^m``.
+    Shared path: dot-product attention over the modalities, its query from the mean of the present s^m, its keys and
+    values from each s^m, gives z_sh with weights beta. Private path: ``eta_m = sigmoid(w_p^T LN(W_p p^m) / sqrt(d))``
+    and ``u_pr = sum_m eta_m p^m``.
+
+    The scales of the logits are ours: 1/d in the attention, 1/sqrt(d) elsewhere, as in muP (arXiv 2203.03466), because
+    a sum over d features grows that much faster than a single parameter under Adam. With all weights uniform at the
+    start (ours), this keeps them from collapsing before the encoders have learned anything.
 
     Args:
         dim: d.

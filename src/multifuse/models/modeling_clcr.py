@@ -223,7 +223,7 @@ class CLCRModel(CLCRPreTrainedModel):
 
 
 class CLCRForPrediction(CLCRPreTrainedModel):
-    """Predicts ``y = f(z_sh (+) u_pr)``, f a two-layer head.
+    """Predicts ``y = f(z_sh (+) u_pr)``, f a LayerNorm and a two-layer head.
 
     The loss is ``L_task + lambda_intra L_intra + lambda_inter L_inter``; the regularisers are computed in training
     only.
@@ -254,6 +254,8 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         self.clcr = CLCRModel(config)
         names = self.clcr.hierarchy.modalities
         self.head = nn.Sequential(
+            # Mixing shrinks summaries of a fixed norm: without this, weights collapse because that enlarges the logits.
+            nn.LayerNorm(2 * config.hidden_size),
             nn.Linear(2 * config.hidden_size, config.hidden_size),
             nn.GELU(),
             nn.Dropout(config.dropout),

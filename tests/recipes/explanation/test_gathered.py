@@ -108,7 +108,7 @@ def test_certainty_is_the_probability_of_the_predicted_class() -> None:
 
 def test_predictions_that_are_not_finite_are_refused_and_the_model_is_left_as_it_was() -> None:
     network = model()
-    torch.nn.init.constant_(network.get_parameter("head.3.bias"), float("nan"))
+    torch.nn.init.constant_(network.get_parameter("head.4.bias"), float("nan"))
     with pytest.raises(ValueError, match="predictions are not finite"):
         explained(network, batches(network), SENTIMENT, ABOUT, [""] * 12)
     assert not network.clcr.aggregation.shared_norm._forward_hooks
