@@ -1,37 +1,43 @@
-"""The data sets of the evidence: settings of the planted set, and CMU-MOSI with a frozen text encoder."""
+"""The data sets of the evidence, made from the files that the user names."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corruption import with_frozen_text
-from multifuse.recipes.data.features.planted import write_planted
-from multifuse.recipes.data.features.planted_settings import SETTINGS, PlantedSettings
+from benchmarks.evidence.clip_set import prepared_digits
+from benchmarks.evidence.feature_set import FeatureSet
+from benchmarks.evidence.runs import EvidenceSet
+from multifuse.recipes.data.features.planted_settings import SETTINGS
+
+PLANTED = {f"planted-{name}": settings for name, settings in SETTINGS.items()}
 
 
 @dataclass(frozen=True)
-class EvidenceSet:
-    """A data set, as a feature file that can be made again and again."""
+class Files:
+    """What the user named: CMU-MOSI's feature file, the text encoder of its words, and the folder of the digits."""
 
-    name: str
-    planted: PlantedSettings | None = None
-    given: Path | None = None
-    """A feature file, if the set is not planted."""
+    mosi: Path | None = None
+    text_encoder: str | None = None
+    digits: Path | None = None
 
-    def file(self, folder: Path) -> Path:
-        """Returns the feature file, which is made in ``folder`` if it is planted."""
-        if self.given is not None:
-            return self.given
-        assert self.planted is not None
-        path = folder / f"{self.name}.pkl"
-        write_planted(path, self.planted)
-        return path
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the sets that can be made."""
+        given = {"mosi": self.mosi, "av_digits": self.digits}
+        return (*PLANTED, *(name for name, path in given.items() if path is not None))
 
 
-def evidence_sets(mosi: Path | None, encoder: str | None, folder: Path) -> dict[str, EvidenceSet]:
-    """Returns the sets by name: all planted ones, and MOSI if its file and an encoder are given."""
-    sets = {f"planted-{name}": EvidenceSet(f"planted-{name}", settings) for name, settings in SETTINGS.items()}
-    if mosi is not None and encoder is not None:
-        path = folder / "mosi.pkl"
-        with_frozen_text(mosi, encoder, path)
-        sets["mosi"] = EvidenceSet("mosi", given=path)
-    return sets
+def evidence_set(name: str, files: Files, prepared: Path) -> EvidenceSet:
+    """Returns a set by name; what takes long to make is kept in the folder ``prepared``."""
+    if name in PLANTED:
+        return FeatureSet(PLANTED[name])
+    prepared.mkdir(parents=True, exist_ok=True)
+    if name == "av_digits":
+        assert files.digits is not None
+        return prepared_digits(files.digits, prepared / name)
+    assert files.mosi is not None
+    assert files.text_encoder is not None
+    path = prepared / f"{files.mosi.stem}.{Path(files.text_encoder).name}.pkl"
+    if not path.exists():
+        with_frozen_text(files.mosi, files.text_encoder, path)
+    return FeatureSet(path)
