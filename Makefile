@@ -1,8 +1,8 @@
-# Both commands make .venv on first use: torch first, from the constraints, then multifuse with its kernels.
+# All commands make .venv on first use: torch first, from the constraints, then multifuse with its kernels.
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: mosi test bench setup clean
+.PHONY: mosi test bench evidence setup clean
 
 mosi: setup
 	.venv/bin/python examples/train_mosi.py --text-encoder none
@@ -15,6 +15,9 @@ test: setup
 
 bench: setup
 	.venv/bin/python -m benchmarks.speed
+
+evidence: setup
+	.venv/bin/python -m benchmarks.evidence
 
 setup: .venv/.ready
 

@@ -7,6 +7,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from multifuse.recipes.data.media.planted_media import SOUND_RATE, write_sound, write_video
 
@@ -60,6 +61,20 @@ def truncated(path: Path, fraction: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * fraction)])
     return path
+
+
+def av_digits(folder: Path, clips: int = 40) -> Path:
+    """Writes spoken and written digits as distributed: tones and grey squares, of one speaker in all three splits."""
+    rows = ["id,label,speaker,split"]
+    (folder / "image").mkdir(parents=True)
+    for number in range(clips):
+        split = "train" if number < 0.7 * clips else "valid" if number < 0.85 * clips else "test"
+        digit = number % 10
+        rows.append(f"{digit}_anna_{number},{digit},anna,{split}")
+        wav(folder / f"audio/{digit}_anna_{number}.wav", 0.4, pitch=200 + 100 * digit)
+        Image.new("L", (28, 28), 20 * digit).save(folder / f"image/{digit}_anna_{number}.png")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
 
 
 def kinetics_sounds(folder: Path, clips: int, train: int) -> Path:

@@ -142,6 +142,14 @@ class CLCRConfig(PreTrainedConfig):
         is_class = not labels.is_floating_point() and labels.dtype != torch.bool
         return "single_label_classification" if is_class else "multi_label_classification"
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns what a saved config holds: the fields that differ from the defaults, and always the labels.
+
+        transformers leaves out two labels of default names, which are its own default; ours is a single label.
+        """
+        differences: dict[str, Any] = super().to_diff_dict()
+        return differences | {"id2label": self.id2label, "label2id": self.label2id}
+
     @property
     def active_levels(self) -> int:
         """The number of levels that are computed: all of them, or only the last without the hierarchy."""

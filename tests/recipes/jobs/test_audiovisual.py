@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerCallback, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
@@ -233,16 +232,8 @@ def test_events_are_localised_by_second(tmp_path: Path, command: Command) -> Non
 
 
 def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: Command) -> None:
-    rows = ["id,label,speaker,split"]
-    for number in range(40):
-        split = "train" if number < 28 else "valid" if number < 34 else "test"
-        rows.append(f"{number % 10}_anna_{number},{number % 10},anna,{split}")
-        media_files.wav(tmp_path / f"data/audio/{number % 10}_anna_{number}.wav", 0.4, pitch=200 + 100 * (number % 10))
-        path = tmp_path / f"data/image/{number % 10}_anna_{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("L", (28, 28), 20 * (number % 10)).save(path)
-    (tmp_path / "data/labels.csv").write_text("\n".join(rows))
-    assert command("av_digits", "--data", tmp_path / "data", "--epochs", 1, "--output", tmp_path / "run") == 0
+    data = media_files.av_digits(tmp_path / "data")
+    assert command("av_digits", "--data", data, "--epochs", 1, "--output", tmp_path / "run") == 0
     content = metrics(tmp_path / "run")
     assert content["samples"] == {"train": 28, "valid": 6, "test": 6}
     assert content["modalities"] == ["audio", "vision"]

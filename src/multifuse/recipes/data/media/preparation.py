@@ -208,11 +208,11 @@ def _in_worker() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """Ends the worker when its parent dies: a killed parent cannot tell its workers, which would wait for ever."""
+def end_with_parent() -> None:
+    """Ends this worker when its parent dies: a killed parent cannot tell its workers, which would wait for ever."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -1,0 +1,97 @@
+"""A prepared audio-visual set, and how models are trained and measured on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import avg_pool2d
+from torch.utils.data import DataLoader
+
+from benchmarks.evidence.runs import Run
+from benchmarks.evidence.streams import participation, streams
+from benchmarks.evidence.trained import on_fewer_modalities, rounded, trained
+from multifuse.models.modeling_clcr import CLCRForPrediction
+from multifuse.recipes.baselines import pooled
+from multifuse.recipes.baselines.pooled import Splits
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.split_lists.clips import SPLITS
+from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
+from multifuse.recipes.jobs.recipe import AV_DIGITS
+from multifuse.recipes.measures.classification import classification_measures
+from multifuse.recipes.measures.scores import CLASSES
+
+DIGITS = AUDIOVISUAL_SETS["av_digits"]
+_NETWORK = "resnet-small"
+
+
+@dataclass(frozen=True)
+class DigitSet:
+    """The spoken and written digits, in a folder that `prepared_digits` wrote."""
+
+    prepared: Path
+
+    def measured(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Implements `EvidenceSet`."""
+        job = AudioVisualJob(
+            output=folder / "run",
+            data_set=DIGITS,
+            data=self.prepared,
+            model=run.model if run.is_trained else "clcr",
+            modalities=run.modalities,
+            audio_backbone=_NETWORK,
+            vision_backbone=_NETWORK,
+            default_recipe=AV_DIGITS,
+            epochs=run.epochs,
+            lr=run.lr,
+            seed=run.seed,
+            config=dict(run.config),
+            device="cpu",
+        )
+        clips = job.read_given()
+        assert clips is not None
+        if not run.is_trained:
+            return _pooled(run, clips)
+        result, model = trained(job, run.model)
+        test = ClipDataset(clips.splits["test"], tuple(model.config.modalities))
+        batches: DataLoader[Any] = DataLoader(test, batch_size=64, collate_fn=ClipCollator())
+        result["subsets"] = on_fewer_modalities(model, batches, CLASSES)
+        if isinstance(model, CLCRForPrediction):
+            result["activation"] = participation(streams(model, batches))
+        return result
+
+
+def prepared_digits(data: Path, prepared: Path) -> DigitSet:
+    """Returns the set, which is prepared in ``prepared`` unless this has been done before."""
+    prepare(Preparation(DIGITS, data, data, prepared, DIGITS.options))
+    return DigitSet(prepared)
+
+
+def _pooled(run: Run, clips: PreparedClips) -> dict[str, Any]:
+    names = clips.modalities if run.modalities is None else run.modalities
+    sets = [ClipDataset(clips.splits[split], names) for split in SPLITS]
+    labels = Splits(*(torch.tensor(clips_of.labels).numpy() for clips_of in sets))
+    features = Splits(*(torch.stack([flat(clip.inputs) for clip in _all(clips_of)]).numpy() for clips_of in sets))
+    predictions = pooled.classification(features, labels, run.model)  # type: ignore[arg-type]
+    return {
+        "valid": classification_measures(predictions.valid, labels.valid).as_dict(),
+        "test": classification_measures(predictions.test, labels.test).as_dict(),
+        "chosen": predictions.parameters,
+        "test_predictions": rounded(predictions.test),
+    }
+
+
+def _all(clips: ClipDataset) -> list[Any]:
+    return [clips[index] for index in range(len(clips))]
+
+
+def flat(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns a clip's features (D,): its spectrogram, and its mean grey frame at half its height and width."""
+    parts = []
+    for name, values in inputs.items():
+        if name != "audio":
+            values = avg_pool2d(values.float().mean(dim=(0, 1)).unsqueeze(0), 2)
+        parts.append(values.float().flatten())
+    return torch.cat(parts)

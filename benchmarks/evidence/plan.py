@@ -1,0 +1,159 @@
+"""Which runs each table needs. Learning rates are chosen first, from one grid for all, by one seed's ``valid``."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.runs import Run, load
+from multifuse.recipes.measures import classification, sentiment
+from multifuse.recipes.measures.measures import Choice
+
+SEEDS = (1, 2, 3, 4, 5)
+CLCR = "clcr"
+FUSIONS = (CLCR, "late-fusion", "cross-attention", "concatenation", "mult", "low-rank", "shared-private")
+POOLED = {"svm": "RBF-SVM, pooled features", "ridge": "ridge, pooled features"}
+MODELS, FULL = "models", "full"
+CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
+    "ablation": {
+        "no InterCAD": {"use_inter_cad": False},
+        "no IntraCED": {"use_intra_ced": False},
+        "no hierarchy": {"use_hierarchy": False},
+        "no regularisers": {"lambda_intra": 0.0, "lambda_inter": 0.0},
+        "full mix": {"shuffle_levels": True},
+    },
+    "budget": {
+        "dense": {"gamma": 1000.0, "init_participation": 0.999},
+        "gamma 0.75": {"gamma": 0.75},
+        "gamma 0.5": {"gamma": 0.5},
+        "gamma 0.25": {"gamma": 0.25},
+    },
+    "sensitivity": {
+        "lambdas 0.01": {"lambda_intra": 0.01, "lambda_inter": 0.01},
+        "lambdas 0.5": {"lambda_intra": 0.5, "lambda_inter": 0.5},
+        "ranks 16, 16": {"shared_rank": 16, "private_rank": 16},
+        "ranks 64, 64": {"shared_rank": 64, "private_rank": 64},
+        "width 64": {"hidden_size": 64, "shared_rank": 24, "private_rank": 16},
+        "1 level": {"num_levels": 1},
+        "2 levels": {"num_levels": 2},
+        "4 levels": {"num_levels": 4},
+        "5 levels": {"num_levels": 5},
+    },
+}
+"""What differs from the reference configuration in the rows of a table, by table; its first row is `FULL`."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The tables of one data set, and what is run for them."""
+
+    data: str
+    modalities: tuple[str, ...]
+    tables: tuple[str, ...] = (MODELS,)
+    """`MODELS`, then any keys of `CONFIGS`."""
+    fusions: tuple[str, ...] = FUSIONS
+    """CLCR first."""
+    seeds: tuple[int, ...] = SEEDS
+    """The first one chooses the learning rates."""
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    """Half, once and twice the recipe's."""
+    choice: Choice = sentiment.CHOICE
+    """Its metric is the score by which epochs and learning rates are chosen, and models compared."""
+    epochs: int | None = None
+
+
+SECTIONS = (
+    Section("planted-default", ("text", "vision", "audio"), (MODELS, *CONFIGS)),
+    Section("planted-levels", ("text", "vision", "audio")),
+    Section("planted-cues", ("text", "vision", "audio"), seeds=tuple(range(1, 11))),
+    Section("mosi", ("text", "audio"), (MODELS, "ablation")),
+    Section(
+        "av_digits",
+        ("audio", "vision"),
+        fusions=(CLCR, "late-fusion", "cross-attention", "concatenation"),
+        seeds=(1, 2, 3),
+        learning_rates=(1e-3, 2e-3, 4e-3),
+        choice=classification.CHOICE,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what it is called, and its runs, one per seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def grid(section: Section) -> list[Row]:
+    """Returns the runs by which learning rates are chosen: for each trained model, one per learning rate."""
+    return [
+        Row(label, tuple(replace(run, lr=lr) for lr in section.learning_rates))
+        for label, run in _models(section).items()
+        if run.is_trained
+    ]
+
+
+def rows(section: Section, table: str, results: Path) -> list[Row]:
+    """Returns the rows of a table, with the learning rates that have been chosen."""
+    if table == MODELS:
+        runs = _models(section)
+    else:
+        full = _run(section, CLCR)
+        configs = {label: replace(full, config=tuple(config.items())) for label, config in CONFIGS[table].items()}
+        runs = {FULL: full, **configs}
+    return [Row(label, tuple(_seeded(section, run, results))) for label, run in runs.items()]
+
+
+def learning_rate(section: Section, run: Run, results: Path) -> float | None:
+    """Returns the learning rate whose ``valid`` score is the best of those done in the grid, the lowest of equals.
+
+    Other configurations of CLCR have that of the reference configuration. While nothing has been done, it is the grid's
+    middle.
+    """
+    if not run.is_trained:
+        return None
+    first = replace(run, seed=section.seeds[0], config=())
+    done = {lr: load(replace(first, lr=lr), results) for lr in sorted(section.learning_rates)}
+    scores = {lr: result["valid"][section.choice.metric] for lr, result in done.items() if result is not None}
+    if not scores:
+        return section.learning_rates[len(section.learning_rates) // 2]
+    best = max if section.choice.greater_is_better else min
+    return best(scores, key=lambda lr: scores[lr])
+
+
+def missing(section: Section, results: Path) -> Iterator[list[Run]]:
+    """Yields the runs that have not been done: those that choose the learning rates, then those of each table.
+
+    Each list must be done before the next one is asked for, which depends on its results.
+    """
+    yield _undone((run for row in grid(section) for run in row.runs), results)
+    for table in section.tables:
+        in_table = [row.runs for row in rows(section, table, results)]
+        by_seed = (runs[index] for index in range(len(section.seeds)) for runs in in_table if index < len(runs))
+        yield _undone(by_seed, results)
+
+
+def _undone(runs: Iterable[Run], results: Path) -> list[Run]:
+    return [run for run in dict.fromkeys(runs) if not run.path(results).exists()]
+
+
+def _run(section: Section, model: str, modalities: tuple[str, ...] | None = None) -> Run:
+    epochs = None if model in POOLED else section.epochs
+    return Run(section.data, model, section.seeds[0], modalities=modalities, epochs=epochs)
+
+
+def _models(section: Section) -> dict[str, Run]:
+    return {
+        **{fusion: _run(section, fusion) for fusion in section.fusions},
+        **{f"{name} alone": _run(section, "late-fusion", (name,)) for name in section.modalities},
+        **{label: _run(section, kind) for kind, label in POOLED.items()},
+    }
+
+
+def _seeded(section: Section, run: Run, results: Path) -> Iterator[Run]:
+    """Yields a row's runs: one per seed, or a single one of a model that does not depend on it."""
+    lr = learning_rate(section, run, results)
+    for seed in section.seeds if run.is_trained else section.seeds[:1]:
+        yield replace(run, seed=seed, lr=lr)
