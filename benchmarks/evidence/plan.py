@@ -63,9 +63,9 @@ class Section:
 
 
 SECTIONS = (
-    Section("planted-default", ("text", "vision", "audio"), (MODELS, *CONFIGS)),
+    Section("planted-default", ("text", "vision", "audio"), (MODELS, *CONFIGS), epochs=10),
     Section("planted-levels", ("text", "vision", "audio")),
-    Section("planted-cues", ("text", "vision", "audio"), seeds=tuple(range(1, 11))),
+    Section("planted-cues", ("text", "vision", "audio"), fusions=(CLCR, "cross-attention"), seeds=tuple(range(1, 11))),
     Section("mosi", ("text", "audio"), (MODELS, "ablation")),
     Section(
         "av_digits",

@@ -193,8 +193,10 @@ _DEFAULT = PlantedSettings(
         Factor("rhythm", "order", ("vision", "audio"), 0.7),
     ),
     interactions=(Interaction("mood", "tone", 0.9), Interaction("word", "gesture", 0.6)),
+    sizes={"train": 2048, "valid": 256, "test": 768},  # with fewer, all models overfit, and chance ranks them
     distractors=1.0,
-    copy_noise=0.3,
+    feature_noise=0.3,
+    copy_noise=0.2,
 )
 _LEVELS = PlantedSettings(
     factors=(
