@@ -58,6 +58,13 @@ def test_the_built_in_data_trains_from_raw_file_to_metrics(tmp_path: Path) -> No
     content = metrics(output)
     assert set(content["test"]) == TEST_MEASURES
     assert content["synthetic"] is True
+    assert [entry["epoch"] for entry in content["epochs"]] == [1.0, 2.0]
+    weights = {f"{kind}_{name}" for kind in ("modality_weight", "private_gate") for name in ("text", "vision", "audio")}
+    weights |= {"level_weight_1", "level_weight_2", "level_weight_3", "level_entropy", "modality_entropy"}
+    assert weights < set(content["epochs"][0])
+    assert content["epochs"][0]["modality_entropy"] > 0.9, (
+        "beta has collapsed before the encoders have learned anything"
+    )
     assert content["samples"] == {"train": 1024, "valid": 192, "test": 384}
     with Image.open(output / "training.png") as figure:
         assert figure.size[0] > 600
