@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -367,11 +367,21 @@ def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
     return float(min(logged, key=lambda entry: sign * entry[name])["epoch"])
 
 
-def _logged(entry: Mapping[str, float]) -> dict[str, float | None]:
-    """Returns what was logged on ``valid`` after an epoch, without Trainer's prefix and without times."""
-    timing = ("runtime", "samples_per_second", "steps_per_second")
-    values = {name.removeprefix("eval_"): value for name, value in entry.items()}
-    return {name: None if value != value else value for name, value in values.items() if name not in timing}
+def _epochs(history: Sequence[Mapping[str, float]], metric: str) -> list[dict[str, float | None]]:
+    """Returns what was measured on ``valid`` after every epoch, without Trainer's prefix and its times."""
+    evaluations = [entry for entry in history if f"eval_{metric}" in entry]
+    measured = [
+        {"epoch": entry["epoch"]}
+        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        for entry in evaluations
+    ]
+    return [
+        {name: None if value != value else value for name, value in entry.items() if not name.endswith(_TIMES)}
+        for entry in measured
+    ]
+
+
+_TIMES = ("_time", "runtime", "_per_second")
 
 
 def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
@@ -383,7 +393,7 @@ def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrain
         "valid": result.valid.as_dict(),
         "test": result.test.as_dict(),
         "best_epoch": result.best_epoch,
-        "epochs": [_logged(entry) for entry in trainer.state.log_history if f"eval_{job.choice.metric}" in entry],
+        "epochs": _epochs(trainer.state.log_history, job.choice.metric),
         "seconds": round(result.seconds, 1),
         **job.description(data),
         "modalities": list(trainer.model.config.modalities),
