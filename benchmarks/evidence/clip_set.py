@@ -1,6 +1,8 @@
 """A prepared audio-visual set, and how models are trained and measured on it."""
 
+import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from multifuse.recipes.baselines import pooled
 from multifuse.recipes.baselines.pooled import Splits
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
-from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.media.preparation import Preparation, prepare, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
 from multifuse.recipes.jobs.recipe import AV_DIGITS
@@ -32,6 +34,12 @@ class DigitSet:
     """The spoken and written digits, in a folder that `prepared_digits` wrote."""
 
     prepared: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Implements `EvidenceSet`."""
+        record = prepared_record(self.prepared)
+        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Implements `EvidenceSet`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ class FeatureSet:
     """A feature file: ``source`` itself, or what its settings plant, drawn anew for every run and always the same."""
 
     source: Path | PlantedSettings
+
+    @property
+    def fingerprint(self) -> str:
+        """Implements `EvidenceSet`."""
+        content = self.source.read_bytes() if isinstance(self.source, Path) else repr(self.source).encode()
+        return sha256(content).hexdigest()[:16]
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Implements `EvidenceSet`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.evidence.plan import MODELS, Section, rows
+from benchmarks.evidence.plan import CLCR, MODELS, Section, rows
 from benchmarks.evidence.tables import by_seed, score, score_name
 from multifuse.recipes.files import whole
 
@@ -30,8 +30,8 @@ def draw(sections: Sequence[Section], results: Path) -> Path | None:
 
 
 def _runs(section: Section, results: Path) -> list[Epochs]:
-    reference = rows(section, MODELS, results)[0]
-    return [run["epochs"] for run in by_seed(reference, results).values()]
+    ours = [row for row in rows(section, MODELS, results) if row.label == CLCR]
+    return [run["epochs"] for row in ours for run in by_seed(row, results).values()]
 
 
 def weights(runs: Mapping[Section, Sequence[Epochs]]) -> "Figure":

@@ -41,6 +41,8 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """What differs from the reference configuration in the rows of a table, by table; its first row is `FULL`."""
+RATE_LIMITS = (2.5e-4, 1.6e-2)
+"""The lowest and the highest learning rate that is tried."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Section:
     seeds: tuple[int, ...] = SEEDS
     """The first one chooses the learning rates."""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    """Half, once and twice the recipe's."""
+    """Half, once and twice the recipe's; the grid goes on where the best of them is the first or the last."""
     choice: Choice = sentiment.CHOICE
     """Its metric is the score by which epochs and learning rates are chosen, and models compared."""
     epochs: int | None = None
@@ -85,41 +87,56 @@ class Row:
     runs: tuple[Run, ...]
 
 
-def grid(section: Section) -> list[Row]:
-    """Returns the runs by which learning rates are chosen: for each trained model, one per learning rate."""
+def grid(section: Section, results: Path) -> list[Row]:
+    """Returns the runs by which learning rates are chosen: for each trained model, one per rate of its grid so far."""
     return [
-        Row(label, tuple(replace(run, lr=lr) for lr in section.learning_rates))
+        Row(label, tuple(replace(run, lr=lr) for lr in _tried(section, run, results)[0]))
         for label, run in _models(section).items()
         if run.is_trained
     ]
 
 
 def rows(section: Section, table: str, results: Path) -> list[Row]:
-    """Returns the rows of a table, with the learning rates that have been chosen."""
+    """Returns the rows of a table; a model whose learning rate has not been chosen yet has none."""
     if table == MODELS:
         runs = _models(section)
     else:
         full = _run(section, CLCR)
         configs = {label: replace(full, config=tuple(config.items())) for label, config in CONFIGS[table].items()}
         runs = {FULL: full, **configs}
-    return [Row(label, tuple(_seeded(section, run, results))) for label, run in runs.items()]
+    seeded = {label: tuple(_seeded(section, run, results)) for label, run in runs.items()}
+    return [Row(label, of_row) for label, of_row in seeded.items() if of_row]
 
 
 def learning_rate(section: Section, run: Run, results: Path) -> float | None:
-    """Returns the learning rate whose ``valid`` score is the best of those done in the grid, the lowest of equals.
+    """Returns the learning rate whose ``valid`` score is the best of the grid, the lowest of equals.
 
-    Other configurations of CLCR have that of the reference configuration. While nothing has been done, it is the grid's
-    middle.
+    Other configurations of CLCR have that of the reference configuration. ``None`` while a run of the grid is missing.
     """
-    if not run.is_trained:
-        return None
+    return _tried(section, run, results)[1]
+
+
+def _tried(section: Section, run: Run, results: Path) -> tuple[list[float], float | None]:
+    """Returns a model's grid, and the best rate if all of it has been done.
+
+    A grid whose best rate is its first or last one goes on in that direction, up to `RATE_LIMITS`: a model may need
+    other rates than the one for which the grid was made.
+    """
     first = replace(run, seed=section.seeds[0], config=())
-    done = {lr: load(replace(first, lr=lr), results) for lr in sorted(section.learning_rates)}
-    scores = {lr: result["valid"][section.choice.metric] for lr, result in done.items() if result is not None}
-    if not scores:
-        return section.learning_rates[len(section.learning_rates) // 2]
+    rates = sorted(section.learning_rates)
     best = max if section.choice.greater_is_better else min
-    return best(scores, key=lambda lr: scores[lr])
+    while True:
+        done = {lr: load(replace(first, lr=lr), results) for lr in rates}
+        scores = {lr: result["valid"][section.choice.metric] for lr, result in done.items() if result is not None}
+        if len(scores) < len(rates):
+            return rates, None
+        chosen = best(rates, key=lambda lr: scores[lr])
+        if len(rates) > 1 and chosen == rates[0] and chosen / 2 >= RATE_LIMITS[0]:
+            rates = [chosen / 2, *rates]
+        elif len(rates) > 1 and chosen == rates[-1] and chosen * 2 <= RATE_LIMITS[1]:
+            rates = [*rates, chosen * 2]
+        else:
+            return rates, chosen
 
 
 def missing(section: Section, results: Path) -> Iterator[list[Run]]:
@@ -127,7 +144,10 @@ def missing(section: Section, results: Path) -> Iterator[list[Run]]:
 
     Each list must be done before the next one is asked for, which depends on its results.
     """
-    yield _undone((run for row in grid(section) for run in row.runs), results)
+    while of_grid := _undone((run for row in grid(section, results) for run in row.runs), results):
+        yield of_grid
+        if len(_undone(of_grid, results)) == len(of_grid):  # all that was left has failed
+            break
     for table in section.tables:
         in_table = [row.runs for row in rows(section, table, results)]
         by_seed = (runs[index] for index in range(len(section.seeds)) for runs in in_table if index < len(runs))
@@ -153,6 +173,8 @@ def _models(section: Section) -> dict[str, Run]:
 
 def _seeded(section: Section, run: Run, results: Path) -> Iterator[Run]:
     """Yields a row's runs: one per seed, or a single one of a model that does not depend on it."""
-    lr = learning_rate(section, run, results)
-    for seed in section.seeds if run.is_trained else section.seeds[:1]:
-        yield replace(run, seed=seed, lr=lr)
+    if not run.is_trained:
+        yield replace(run, seed=section.seeds[0])
+    elif (lr := learning_rate(section, run, results)) is not None:
+        for seed in section.seeds:
+            yield replace(run, seed=seed, lr=lr)

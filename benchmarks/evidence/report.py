@@ -27,12 +27,15 @@ def _tables(section: Section, results: Path) -> Iterator[tuple[str, str]]:
     title = "Models, mean ± half the 95 % interval over the seeds."
     yield f"{title} {tables.direction(choice, CLCR)}", tables.score_table(models, CLCR, choice, results)
     title = f"Learning rates by valid {score}, seed {section.seeds[0]}:"
-    yield title, tables.grid_table(grid(section), choice, results)
-    yield "Weights of CLCR after each epoch, on valid:", tables.weights_table(models[0], choice, results)
+    yield title, tables.grid_table(grid(section, results), choice, results)
+    ours = [row for row in models if row.label == CLCR]
+    for row in ours:
+        yield "Weights of CLCR after each epoch, on valid:", tables.weights_table(row, choice, results)
     change = "Fall" if choice.greater_is_better else "Rise"
     title = f"{change} of the test {score} with corrupted input and with modalities missing:"
     yield title, tables.corruption_table(models, choice, results)
-    yield "Linear probes of CLCR's streams, R^2 on test:", tables.probe_table(models[0], results)
+    for row in ours:
+        yield "Linear probes of CLCR's streams, R^2 on test:", tables.probe_table(row, results)
     for name in section.tables[1:]:
         of_table = rows(section, name, results)
         title = f"{name.capitalize()}. {tables.direction(choice, FULL)}"

@@ -50,6 +50,10 @@ class Run:
 class EvidenceSet(Protocol):
     """A data set, and how models are trained and measured on it; it is passed between processes."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells these data from others of the same name."""
+
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Trains and measures a run's model, with ``folder`` for intermediate files.
 
@@ -66,11 +70,23 @@ def load(run: Run, results: Path) -> dict[str, Any] | None:
     return result
 
 
+def check_fingerprint(results: Path, name: str, fingerprint: str) -> None:
+    """Checks that all runs on a set were made with the data that have this fingerprint.
+
+    Raises:
+        ValueError: a file of other data, whose numbers must not stand beside those of these data.
+    """
+    for path in sorted((results / name).glob("*.json")):
+        found = json.loads(path.read_text()).get("fingerprint")
+        if found != fingerprint:
+            raise ValueError(f"{path} was made with other data (fingerprint {found}, not {fingerprint}): delete it")
+
+
 def do(run: Run, source: EvidenceSet, results: Path) -> None:
     """Trains and measures a model, and writes its file once everything is known."""
     with tempfile.TemporaryDirectory() as folder:
         result = source.measured(run, Path(folder))
-    result["run"] = asdict(run)
+    result["run"], result["fingerprint"] = asdict(run), source.fingerprint
     result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     path = run.path(results)
     path.parent.mkdir(parents=True, exist_ok=True)

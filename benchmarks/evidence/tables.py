@@ -31,7 +31,7 @@ def score_table(rows: Sequence[Row], reference: str, choice: Choice, results: Pa
             estimate([score(choice, run[split]) for run in runs.values()]).text(digits) for split in ("valid", "test")
         ]
         difference = estimate(differences[label]).signed(digits) if differences.get(label) else ""
-        p_value = f"{corrected[label]:.3f}" if label in corrected else ""
+        p_value = _p_text(corrected[label]) if label in corrected else ""
         body.append([label, _learning_rate(runs), str(len(runs)), *scores, difference, p_value])
     heads = ["model", "learning rate", "seeds", f"valid {name}", f"test {name}", f"test minus {reference}", "p (Holm)"]
     return _table(heads, body)
@@ -41,6 +41,10 @@ def direction(choice: Choice, reference: str) -> str:
     """Returns the sentence that says what the sign of a difference means."""
     better, positive = ("More", "better") if choice.greater_is_better else ("Less", "worse")
     return f"{better} {score_name(choice)} is better: a positive difference is {positive} than {reference}."
+
+
+def _p_text(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def grid_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:

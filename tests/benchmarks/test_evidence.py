@@ -19,7 +19,7 @@ from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.plan import CLCR, Section
 from benchmarks.evidence.processes import do_missing, one_thread_each
 from benchmarks.evidence.report import report
-from benchmarks.evidence.runs import Run, do, load
+from benchmarks.evidence.runs import Run, check_fingerprint, do, load
 from benchmarks.evidence.sets import Files
 from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.measures import classification
@@ -36,6 +36,7 @@ class MadeUpSet:
 
     failing: int = 0
     error: type[BaseException] = ValueError
+    fingerprint: str = "made up"
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         (folder / "checkpoint").write_text("half of it")
@@ -52,6 +53,24 @@ def executor() -> Iterator[Executor]:
 
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_runs_on_other_data_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    do(Run("tiny", CLCR, 1, 0.001), MadeUpSet(), tmp_path)
+    check_fingerprint(tmp_path, "tiny", "made up")
+    with pytest.raises(ValueError, match=r"clcr\.lr=0\.001\.seed=1\.json was made with other data .*: delete it"):
+        check_fingerprint(tmp_path, "tiny", "changed")
+
+
+def test_the_fingerprint_of_a_set_is_that_of_its_settings_or_of_its_file(tmp_path: Path) -> None:
+    settings = SETTINGS["default"]
+    assert FeatureSet(settings).fingerprint == FeatureSet(replace(settings)).fingerprint
+    assert FeatureSet(settings).fingerprint != FeatureSet(replace(settings, copy_noise=0.25)).fingerprint
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "same").write_bytes(b"1")
+    (tmp_path / "other").write_bytes(b"2")
+    one, same, other = (FeatureSet(tmp_path / name).fingerprint for name in ("one", "same", "other"))
+    assert one == same != other
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -132,7 +151,9 @@ def test_tiny_digits_are_scored_by_accuracy(tmp_path: Path) -> None:
     source = media_files.av_digits(tmp_path / "data")
     digits = prepared_digits(source, tmp_path / "prepared")
     assert prepared_digits(source, tmp_path / "prepared") == digits == DigitSet(tmp_path / "prepared")
-    section = Section("av_digits", ("audio", "vision"), seeds=(1,), choice=classification.CHOICE, epochs=1)
+    section = Section(
+        "av_digits", ("audio", "vision"), seeds=(1,), learning_rates=(0.001,), choice=classification.CHOICE, epochs=1
+    )
     results = tmp_path / "results"
     for run in (
         Run("av_digits", CLCR, 1, 0.001, epochs=1),

@@ -60,23 +60,22 @@ def test_every_configuration_is_one_of_clcrs() -> None:
             CLCRConfig(modalities=modalities, **fields)
 
 
-def test_every_model_is_tried_at_the_same_learning_rates_with_one_seed() -> None:
-    tried = grid(SECTION)
+def test_every_model_is_tried_at_the_same_learning_rates_with_one_seed(tmp_path: Path) -> None:
+    tried = grid(SECTION, tmp_path)
     assert [row.label for row in tried] == [CLCR, "late-fusion", "text alone"]
     for row in tried:
         assert [run.lr for run in row.runs] == [0.001, 0.002, 0.004]
         assert {run.seed for run in row.runs} == {7}
 
 
-@pytest.mark.parametrize(("greater_is_better", "chosen"), [(False, 0.004), (True, 0.001)])
-def test_the_learning_rate_with_the_best_valid_score_is_chosen(
-    tmp_path: Path, greater_is_better: bool, chosen: float
-) -> None:
+@pytest.mark.parametrize("greater_is_better", [False, True])
+def test_the_learning_rate_with_the_best_valid_score_is_chosen(tmp_path: Path, greater_is_better: bool) -> None:
     section = replace(SECTION, choice=classification.CHOICE) if greater_is_better else SECTION
     run = Run("tiny", CLCR, 7)
-    # Scores on test, and those of another seed, another model and another configuration, would choose 0.002.
-    for lr, valid in ((0.001, 0.9), (0.002, 0.6), (0.004, 0.3)):
-        other = (0.1 if lr == 0.002 else 0.8) if not greater_is_better else (0.95 if lr == 0.002 else 0.1)
+    best, worse = (0.9, 0.3) if greater_is_better else (0.3, 0.9)
+    # Scores on test, and those of another seed, another model and another configuration, would choose 0.004.
+    for lr in section.learning_rates:
+        valid, other = (best if lr == 0.002 else 0.6), (best if lr == 0.004 else worse)
         write(replace(run, lr=lr), tmp_path, section.choice.metric, valid, other)
         for different in (
             replace(run, lr=lr, seed=8),
@@ -84,15 +83,30 @@ def test_the_learning_rate_with_the_best_valid_score_is_chosen(
             replace(run, lr=lr, config=(("gamma", 0.5),)),
         ):
             write(different, tmp_path, section.choice.metric, other, other)
-    assert learning_rate(section, run, tmp_path) == chosen
-    assert learning_rate(section, replace(run, config=(("gamma", 0.5),)), tmp_path) == chosen
-    assert {r.lr for row in rows(section, "budget", tmp_path) for r in row.runs} == {chosen}
+    assert learning_rate(section, run, tmp_path) == 0.002
+    assert learning_rate(section, replace(run, config=(("gamma", 0.5),)), tmp_path) == 0.002
+    assert {r.lr for row in rows(section, "budget", tmp_path) for r in row.runs} == {0.002}
 
 
 def test_the_lowest_of_equally_good_learning_rates_is_chosen(tmp_path: Path) -> None:
-    for lr in (0.004, 0.001, 0.002):
-        write(Run("tiny", CLCR, 7, lr), tmp_path)
-    assert learning_rate(SECTION, Run("tiny", CLCR, 7), tmp_path) == 0.001
+    for lr, valid in ((0.004, 0.5), (0.001, 0.7), (0.002, 0.5)):
+        write(Run("tiny", CLCR, 7, lr), tmp_path, valid=valid)
+    assert learning_rate(SECTION, Run("tiny", CLCR, 7), tmp_path) == 0.002
+
+
+def test_a_grid_goes_on_beyond_its_edge_until_the_best_is_inside(tmp_path: Path) -> None:
+    run = Run("tiny", CLCR, 7)
+    for lr, valid in ((0.001, 0.5), (0.002, 0.4), (0.004, 0.3)):
+        assert learning_rate(SECTION, run, tmp_path) is None, "no rate may be chosen before the grid is done"
+        write(replace(run, lr=lr), tmp_path, valid=valid)
+    assert learning_rate(SECTION, run, tmp_path) is None
+    (tried, *_) = grid(SECTION, tmp_path)
+    assert [tried_run.lr for tried_run in tried.runs] == [0.001, 0.002, 0.004, 0.008]
+    write(replace(run, lr=0.008), tmp_path, valid=0.2)
+    write(replace(run, lr=0.016), tmp_path, valid=0.1)
+    assert learning_rate(SECTION, run, tmp_path) == 0.016, "the highest rate that is tried is the last"
+    write(replace(run, lr=0.016), tmp_path, valid=0.9)
+    assert learning_rate(SECTION, run, tmp_path) == 0.008
 
 
 def test_models_that_are_not_trained_have_neither_learning_rates_nor_seeds(tmp_path: Path) -> None:
@@ -116,4 +130,4 @@ def test_the_grid_is_missing_first_and_then_what_its_results_ask_for(tmp_path: P
     ]
     for run in of_models:
         write(run, tmp_path)
-    assert list(missing(SECTION, tmp_path)) == [[], []]
+    assert list(missing(SECTION, tmp_path)) == [[]]

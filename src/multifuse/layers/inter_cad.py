@@ -73,9 +73,9 @@ class InterCAD(DrawsOwnParameters):
     values from each s^m, gives z_sh with weights beta. Private path: ``eta_m = sigmoid(w_p^T LN(W_p p^m) / sqrt(d))``
     and ``u_pr = sum_m eta_m p^m``.
 
-    The scales of the logits are ours: 1/d in the attention, 1/sqrt(d) elsewhere, as in muP (arXiv 2203.03466), because
-    a sum over d features grows that much faster than a single parameter under Adam. With all weights uniform at the
-    start (ours), this keeps them from collapsing before the encoders have learned anything.
+    All weights start uniform, and their logits are divided by sqrt(d) more than is usual (ours): under Adam, a sum over
+    d features moves by up to d learning rates in a step, and the weights would collapse before the encoders have
+    learned anything.
 
     Args:
         dim: d.

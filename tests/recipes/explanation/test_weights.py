@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from multifuse.recipes.explanation.gathered import Aggregates, Explanation
-from multifuse.recipes.explanation.weights import normalised_entropy, weight_tables
+from multifuse.recipes.explanation.weights import weight_tables
 from tests.recipes.explanation.explanations import explanation
 
 
@@ -52,16 +50,3 @@ def test_the_entropy_of_one_level_is_undefined() -> None:
     levels, _, _ = weight_tables(explanation(num_levels=1))
     assert levels.entropy is not None
     assert math.isnan(levels.entropy)
-
-
-@given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))
-def test_entropy_is_between_0_and_1_and_1_where_weights_are_uniform(width: int, rows: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    possible = random.random((rows, width)) < 0.7
-    possible[:, :2] = True
-    weights = np.where(possible, random.random((rows, width)), 0).astype(np.float32)
-    weights /= weights.sum(1, keepdims=True)
-    assert 0 <= normalised_entropy(weights, possible) <= 1 + 1e-6
-    uniform = (possible / possible.sum(1, keepdims=True)).astype(np.float32)
-    assert normalised_entropy(uniform, possible) == pytest.approx(1)
-    assert normalised_entropy(np.eye(width, dtype=np.float32), np.ones((width, width), bool)) == 0

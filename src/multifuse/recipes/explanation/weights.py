@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifuse.recipes.explanation.gathered import Explanation
+from multifuse.recipes.measures.entropy import normalised_entropy
 
 _SCORES = {-2: "up to -1.5", -1: "-1.5 to -0.5", 0: "-0.5 to 0.5", 1: "0.5 to 1.5", 2: "from 1.5"}
 
@@ -56,19 +57,6 @@ def weight_tables(explanation: Explanation) -> tuple[WeightTable, WeightTable, W
             "Private gates (eta)", explanation.modalities, _rows(groups, aggregates.private_gates, present), None
         ),
     )
-
-
-def normalised_entropy(weights: NDArray[np.float32], possible: NDArray[np.bool_]) -> float:
-    """Returns the mean over rows of the entropy of their weights, divided by the log of the number of possible ones.
-
-    1 is uniform and 0 all on one. Rows with fewer than two possible weights do not count; without others it is nan.
-    """
-    count = possible.sum(axis=1)
-    rows = np.where(possible, weights, 0.0).astype(np.float64)[count > 1]
-    if not len(rows):
-        return math.nan
-    entropies = -(rows * np.log(np.where(rows > 0, rows, 1.0))).sum(axis=1) / np.log(count[count > 1])
-    return float(entropies.mean())
 
 
 def _groups(explanation: Explanation) -> Iterator[tuple[str, NDArray[np.int64]]]:

@@ -1,6 +1,5 @@
 """The job that all benchmarks have in common: data, model, training, measures, and the files that are written."""
 
-import math
 import os
 import platform
 import time
@@ -23,6 +22,7 @@ from multifuse.ops import backend
 from multifuse.recipes.files import check_writable, whole, write_json
 from multifuse.recipes.jobs import figure, progress, resumption
 from multifuse.recipes.jobs.recipe import Recipe
+from multifuse.recipes.measures.entropy import normalised_entropy
 from multifuse.recipes.measures.measures import Choice, Measures
 from multifuse.recipes.trainer.checkpoints import native_writes
 from multifuse.recipes.trainer.trainer import RecipeTrainer
@@ -343,17 +343,17 @@ class _Metrics:
             for kind, (names, weights) in named.items()
             for name, column in zip(names, weights.reshape(-1, weights.shape[-1]).T, strict=True)
         }
+        present = (modality_weights > 0) | (private_gates > 0)
         return {
             **means,
-            "level_entropy": mean_entropy(level_weights),
-            "modality_entropy": mean_entropy(modality_weights),
+            "level_entropy": _entropy(level_weights, np.ones_like(level_weights, bool)),
+            "modality_entropy": _entropy(modality_weights, present),
         }
 
 
-def mean_entropy(weights: NDArray[Any]) -> float:
-    """Returns the mean entropy of weights (..., K) that sum to 1: 1 if they are all uniform, 0 if all are one-hot."""
-    terms = np.where(weights > 0, weights * np.log(np.where(weights > 0, weights, 1.0)), 0.0)
-    return float(-terms.sum(-1).mean() / math.log(max(weights.shape[-1], 2)))
+def _entropy(weights: NDArray[Any], possible: NDArray[np.bool_]) -> float:
+    width = weights.shape[-1]
+    return normalised_entropy(weights.reshape(-1, width), possible.reshape(-1, width))
 
 
 def _logits(predictions: Any) -> NDArray[np.float32]:
@@ -369,19 +369,14 @@ def _best_epoch(trainer: RecipeTrainer, choice: Choice) -> float:
 
 def _epochs(history: Sequence[Mapping[str, float]], metric: str) -> list[dict[str, float | None]]:
     """Returns what was measured on ``valid`` after every epoch, without Trainer's prefix and its times."""
-    evaluations = [entry for entry in history if f"eval_{metric}" in entry]
-    measured = [
-        {"epoch": entry["epoch"]}
-        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-        for entry in evaluations
-    ]
-    return [
-        {name: None if value != value else value for name, value in entry.items() if not name.endswith(_TIMES)}
-        for entry in measured
-    ]
-
-
-_TIMES = ("_time", "runtime", "_per_second")
+    times = {"runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time"}
+    epochs: list[dict[str, float | None]] = []
+    for entry in history:
+        if f"eval_{metric}" in entry:
+            named = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+            measured = {name: None if value != value else value for name, value in named.items() if name not in times}
+            epochs.append({"epoch": entry["epoch"], **measured})
+    return epochs
 
 
 def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
