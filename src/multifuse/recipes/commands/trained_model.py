@@ -1,6 +1,7 @@
 """A trained model and the data that it is tested on, as the commands that name both read them."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     path = args.data or folder / "prepared"
     if args.data is None and not path.exists():
         raise ArgumentError("--data is required: the run folder contains no prepared set")
-    prepared_record(path)
+    record = prepared_record(path)
     target: Literal["label", "segments"] = "segments" if isinstance(model, CLCRForSegmentPrediction) else "label"
     rows = shards.read_split(path, args.split)
     try:
@@ -171,4 +172,14 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     except ValueError as error:
         raise ArgumentError(f"--data {path}: {error}") from None
     batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=ClipCollator())
-    return Source(path.name, batches, tuple(map(str, rows.with_format(None)["id"])))
+    ids = tuple(map(str, rows.with_format(None)["id"]))
+    return Source(path.name, batches, ids, synthetic=_made_by_run(folder, record))
+
+
+def _made_by_run(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Returns whether a prepared set, known by its record, is the synthetic one of the run in this folder."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return metrics["synthetic"] is True and metrics["preparation"] == record
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # the folder of a saved model, without a run
