@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from transformers import PreTrainedModel
 
+    from multifuse.recipes.jobs.model_identity import ModelIdentity
+
 
 class ArgumentError(ValueError):
     """Raised when a command cannot start; the message is one line that names the argument and its value."""
@@ -56,7 +58,7 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
     """Loads a model of one of these classes from the output folder of a run, or the folder of a saved model."""
     from multifuse.models import CLCRConfig
 
-    model_folder = folder / "model" if (folder / "model").is_dir() else folder
+    model_folder = _model_folder(folder)
     if not (model_folder / "config.json").is_file():
         raise ArgumentError(f"{argument} {folder} contains no saved model: it has no config.json")
     try:
@@ -67,6 +69,13 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
         return by_name[name].from_pretrained(model_folder).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"{argument} {folder} cannot be loaded: {' '.join(str(error).split())}") from None
+
+
+def identity(folder: Path) -> "ModelIdentity":
+    """Returns which model is in the folder, as reports name it."""
+    from multifuse.recipes.jobs.model_identity import ModelIdentity
+
+    return ModelIdentity.of(folder.resolve().name, _model_folder(folder))
 
 
 def reads_clips(model: Any) -> bool:
@@ -100,6 +109,10 @@ def status(command: str, work: Callable[[], None]) -> int:
         print(f"multifuse {command}: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _model_folder(folder: Path) -> Path:
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _utterances(folder: Path, model: Any, args: argparse.Namespace) -> Source:
