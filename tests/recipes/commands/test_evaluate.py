@@ -18,6 +18,7 @@ from multifuse.recipes.corruption.corruptions import FeatureNoise
 from multifuse.recipes.corruption.missing import at_random, on_subsets
 from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
 from multifuse.recipes.data.features.utterances import datasets
+from multifuse.recipes.jobs.model_identity import ModelIdentity
 from multifuse.recipes.measures.scores import SENTIMENT, mean_measures
 from multifuse.recipes.measures.sentiment import SentimentMeasures, sentiment_measures
 from tests.files import mmsa_splits, write
@@ -142,6 +143,7 @@ def test_missing_modalities_on_the_command_line(tmp_path: Path, data: Path) -> N
     report = json.loads((output / "missing.json").read_text())
     assert [scores["rate"] for scores in report["absences"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert len(report["subsets"]) == 7
+    assert report["model"] == ModelIdentity.of("run", folder / "model").as_dict()
     assert (output / "missing.png").read_bytes().startswith(b"\x89PNG")
 
 

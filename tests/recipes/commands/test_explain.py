@@ -28,8 +28,10 @@ def model(tmp_path: Path) -> Path:
     return saved(tmp_path / "run", {"text": 7, "audio": 5})
 
 
-def saved(folder: Path, widths: dict[str, int], kind: type[CLCRForPrediction] = CLCRForPrediction) -> Path:
-    torch.manual_seed(0)
+def saved(
+    folder: Path, widths: dict[str, int], kind: type[CLCRForPrediction] = CLCRForPrediction, seed: int = 0
+) -> Path:
+    torch.manual_seed(seed)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in widths.items()}
     kind(CLCRConfig(modalities=modalities, **SIZES)).save_pretrained(folder / "model")  # type: ignore[arg-type]
     return folder
@@ -61,6 +63,22 @@ def test_a_trained_model_is_explained_with_what_evaluate_wrote(
     assert "synthetic" not in page.text
     assert explain(run, "--data", data, "--evaluations", tmp_path / "out", "--output", tmp_path / "again.html") == 0
     assert (tmp_path / "again.html").read_text() == html
+
+
+def test_evaluations_of_another_model_are_refused_even_if_its_folder_has_the_same_name(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widths = {"text": 7, "audio": 5}
+    run, other, out = saved(tmp_path / "run", widths), saved(tmp_path / "other/run", widths, seed=1), tmp_path / "out"
+    evaluation = ["--missing", "--model", str(other), "--data", str(data), "--output", str(out), "--draws", "1"]
+    assert main(["evaluate", *evaluation]) == 0
+    capsys.readouterr()
+    assert explain(run, "--data", data, "--evaluations", out) == 2
+    error = capsys.readouterr().err
+    assert f"--evaluations: {out / 'missing.json'} is about another model: 'run' with weights" in error
+    assert error.count("\n") == 1
+    assert not (run / "explain.html").exists()
+    assert explain(other, "--data", data, "--evaluations", out) == 0
 
 
 def test_without_data_the_runs_own_synthetic_set_is_explained_and_named_so(tmp_path: Path, data: Path) -> None:

@@ -53,12 +53,12 @@ def test_alphas_are_the_models_at_real_tokens_and_0_without_another_modality() -
     (batch,) = data
     with torch.no_grad():
         output = network(batch["inputs"], batch["mask"])
-    for row in result.participation:
+    for row in result.alpha_summaries:
         alpha = output.activations[row.level - 1][row.modality].clone()
         alpha[4] = 0  # it has the first modality only
         alpha = alpha[batch["mask"][row.modality]]
         assert row.tokens == len(alpha)
-        assert row.mean == pytest.approx(float(alpha.mean()), rel=1e-6)
+        assert row.mean_alpha == pytest.approx(float(alpha.mean()), rel=1e-6)
         assert row.active == pytest.approx(float((alpha > 0).float().mean()), rel=1e-6)
     for sample in result.shown:
         index = "abcde".index(sample.id)

@@ -113,6 +113,22 @@ def test_training_from_media_equals_training_from_the_prepared_set(
         assert {name: clean[name] for name in content["test"]} == pytest.approx(content["test"])
     assert main(["explain", str(tmp_path / "two"), "--data", str(prepared)]) == 0
     assert f"Accuracy{100 * content['test']['accuracy']:.2f} %" in explained(tmp_path / "two")
+    assert "built-in synthetic set" not in explained(tmp_path / "two")
+
+
+def test_the_page_of_a_run_on_the_embedded_clips_says_that_they_are_synthetic(
+    prepared: Path, tmp_path: Path, command: Command
+) -> None:
+    run = tmp_path / "run"
+    small = ("--epochs", 1, "--vision-backbone", "resnet-small", "--modalities", "vision", "--device", "cpu")
+    assert command("ks", "--data", prepared, *small, "--output", run) == 0
+    content = {**metrics(run), "synthetic": True}  # as of a run without --media or --data
+    other = {**content, "preparation": {**content["preparation"], "clips": "those of another set"}}
+    for written, says in ((content, True), (other, False)):
+        (run / "metrics.json").write_text(json.dumps(written))
+        (run / "explain.html").unlink(missing_ok=True)
+        assert main(["explain", str(run), "--data", str(prepared)]) == 0
+        assert ("built-in synthetic set" in explained(run)) == says
 
 
 def test_a_single_modality_trains_with_the_paper_recipe(prepared: Path, tmp_path: Path, command: Command) -> None:

@@ -101,7 +101,14 @@ def run(args: argparse.Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     with whole(args.output / f"{name}.png") as partial:
         evaluation.figure().savefig(partial, format="png", dpi=120)
-    report = {"data": source.name, "split": args.split, "draws": args.draws, "seed": args.seed, **evaluation.report()}
+    report = {
+        "model": trained_model.identity(args.model).as_dict(),
+        "data": source.name,
+        "split": args.split,
+        "draws": args.draws,
+        "seed": args.seed,
+        **evaluation.report(),
+    }
     write_json(args.output / f"{name}.json", report)
     console = Console()
     for table in evaluation.tables():

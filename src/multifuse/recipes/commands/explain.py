@@ -39,19 +39,23 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or args.model / "explain.html"
     if output.exists():
         raise ArgumentError(f"--output {output} already exists; choose another file")
-    try:
-        sweeps = [*read_sweeps([args.model], required=False), *read_sweeps(args.evaluations or (), required=True)]
-    except ValueError as error:
-        raise ArgumentError(f"--evaluations: {error}") from None
     progress.quieten_loading()
     model = trained_model.load_model("MODEL", args.model, (CLCRForPrediction, CLCRForSegmentPrediction))
+    identity = trained_model.identity(args.model)
+    try:
+        sweeps = [
+            *read_sweeps([args.model], identity, required=False),
+            *read_sweeps(args.evaluations or (), identity, required=True),
+        ]
+    except ValueError as error:
+        raise ArgumentError(f"--evaluations: {error}") from None
     check_writable(output.parent)
     clips = trained_model.reads_clips(model)
     if not clips and (model.segments is not None or model.config.num_labels != 1):
         raise ArgumentError(f"MODEL {args.model} must predict one score or one class, but has other outputs")
     source = trained_model.read_source("MODEL", args.model, model, args)
     scoring: Scoring[Any] = CLASSES if clips else SENTIMENT
-    about = About(args.model.resolve().name, source.name, args.split, source.synthetic)
+    about = About(identity.name, source.name, args.split, source.synthetic)
     try:
         explanation = explained(model, source.batches, scoring, about, source.ids, source.sentences, source.tokens)
     except ValueError as error:

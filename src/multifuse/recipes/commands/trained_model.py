@@ -1,6 +1,7 @@
 """A trained model and the data that it is tested on, as the commands that name both read them."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
     from transformers import PreTrainedModel
+
+    from multifuse.recipes.jobs.model_identity import ModelIdentity
 
 
 class ArgumentError(ValueError):
@@ -55,7 +58,7 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
     """Loads a model of one of these classes from the output folder of a run, or the folder of a saved model."""
     from multifuse.models import CLCRConfig
 
-    model_folder = folder / "model" if (folder / "model").is_dir() else folder
+    model_folder = _model_folder(folder)
     if not (model_folder / "config.json").is_file():
         raise ArgumentError(f"{argument} {folder} contains no saved model: it has no config.json")
     try:
@@ -66,6 +69,13 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
         return by_name[name].from_pretrained(model_folder).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"{argument} {folder} cannot be loaded: {' '.join(str(error).split())}") from None
+
+
+def identity(folder: Path) -> "ModelIdentity":
+    """Returns which model is in the folder, as reports name it."""
+    from multifuse.recipes.jobs.model_identity import ModelIdentity
+
+    return ModelIdentity.of(folder.resolve().name, _model_folder(folder))
 
 
 def reads_clips(model: Any) -> bool:
@@ -99,6 +109,10 @@ def status(command: str, work: Callable[[], None]) -> int:
         print(f"multifuse {command}: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _model_folder(folder: Path) -> Path:
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _utterances(folder: Path, model: Any, args: argparse.Namespace) -> Source:
@@ -163,7 +177,7 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     path = args.data or folder / "prepared"
     if args.data is None and not path.exists():
         raise ArgumentError("--data is required: the run folder contains no prepared set")
-    prepared_record(path)
+    record = prepared_record(path)
     target: Literal["label", "segments"] = "segments" if isinstance(model, CLCRForSegmentPrediction) else "label"
     rows = shards.read_split(path, args.split)
     try:
@@ -171,4 +185,14 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     except ValueError as error:
         raise ArgumentError(f"--data {path}: {error}") from None
     batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=ClipCollator())
-    return Source(path.name, batches, tuple(map(str, rows.with_format(None)["id"])))
+    ids = tuple(map(str, rows.with_format(None)["id"]))
+    return Source(path.name, batches, ids, synthetic=_made_by_run(folder, record))
+
+
+def _made_by_run(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Returns whether a prepared set, known by its record, is the synthetic one of the run in this folder."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return metrics["synthetic"] is True and metrics["preparation"] == record
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # the folder of a saved model, without a run

@@ -16,7 +16,7 @@ from multifuse.layers import cached_bases
 from multifuse.layers.inter_cad import InterCAD
 from multifuse.models import CLCRForPrediction
 from multifuse.models.modeling_clcr import CLCRModelOutput
-from multifuse.recipes.explanation.shown import Alphas, Shown, chosen, segments_text
+from multifuse.recipes.explanation.shown import Alphas, ShownSample, chosen, segments_text
 from multifuse.recipes.measures.scores import Scoring
 
 Floats = NDArray[np.float32]
@@ -50,16 +50,16 @@ class Aggregates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Participation:
-    """How much the tokens of one modality take part in the exchange of one level."""
+class AlphaSummary:
+    """Alpha of the tokens of one modality at one level; it counts as 0 where a sample has no other modality."""
 
     level: int
     modality: str
     tokens: int
     active: float
     """The fraction of tokens with alpha > 0; nan without tokens."""
-    mean: float
-    """Mean alpha; nan without tokens."""
+    mean_alpha: float
+    """nan without tokens."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Explanation:
     labels: NDArray[Any]
     """(U,): scores, or indices of classes with -100 where there is no label."""
     aggregates: Aggregates
-    participation: tuple[Participation, ...]
-    shown: tuple[Shown, ...]
+    alpha_summaries: tuple[AlphaSummary, ...]
+    shown: tuple[ShownSample, ...]
     """A few samples with alpha of their tokens."""
 
     @property
@@ -144,7 +144,7 @@ def explained(
         segments=model.segments is not None,
         labels=result.labels.reshape(-1),
         aggregates=result.aggregates,
-        participation=tuple(_participation(result.alphas, modalities)),
+        alpha_summaries=tuple(_alpha_summaries(result.alphas, modalities)),
         shown=tuple(_shown(result, classes, ids, sentences, tokens)),
     )
 
@@ -231,12 +231,12 @@ def _alphas(encoded: CLCRModelOutput) -> Iterator[Alphas]:
         )
 
 
-def _participation(alphas: Sequence[Alphas], modalities: Sequence[str]) -> Iterator[Participation]:
+def _alpha_summaries(alphas: Sequence[Alphas], modalities: Sequence[str]) -> Iterator[AlphaSummary]:
     for level in range(len(alphas[0])):
         for name in modalities:
             values = np.concatenate([sample[level][name] for sample in alphas])
             means = (float((values > 0).mean()), float(values.mean())) if len(values) else (np.nan, np.nan)
-            yield Participation(level + 1, name, len(values), *means)
+            yield AlphaSummary(level + 1, name, len(values), *means)
 
 
 def _shown(
@@ -245,7 +245,7 @@ def _shown(
     ids: Sequence[str],
     sentences: Sequence[str] | None,
     tokens: Callable[[int], tuple[str, ...]] | None,
-) -> Iterator[Shown]:
+) -> Iterator[ShownSample]:
     if classes is None:
         scores = result.logits[:, 0]
         predictions = [f"{score:+.2f}" for score in scores]
@@ -258,7 +258,7 @@ def _shown(
         predictions = [f"{segments_text(row, classes)} ({score:.0%})" for row, score in zip(names, scores, strict=True)]
         labels = [segments_text(row, classes) for row in result.labels]
     for index, rule in chosen(scores, "prediction" if classes is None else "certainty"):
-        yield Shown(
+        yield ShownSample(
             id=ids[index],
             rule=rule,
             prediction=predictions[index],

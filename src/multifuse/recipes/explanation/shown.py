@@ -13,7 +13,7 @@ Alphas = tuple[dict[str, NDArray[np.float32]], ...]
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSample:
     """One sample."""
 
     id: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multifuse.recipes.corruption.corrupted import KINDS
+from multifuse.recipes.jobs.model_identity import ModelIdentity
 from multifuse.recipes.measures import classification, sentiment
 from multifuse.recipes.measures.measures import Choice
 
@@ -35,28 +36,33 @@ class Sweep:
     """The PNG file in base64."""
 
 
-def read_sweeps(folders: Iterable[Path], required: bool) -> tuple[Sweep, ...]:
-    """Reads ``missing.json`` and ``noise.json``, with the figure beside each, in every folder.
+def read_sweeps(folders: Iterable[Path], model: ModelIdentity, required: bool) -> tuple[Sweep, ...]:
+    """Reads a model's ``missing.json`` and ``noise.json``, with the figure beside each, in every folder.
 
     Raises:
-        ValueError: a file that multifuse evaluate did not write, or, if they are ``required``, a folder without any.
+        ValueError: a file that multifuse evaluate did not write, or wrote about another model, or, if they are
+            ``required``, a folder without any.
     """
     sweeps: list[Sweep] = []
     for folder in folders:
         found = [name for name in _TITLES if (folder / f"{name}.json").is_file()]
         if required and not found:
             raise ValueError(f"{folder} contains no missing.json or noise.json")
-        sweeps += (_read(folder / f"{name}.json", name) for name in found)
+        sweeps += (_read(folder / f"{name}.json", name, model) for name in found)
     return tuple(sweeps)
 
 
-def _read(path: Path, name: str) -> Sweep:
+def _read(path: Path, name: str, model: ModelIdentity) -> Sweep:
     try:
         report = json.loads(path.read_text())
         tables = tuple(_missing(report) if name == "missing" else _noise(report))
         data = f"{report['data']}, {report['split']} split; draws: {report['draws']}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a report of multifuse evaluate: {type(error).__name__} {error}") from None
+    try:
+        model.check(report)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
     return Sweep(_TITLES[name], data, tables, _figure(path.with_suffix(".png")))
 
 

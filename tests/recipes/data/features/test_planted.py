@@ -169,8 +169,15 @@ def test_the_sentence_has_a_word_for_each_of_the_first_two_token_factors_of_text
     factors = (Factor("good", "token", ("text",), 1.0), Factor("often", "token", ("text",), 1.0))
     data = planted(PlantedSettings(factors, sizes={**SMALL, "train": 200}))
     split, truth = data.splits["train"], data.truth["train"]
+    clashes = 0
     for sentence, starts, values in zip(split["raw_text"], truth.starts, truth.values):
-        words = sentence.split()
-        assert words[starts[1]] in ("often", "mostly", "usually", "always") or values[1] < 0
-        if starts[0] != starts[1]:
-            assert words[starts[0]] in ("dreadful", "bad", "poor", "plain") or values[0] >= 0
+        words, (first, second) = sentence.split(), starts
+        assert words[first] in (
+            ("dreadful", "bad", "poor", "plain") if values[0] < 0 else ("fair", "good", "great", "superb")
+        )
+        if first == second:
+            clashes, second = clashes + 1, second + 1
+        assert words[second] in (
+            ("never", "seldom", "rarely", "sometimes") if values[1] < 0 else ("often", "mostly", "usually", "always")
+        )
+    assert clashes, "no sample has both factors at one token"

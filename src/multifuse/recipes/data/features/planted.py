@@ -210,7 +210,10 @@ def _start(event: Event, length: int, centre: float, asynchrony: float, random: 
 
 def _sentence(random: np.random.Generator, words: list[tuple[int, float]], length: int) -> str:
     sentence = [str(word) for word in random.choice(_FILLERS, size=length)]
+    taken: set[int] = set()
     for (position, value), choices in zip(words, _WORDS):
+        position += position in taken  # a token-level event is never at the last token, so a next one exists
+        taken.add(position)
         sentence[position] = choices[min(max(int((value + 1) / 2 * len(choices)), 0), len(choices) - 1)]
     return " ".join(sentence)
 
