@@ -16,7 +16,9 @@ def test_the_epochs_of_a_resumed_run_hold_no_times_and_nothing_of_training() -> 
         },
         {"epoch": 1.0, "eval_mae": 0.3, "eval_level_weight_1": 0.2, "eval_samples_per_second": 9.0, "eval_loss": 0.6},
     ]
-    assert _epochs(history, "mae") == [
-        {"epoch": 1.0, "mae": 0.4, "corr": None},
-        {"epoch": 1.0, "mae": 0.3, "level_weight_1": 0.2, "loss": 0.6},
+    epochs = _epochs(history, "mae")
+    assert epochs == [
+        {"epoch": 1.0, "corr": None, "mae": 0.4},
+        {"epoch": 1.0, "level_weight_1": 0.2, "loss": 0.6, "mae": 0.3},
     ]
+    assert [[*entry][1:] for entry in epochs] == [["corr", "mae"], ["level_weight_1", "loss", "mae"]]

@@ -374,8 +374,9 @@ def _epochs(history: Sequence[Mapping[str, float]], metric: str) -> list[dict[st
     for entry in history:
         if f"eval_{metric}" in entry:
             named = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-            measured = {name: None if value != value else value for name, value in named.items() if name not in times}
-            epochs.append({"epoch": entry["epoch"], **measured})
+            # Sorted, as Trainer's state is when a run is resumed from it.
+            measured = {name: None if named[name] != named[name] else named[name] for name in sorted(named)}
+            epochs.append({"epoch": entry["epoch"], **{name: measured[name] for name in measured if name not in times}})
     return epochs
 
 
