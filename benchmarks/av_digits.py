@@ -10,8 +10,6 @@ With --hold-out, the runs are tested on speakers of the training split; the test
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.intervals import mean_and_interval
+from benchmarks.machine import machine
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.files import whole
@@ -89,7 +87,7 @@ def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[
     assert data is not None
     metrics["name"], metrics["held_out"] = label, list(held_out)
     metrics["samples"] = {split: len(rows) for split, rows in data.splits.items()}
-    metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    metrics["machine"] = machine()
     metrics["test_predictions"] = [int(value) for value in result.predictions]
     metrics["test_labels"] = list(data.splits["test"]["label"])
     output.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,7 @@ With --text-encoder, the text features are that encoder's frozen last layer. Eve
 import argparse
 import json
 import math
-import os
 import pickle
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
+from benchmarks.machine import machine
 from multifuse.recipes.corruption.corrupted import KINDS, CorruptionScores, LevelScores, curves, deviations, evaluated
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSASplit, read_mmsa, standardised
 from multifuse.recipes.data.features.planted import write_planted
@@ -53,7 +52,7 @@ def measure(data: Path, fusion: str, seed: int, output: Path) -> None:
     batches: DataLoader[Any] = DataLoader(splits["test"], batch_size=64, collate_fn=collator)
     scores = evaluated(model, batches, deviations(content.train), draws=DRAWS)
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    metrics["machine"] = machine()
     metrics["corruption"] = scores.report()
     output.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:

@@ -9,16 +9,14 @@ deviation over seeds, and the gain of fusion, averaged over seeds, with a 95 % b
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from benchmarks.intervals import mean_and_interval
+from benchmarks.machine import machine
 from multifuse.recipes.data.features.mmsa import read_mmsa
 from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.sentiment import SentimentJob, run
@@ -36,7 +34,7 @@ def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int,
         output = Path(folder) / "run"
         result = run(SentimentJob(output=output, data=data, text_encoder=encoder, model=model, seed=seed))
         metrics = json.loads((output / "metrics.json").read_text())
-    metrics["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    metrics["machine"] = machine()
     metrics["test_predictions"] = [round(float(value), 4) for value in result.predictions]
     metrics["test_labels"] = [round(float(value), 4) for value in read_mmsa(data).test.labels]
     results.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from benchmarks.evidence.figure import draw
 from benchmarks.evidence.plan import SECTIONS, Section, missing
 from benchmarks.evidence.processes import do_missing, one_thread_each
 from benchmarks.evidence.report import report
-from benchmarks.evidence.runs import Run, check_fingerprint
+from benchmarks.evidence.runs import OtherDataError, Run, check_fingerprint
 from benchmarks.evidence.sets import PLANTED, Files, evidence_set
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence"
@@ -53,12 +53,15 @@ def main() -> None:
     chosen = [section for section in SECTIONS if section.data in (args.only or files.names)]
     if ungiven := [section.data for section in chosen if section.data not in files.names and not args.summary]:
         parser.error(f"--only {' '.join(ungiven)} needs the argument that names its data")
-    for name, settings in PLANTED.items():
-        check_fingerprint(args.results, name, FeatureSet(settings).fingerprint)
     failed: list[Run] = []
-    if not args.summary:
-        with tempfile.TemporaryDirectory() as folder:
-            failed = evidence(chosen, files, args.prepared or Path(folder), args.results, args.processes)
+    try:
+        for name, settings in PLANTED.items():
+            check_fingerprint(args.results, name, FeatureSet(settings).fingerprint)
+        if not args.summary:
+            with tempfile.TemporaryDirectory() as folder:
+                failed = evidence(chosen, files, args.prepared or Path(folder), args.results, args.processes)
+    except OtherDataError as error:
+        parser.error(str(error))
     print(report(SECTIONS, args.results))
     draw(SECTIONS, args.results)
     if failed:
@@ -69,8 +72,8 @@ def evidence(sections: Sequence[Section], files: Files, prepared: Path, results:
     """Does the runs that are missing, and returns those that failed; a set of which none is missing is not made."""
     unfinished = [section for section in sections if any(missing(section, results))]
     sets = {section.data: evidence_set(section.data, files, prepared) for section in unfinished}
-    for name, made in sets.items():
-        check_fingerprint(results, name, made.fingerprint)
+    for name in sets.keys() - PLANTED.keys():  # the planted ones, which are always known, have been checked
+        check_fingerprint(results, name, sets[name].fingerprint)
     with one_thread_each(processes) as executor:
         return do_missing(executor, unfinished, sets, results)
 

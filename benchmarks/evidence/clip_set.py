@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, streams
-from benchmarks.evidence.trained import on_fewer_modalities, rounded, trained
+from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.recipes.baselines import pooled
 from multifuse.recipes.baselines.pooled import Splits
@@ -83,12 +83,7 @@ def _pooled(run: Run, clips: PreparedClips) -> dict[str, Any]:
     labels = Splits(*(torch.tensor(clips_of.labels).numpy() for clips_of in sets))
     features = Splits(*(torch.stack([flat(clip.inputs) for clip in _all(clips_of)]).numpy() for clips_of in sets))
     predictions = pooled.classification(features, labels, run.model)  # type: ignore[arg-type]
-    return {
-        "valid": classification_measures(predictions.valid, labels.valid).as_dict(),
-        "test": classification_measures(predictions.test, labels.test).as_dict(),
-        "chosen": predictions.parameters,
-        "test_predictions": rounded(predictions.test),
-    }
+    return of_pooled(predictions, classification_measures, labels.valid, labels.test)
 
 
 def _all(clips: ClipDataset) -> list[Any]:

@@ -1,18 +1,16 @@
 """A feature file, planted or given, and how models are trained and measured on it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, probes, recall, streams
-from benchmarks.evidence.trained import on_fewer_modalities, rounded, trained
+from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.recipes.baselines import pooled
 from multifuse.recipes.corruption import corrupted
@@ -21,6 +19,7 @@ from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
 from multifuse.recipes.data.features.planted import planted, write_planted
 from multifuse.recipes.data.features.planted_settings import PlantedSettings
 from multifuse.recipes.data.features.utterances import datasets
+from multifuse.recipes.files import digest
 from multifuse.recipes.jobs.sentiment import SentimentJob
 from multifuse.recipes.measures.scores import SENTIMENT
 from multifuse.recipes.measures.sentiment import sentiment_measures
@@ -38,8 +37,9 @@ class FeatureSet:
     @property
     def fingerprint(self) -> str:
         """Implements `EvidenceSet`."""
-        content = self.source.read_bytes() if isinstance(self.source, Path) else repr(self.source).encode()
-        return sha256(content).hexdigest()[:16]
+        if isinstance(self.source, Path):
+            return digest(self.source)[:16]
+        return sha256(repr(self.source).encode()).hexdigest()[:16]
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Implements `EvidenceSet`."""
@@ -94,12 +94,4 @@ class FeatureSet:
 def _pooled(run: Run, data: Path) -> dict[str, Any]:
     content = read_mmsa(data)
     predictions = pooled.regression(content, run.model, run.modalities)  # type: ignore[arg-type]
-    by_split: Mapping[str, NDArray[Any]] = {"valid": predictions.valid, "test": predictions.test}
-    return {
-        **{
-            split: sentiment_measures(values, getattr(content, split).labels).as_dict()
-            for split, values in by_split.items()
-        },
-        "chosen": predictions.parameters,
-        "test_predictions": rounded(predictions.test),
-    }
+    return of_pooled(predictions, sentiment_measures, content.valid.labels, content.test.labels)

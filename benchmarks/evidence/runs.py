@@ -1,15 +1,12 @@
 """One run of the evidence: which model on which data, and the file that holds everything measured on it."""
 
 import json
-import os
-import platform
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
+from benchmarks.machine import machine
 from multifuse.recipes.baselines import pooled
 from multifuse.recipes.files import whole
 
@@ -70,16 +67,20 @@ def load(run: Run, results: Path) -> dict[str, Any] | None:
     return result
 
 
+class OtherDataError(ValueError):
+    """Raised if results were made with other data; the message is one line that names the file."""
+
+
 def check_fingerprint(results: Path, name: str, fingerprint: str) -> None:
     """Checks that all runs on a set were made with the data that have this fingerprint.
 
     Raises:
-        ValueError: a file of other data, whose numbers must not stand beside those of these data.
+        OtherDataError: a file of other data, whose numbers must not stand beside those of these data.
     """
     for path in sorted((results / name).glob("*.json")):
         found = json.loads(path.read_text()).get("fingerprint")
         if found != fingerprint:
-            raise ValueError(f"{path} was made with other data (fingerprint {found}, not {fingerprint}): delete it")
+            raise OtherDataError(f"{path} was made with other data (fingerprint {found}, not {fingerprint}): delete it")
 
 
 def do(run: Run, source: EvidenceSet, results: Path) -> None:
@@ -87,7 +88,7 @@ def do(run: Run, source: EvidenceSet, results: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = source.measured(run, Path(folder))
     result["run"], result["fingerprint"] = asdict(run), source.fingerprint
-    result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    result["machine"] = machine()
     path = run.path(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:

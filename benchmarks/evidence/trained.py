@@ -1,6 +1,7 @@
-"""What is measured on every trained model: its scores, and its score with modalities missing."""
+"""What is kept of every model: its scores and predictions and, if it was trained, its score with modalities missing."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from multifuse.recipes.baselines.pooled import PooledPredictions
 from multifuse.recipes.corruption.missing import on_subsets
 from multifuse.recipes.jobs import job as jobs
 from multifuse.recipes.jobs.job import Job
 from multifuse.recipes.jobs.models import model_class
+from multifuse.recipes.measures.measures import Measures
 from multifuse.recipes.measures.scores import Scoring
 
 _KEPT = ("valid", "test", "best_epoch", "epochs", "seconds", "samples", "recipe", "versions", "op_backend")
@@ -24,6 +27,21 @@ def trained(job: Job[Any, Any], model: str) -> tuple[dict[str, Any], PreTrainedM
     best: PreTrainedModel = model_class(model).from_pretrained(job.output / "model").eval()
     kept = {name: metrics[name] for name in _KEPT}
     return {**kept, "test_predictions": rounded(outcome.predictions)}, best
+
+
+def of_pooled(
+    predictions: PooledPredictions,
+    measure: Callable[[NDArray[Any], NDArray[Any]], Measures],
+    valid: NDArray[Any],
+    test: NDArray[Any],
+) -> dict[str, Any]:
+    """Returns what is kept of a model on pooled features, given the labels of ``valid`` and ``test``."""
+    return {
+        "valid": measure(predictions.valid, valid).as_dict(),
+        "test": measure(predictions.test, test).as_dict(),
+        "chosen": predictions.parameters,
+        "test_predictions": rounded(predictions.test),
+    }
 
 
 def on_fewer_modalities(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.evidence import plan
-from benchmarks.evidence.__main__ import evidence
+from benchmarks.evidence.__main__ import evidence, main
 from benchmarks.evidence.clip_set import DigitSet, flat, prepared_digits
 from benchmarks.evidence.cost import cost_table, trained_parameters, training_step
 from benchmarks.evidence.feature_set import FeatureSet
@@ -60,6 +60,18 @@ def test_runs_on_other_data_of_the_same_name_are_refused(tmp_path: Path) -> None
     check_fingerprint(tmp_path, "tiny", "made up")
     with pytest.raises(ValueError, match=r"clcr\.lr=0\.001\.seed=1\.json was made with other data .*: delete it"):
         check_fingerprint(tmp_path, "tiny", "changed")
+
+
+def test_the_command_refuses_results_of_other_data_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    do(Run("planted-default", CLCR, 1, 0.001), MadeUpSet(), tmp_path)
+    monkeypatch.setattr("sys.argv", ["evidence", "--summary", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("evidence: error: ")
+    assert not (tmp_path / "weights.png").exists()
 
 
 def test_the_fingerprint_of_a_set_is_that_of_its_settings_or_of_its_file(tmp_path: Path) -> None:

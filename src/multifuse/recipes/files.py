@@ -1,6 +1,7 @@
-"""Writes files and folders atomically, even if the process is killed or the power fails."""
+"""Writes files and folders atomically, even if the process is killed or the power fails; digests of files."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -44,6 +45,15 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file atomically."""
     with whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
 
 
 def put_in_place(written: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from multifuse.recipes.jobs.resumption import digest
+from multifuse.recipes.files import digest
 
 _DIGITS = 16
 

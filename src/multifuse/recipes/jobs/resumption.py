@@ -1,6 +1,5 @@
 """What `--resume` relies on: the newest complete checkpoint of a run, and the record of the job that started it."""
 
-import hashlib
 import json
 import re
 import textwrap
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multifuse.recipes.files import remove, write_json
+from multifuse.recipes.files import digest, remove, write_json
 
 CHECKPOINTS, RECORD, SEAL = "checkpoints", "job.json", "sha256.json"
 _CHECKPOINT = re.compile("checkpoint-([0-9]{1,18})")
@@ -75,15 +74,6 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
 def _digests(folder: Path) -> dict[str, str]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
-
-
-def digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal digits."""
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
 
 
 def clear_remains(output: Path) -> None:
