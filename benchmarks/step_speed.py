@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from benchmarks.peers import Projected, Transformer
 from benchmarks.timing import Comparison, in_turns
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
+from multifuse._internal.checks import Tokens
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.losses.streams import measure
 from multifuse.recipes.baselines.cross_attention import CrossAttention
@@ -120,7 +121,7 @@ def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -
         correlations = measure(levels, {}, names, model.config.eps, True, False)
         losses = model.intra_loss.terms(correlations).total
         losses = losses + model.inter_loss.terms(correlations, encoded.aggregate, False).total
-        total = losses + sum(basis.shared.sum() + basis.private.sum() for basis in bases)
+        total = losses + bases.shared.sum() + bases.private.sum()
         torch.autograd.grad(total, [*inputs_of_losses, *weights])
 
     return call
@@ -147,8 +148,10 @@ def _exchange(seconds: float) -> Comparison:
     codes = {name: torch.randn(BATCH, LENGTH, rank, requires_grad=True) for name in names}
     bases = Bases(*(basis.detach() for basis in layer.projector.bases()))
 
+    present = {name: Tokens(values, None) for name, values in tokens.items()}
+
     def ours() -> None:
-        output = layer(tokens, None, bases)
+        output = layer.with_bases(tokens, present, bases)
         torch.stack([sum_of(streams) for streams in (output.tokens, output.shared, output.private)]).sum().backward()
 
     def theirs() -> None:

@@ -50,15 +50,6 @@ def test_weights_are_distributions_and_shapes_are_as_documented(drawn: Sizes, co
     assert ((output.private_gates > 0) & (output.private_gates < 1)).all()
 
 
-@given(sizes(), st.booleans())
-def test_codes_with_bases_give_the_same_result_as_streams(drawn: Sizes, absent: bool) -> None:
-    layer, (tokens, mask) = exchange(drawn), batch(drawn)
-    if absent:
-        mask[drawn.modalities[0]][0] = False
-    streams, codes = ([layer(tokens, mask, codes_only=codes_only)] * 2 for codes_only in (False, True))
-    assert_close(aggregation(drawn)(codes, mask, [layer.projector.bases()] * 2), aggregation(drawn)(streams, mask))
-
-
 @given(sizes(min_modalities=2))
 def test_an_absent_modality_equals_one_left_out(drawn: Sizes) -> None:
     layer = aggregation(drawn)
@@ -190,11 +181,9 @@ def test_bad_arguments_are_named() -> None:
         aggregation(SIZES)(levels[:1], mask)
     with pytest.raises(ValueError, match=r"levels\[1\] has modalities"):
         aggregation(SIZES)([levels[0], levels_of(SIZES, {"text": tokens["text"]}, mask, 1)[0]], mask)
-    codes = exchange(SIZES)(tokens, mask, codes_only=True)
-    with pytest.raises(ValueError, match=r"levels\[0\] holds codes only, which need bases, got none"):
-        aggregation(SIZES)([codes, codes], mask)
-    with pytest.raises(ValueError, match="bases must hold those of 2 levels, got 1"):
-        aggregation(SIZES)([codes, codes], mask, [exchange(SIZES).projector.bases()])
+    codes = [level._replace(tokens={}, shared={}, private={}) for level in levels]
+    with pytest.raises(ValueError, match=r"levels\[0\] must hold the streams of width 12, holds codes only"):
+        aggregation(SIZES)(codes, mask)
     with pytest.raises(ValueError, match="level_temperature must be finite and > 0, got 0"):
         aggregation(SIZES, level_temperature=0)
     with pytest.raises(ValueError, match=r"modality_floor must be in \[0.0, 1.0\], got 1.5"):

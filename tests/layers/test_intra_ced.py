@@ -181,15 +181,6 @@ def test_the_exchange_matches_torchs_multi_head_attention_on_the_shared_codes() 
     assert torch.allclose(ours, update, atol=1e-5)
 
 
-def test_codes_only_returns_the_same_codes_without_the_streams() -> None:
-    tokens, mask = batch(SIZES)
-    layer = exchange(SIZES)
-    streams, codes = layer(tokens, mask), layer(tokens, mask, codes_only=True)
-    assert codes.tokens == codes.shared == codes.private == {}
-    for field in ("shared_code", "private_code", "activation"):
-        assert all(torch.equal(getattr(codes, field)[n], getattr(streams, field)[n]) for n in SIZES.modalities)
-
-
 def test_a_single_modality_passes_unchanged() -> None:
     tokens, mask = batch(SIZES)
     output = exchange(SIZES)({"text": tokens["text"]}, mask)

@@ -5,12 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
-from multifuse._internal.masks import segment_means
 
 
 def config(segments: int, **options: Any) -> CLCRConfig:
@@ -31,24 +28,6 @@ def inputs(audio: int = 12, vision: int = 4) -> dict[str, Tensor]:
         "audio": torch.randn(2, audio, 3, generator=generator),
         "vision": torch.randn(2, vision, 3, generator=generator),
     }
-
-
-def test_segment_means_worked_by_hand() -> None:
-    """The middle one of five tokens is in both segments; a single token is in all segments."""
-    values = torch.arange(5.0).view(1, 5, 1)
-    means, real = segment_means(values, None, 2)
-    assert means.flatten().tolist() == [1.0, 3.0]
-    means, real = segment_means(values, torch.tensor([[True, True, False, False, False]]), 2)
-    assert means.flatten().tolist() == [0.5, 0.0]
-    assert real.tolist() == [[True, False]]
-    assert segment_means(values[:, 3:4], None, 3)[0].flatten().tolist() == [3.0] * 3
-
-
-@given(st.integers(1, 9), st.integers(1, 12))
-def test_segment_means_are_adaptive_average_pooling(segments: int, length: int) -> None:
-    values = torch.randn(2, length, 3)
-    pooled = torch.nn.functional.adaptive_avg_pool1d(values.mT, segments).mT
-    torch.testing.assert_close(segment_means(values, None, segments)[0], pooled)
 
 
 def test_every_output_has_a_dimension_of_segments() -> None:

@@ -22,26 +22,6 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return (values.sum(dim=1, dtype=count.dtype) / count.unsqueeze(-1)).to(values.dtype)
 
 
-def segment_means(values: Tensor, mask: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
-    """Averages the real tokens in each of S equal segments: (B, T, d) -> (B, S, d), and which have one (B, S).
-
-    Segment s has the tokens that overlap its time, ``floor(s T / S)`` to ``ceil((s + 1) T / S) - 1`` as in adaptive
-    average pooling, so that T need not be a multiple of S, and may be smaller.
-    """
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    length = values.shape[1]
-    bounds = torch.arange(segments + 1, device=values.device) * length
-    first, end = bounds[:-1] // segments, -(-bounds[1:] // segments)
-    position = torch.arange(length, device=values.device)
-    overlaps = ((position >= first.unsqueeze(-1)) & (position < end.unsqueeze(-1))).to(dtype)  # (S, T)
-    if mask is not None:
-        values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
-    real = values.new_ones(values.shape[:2], dtype=dtype) if mask is None else mask.to(dtype)
-    count = real @ overlaps.mT
-    means = (overlaps @ values.to(dtype)) / count.clamp(min=1.0).unsqueeze(-1)
-    return means.to(values.dtype), count > 0
-
-
 def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
     """Returns the mask (B, T_1 + T_2 + ...) of concatenated sequences (B, T_m, ...); ``None`` if all are real."""
     if all(mask is None for _, mask in sequences):

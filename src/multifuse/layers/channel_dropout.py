@@ -12,5 +12,9 @@ class ChannelDropout(nn.Dropout):
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return tokens
-        scale: Tensor = super().forward(tokens.new_ones(tokens.shape[0], 1, tokens.shape[-1]))
-        return tokens * scale
+        return tokens * self.scale(tokens, tokens.shape[0], 1, tokens.shape[-1])
+
+    def scale(self, like: Tensor, *shape: int) -> Tensor:
+        """Draws factors of a shape: 0 for what is dropped, 1 / (1 - p) for the others in training."""
+        scale: Tensor = super().forward(like.new_ones(shape))
+        return scale

@@ -6,10 +6,11 @@ makes the columns nearly orthonormal for every matrix whose condition number is 
 the result, which makes them orthonormal to its rounding.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from multifuse._internal.cholesky import inverse_factor
 from multifuse._internal.precision import without_autocast
 
 
@@ -19,24 +20,19 @@ def orthonormal_columns(matrix: Tensor) -> Tensor:
     Column k depends on the first k columns alone, as in a QR decomposition with positive diagonal.
     """
     with without_autocast(matrix.device):
-        return _refined(_nearly(matrix.to(_working(matrix))).to(_output(matrix)))
+        if torch.compiler.is_compiling():  # torch.compile does not trace an autograd.Function with a jvp
+            return _cholesky_qr(matrix)
+        frame: Tensor = _Orthonormal.apply(matrix)  # type: ignore[no-untyped-call]
+        return frame
 
 
 def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
     """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
     with without_autocast(shared.device):
-        near = _nearly(shared.to(_working(shared)))
-        privates = _nearly(_outside(near, private.to(near.dtype)))
-        frame = _refined(near.to(_output(shared)))
-        return frame, _refined(_outside(frame, privates.to(frame.dtype)))
-
-
-def _output(matrix: Tensor) -> torch.dtype:
-    return torch.promote_types(matrix.dtype, torch.float32)
-
-
-def _working(matrix: Tensor) -> torch.dtype:
-    return _output(matrix) if matrix.device.type == "mps" else torch.float64
+        frame = orthonormal_columns(shared)
+        precise = frame.to(_working(shared))
+        outside = _outside(precise, private.to(precise.dtype))
+        return frame, orthonormal_columns(_outside(precise, outside)).to(frame.dtype)
 
 
 def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
@@ -48,18 +44,60 @@ def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
     return outside
 
 
-def _nearly(matrix: Tensor) -> Tensor:
-    """Runs the first pass; the shift keeps the factor real where columns are dependent to rounding."""
-    return _cholesky_qr(matrix, 8 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps)
+class _Orthonormal(torch.autograd.Function):
+    """``Q`` of ``A = Q R``, with the derivatives of a QR decomposition instead of those of its two passes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor) -> Tensor:
+        return _cholesky_qr(matrix)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        matrix, frame = ctx.saved_tensors
+        with without_autocast(frame.device):
+            moved = _right_divided(tangents[0].to(frame.dtype), frame.mT @ matrix.to(frame.dtype))
+            along = frame.mT @ moved
+            pushed: Tensor = moved - frame @ (along.triu() + along.mT.triu(1))
+            return pushed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        matrix, frame = ctx.saved_tensors
+        with without_autocast(frame.device):
+            lower = (grads[0].mT @ frame).tril()
+            outside = grads[0] - frame @ (lower + lower.tril(-1).mT)
+            factor = matrix.to(frame.dtype).mT @ frame  # R^T, from what was saved: differentiable once more
+            pulled: Tensor = torch.linalg.solve_triangular(factor, outside, upper=False, left=False)
+            return pulled.to(matrix.dtype)
 
 
-def _refined(matrix: Tensor) -> Tensor:
-    """Runs the second pass, which removes the shift and the rounding of the first."""
-    return _cholesky_qr(matrix, torch.finfo(matrix.dtype).eps)
+def _right_divided(matrix: Tensor, factor: Tensor) -> Tensor:
+    """Returns ``matrix R^{-1}`` for an upper triangular R."""
+    divided: Tensor = torch.linalg.solve_triangular(factor, matrix, upper=True, left=False)
+    return divided
 
 
-def _cholesky_qr(matrix: Tensor, shift: float) -> Tensor:
-    gram = matrix.mT @ matrix
-    scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(gram.dtype).tiny).rsqrt().unsqueeze(-1)
-    gram = gram * scale * scale.mT + shift * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return matrix @ (inverse_factor(gram).mT * scale)
+def _cholesky_qr(matrix: Tensor) -> Tensor:
+    """Orthonormalises in two passes; the second removes the shift and the rounding of the first."""
+    working = matrix.to(_working(matrix))
+    norms = torch.linalg.vector_norm(working, dim=-2, keepdim=True)
+    working = _pass(working / norms.clamp(min=torch.finfo(norms.dtype).tiny), 8 * matrix.shape[-1])
+    return _pass(working.to(torch.promote_types(matrix.dtype, torch.float32)), 1)
+
+
+def _pass(matrix: Tensor, shift: int) -> Tensor:
+    """Runs one pass on columns of length 1; the shift keeps the factor real where they are dependent to rounding."""
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    gram = torch.add(matrix.mT @ matrix, identity, alpha=shift * torch.finfo(matrix.dtype).eps)
+    return _right_divided(matrix, torch.linalg.cholesky_ex(gram, upper=True).L)
+
+
+def _working(matrix: Tensor) -> torch.dtype:
+    return torch.promote_types(matrix.dtype, torch.float32) if matrix.device.type == "mps" else torch.float64

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear, fill
-from multifuse._internal.masks import has_tokens, masked_mean, segment_means
-from multifuse.layers.intra_ced import IntraCEDOutput
-from multifuse.layers.stiefel import Bases
+from multifuse._internal.pooling import Pooling, pooling_of
+from multifuse.layers.intra_ced import IntraCEDOutput, LevelCodes
 
 
 class InterCADOutput(NamedTuple):
@@ -34,29 +33,6 @@ class InterCADOutput(NamedTuple):
     """(B, M): eta."""
     level_descriptors: Tensor
     """(B, L, d): g_l."""
-
-
-class _Pooling(NamedTuple):
-    """Means over all real tokens of a sample, or over those in each of ``segments`` equal parts of its time."""
-
-    mask: Mapping[str, Tensor | None]
-    segments: int | None
-
-    def mean(self, name: str, stream: Mapping[str, Tensor]) -> Tensor | None:
-        """Returns the means of a modality's tokens, (B, width) or (B S, width); ``None`` where it was left out."""
-        if name not in stream:
-            return None
-        if self.segments is None:
-            return masked_mean(stream[name], self.mask.get(name))
-        return segment_means(stream[name], self.mask.get(name), self.segments)[0].flatten(0, 1)
-
-    def has_tokens(self, name: str, stream: Mapping[str, Tensor]) -> Tensor | None:
-        """Returns which samples, or segments, have a token of a modality, (B,) or (B S,) bool."""
-        if name not in stream:
-            return None
-        if self.segments is None:
-            return has_tokens(stream[name], self.mask.get(name))
-        return segment_means(stream[name].unsqueeze(-1), self.mask.get(name), self.segments)[1].flatten()
 
 
 class InterCAD(DrawsOwnParameters):
@@ -89,10 +65,9 @@ class InterCAD(DrawsOwnParameters):
             same as every other level's (ours: the level that chance favoured took all the weight in the first steps).
 
     Shape:
-        ``forward(levels, mask=None, bases=None, segments=None)``: the `IntraCEDOutput` of every level; one mask
-        (B, T_m) by modality for all of them -> `InterCADOutput`. With the `Bases` of every level, the means of the
-        codes are mapped to width d, and the streams are not read. With ``segments``, S, each of S equal parts of a
-        sample's time is aggregated separately (ours).
+        ``forward(levels, mask=None, segments=None)``: the `IntraCEDOutput` of every level; one mask (B, T_m) by
+        modality for all of them -> `InterCADOutput`. With ``segments``, S, each of S equal parts of a sample's time is
+        aggregated separately (ours). A model may pass in `LevelCodes`: the means of the codes are mapped to width d.
 
     Raises:
         ValueError: a wrong number of levels, levels with different modalities, a wrong shape or mask.
@@ -165,36 +140,31 @@ class InterCAD(DrawsOwnParameters):
 
     def forward(
         self,
-        levels: Sequence[IntraCEDOutput],
+        levels: Sequence[IntraCEDOutput] | LevelCodes,
         mask: Mapping[str, Tensor | None] | None = None,
-        bases: Sequence[Bases] | None = None,
         segments: int | None = None,
     ) -> InterCADOutput:
-        checks.levels(levels)
-        masks = checks.modality_masks(mask, self.modalities)
-        self._check(levels, masks, bases)
+        if segments is not None:
+            checks.positive_integer("segments", segments)
+        if isinstance(levels, LevelCodes):
+            activation, masks = levels.packing.parts(levels.activation[0], 1), dict(mask or {})
+            pooling = pooling_of(activation, masks, self.modalities, segments)
+            pooled = _pooled_codes(levels, pooling)
+        else:
+            masks = self._checked_masks(levels, mask)
+            pooling = pooling_of(levels[0].activation, masks, self.modalities, segments)
+            pooled = _pooled_streams(levels, masks, self.modalities, pooling)
+        output = self._aggregate(*pooled, pooling.present)
         if segments is None:
-            return self._aggregate(levels, _Pooling(masks, None), bases)
-        checks.positive_integer("segments", segments)
-        output = self._aggregate(levels, _Pooling(masks, segments), bases)
+            return output
         return InterCADOutput(*(field.unflatten(0, (-1, segments)) for field in output))
 
-    def _aggregate(
-        self, levels: Sequence[IntraCEDOutput], pooling: _Pooling, bases: Sequence[Bases] | None
-    ) -> InterCADOutput:
-        present = self._present(levels[0], pooling)
-        if bases is None:
-            pooled = (
-                self._pooled([level.shared for level in levels], pooling),
-                self._pooled([level.private for level in levels], pooling),
-            )
-        else:
-            pooled = self._pooled_codes(levels, pooling, bases)
-        shared, private = (
-            norm(means).masked_fill(present[:, None, :, None] == 0, 0.0)
-            for norm, means in zip((self.shared_norm, self.private_norm), pooled, strict=True)
-        )
-        uniform = present / present.sum(dim=-1, keepdim=True).clamp(min=1.0)  # (B, M), over the present modalities
+    def _aggregate(self, shared: Tensor, private: Tensor, present: Tensor) -> InterCADOutput:
+        """Aggregates means of the streams (B, L, M, d), given which modalities are present (B, M)."""
+        absent = present[:, None, :, None] == 0
+        shared = self.shared_norm(shared).masked_fill(absent, 0.0)
+        private = self.private_norm(private).masked_fill(absent, 0.0)
+        uniform = present / present.sum(dim=-1, keepdim=True).clamp(min=1.0)  # over the present modalities
         descriptors = torch.einsum("bm,blmd->bld", uniform.to(shared.dtype), shared + private)
         level_weights = self._level_weights(descriptors)
         shared = torch.einsum("bl,blmd->bmd", level_weights.to(shared.dtype), shared)
@@ -206,47 +176,19 @@ class InterCAD(DrawsOwnParameters):
         fused = torch.cat([z_shared, u_private], dim=-1)
         return InterCADOutput(fused, z_shared, u_private, level_weights, modality_weights, gates, descriptors)
 
-    def _check(
-        self, levels: Sequence[IntraCEDOutput], masks: Mapping[str, Tensor | None], bases: Sequence[Bases] | None
-    ) -> None:
+    def _checked_masks(
+        self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None
+    ) -> dict[str, Tensor | None]:
+        """Checks the levels, and returns the masks as bool."""
+        checks.levels(levels)
+        masks = checks.modality_masks(mask, self.modalities)
         if len(levels) != self.num_levels:
             raise ValueError(f"levels must hold {self.num_levels} levels, got {len(levels)}")
-        if bases is not None and len(bases) != self.num_levels:
-            raise ValueError(f"bases must hold those of {self.num_levels} levels, got {len(bases)}")
         for index, level in enumerate(levels):
-            if bases is not None:
-                checks.token_shapes("levels", level.shared_code, masks, self.modalities, bases[index].shared.shape[-1])
-            elif set(level.shared) != set(level.activation):
-                raise ValueError(f"levels[{index}] holds codes only, which need bases, got none")
-            else:
-                checks.token_shapes("levels", level.shared, masks, self.modalities, self.dim)
-
-    def _present(self, level: IntraCEDOutput, pooling: _Pooling) -> Tensor:
-        """Returns (B, M) in float32: 1 where the sample has a real token of the modality."""
-        columns = [pooling.has_tokens(name, level.activation) for name in self.modalities]
-        known = next(column for column in columns if column is not None)
-        return torch.stack([torch.zeros_like(known) if column is None else column for column in columns], -1).float()
-
-    def _pooled(self, streams: Sequence[Mapping[str, Tensor]], pooling: _Pooling) -> Tensor:
-        """Returns (B, L, M, width): masked means over the tokens, 0 for an absent modality."""
-        means = [pooling.mean(name, stream) for stream in streams for name in self.modalities]
-        known = next(mean for mean in means if mean is not None)
-        present = [torch.zeros_like(known) if mean is None else mean for mean in means]
-        pooled: Tensor = torch.stack(present, dim=1).unflatten(1, (len(streams), len(self.modalities)))
-        return pooled
-
-    def _pooled_codes(
-        self, levels: Sequence[IntraCEDOutput], pooling: _Pooling, bases: Sequence[Bases]
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the means of the streams, (B, L, M, d) each: those of the codes, mapped to width d."""
-        shared = self._pooled([level.shared_code for level in levels], pooling)
-        private = self._pooled([level.private_code for level in levels], pooling)
-        shared_bases = torch.stack([level.shared for level in bases]).to(shared.dtype)
-        private_bases = torch.stack([level.private for level in bases]).to(private.dtype)
-        return (
-            torch.einsum("blmr,ldr->blmd", shared, shared_bases),
-            torch.einsum("blmr,lmdr->blmd", private, private_bases),
-        )
+            if set(level.shared) != set(level.activation):
+                raise ValueError(f"levels[{index}] must hold the streams of width {self.dim}, holds codes only")
+            checks.token_shapes("levels", level.shared, masks, self.modalities, self.dim)
+        return masks
 
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:
@@ -280,3 +222,30 @@ class InterCAD(DrawsOwnParameters):
             f"modality_temperature={self.modality_temperature}, modality_floor={self.modality_floor}, "
             f"init_last_level={self.init_last_level}"
         )
+
+
+def _pooled_streams(
+    levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], modalities: Sequence[str], pooling: Pooling
+) -> tuple[Tensor, Tensor]:
+    """Returns the means of the shared and of the private streams of all levels, (B, L, M, d) each."""
+
+    def means(streams: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        parts = [_without_padding(stream[name], mask.get(name)) for stream in streams for name in names]
+        packed = torch.cat(parts, dim=1).unflatten(1, (len(levels), -1)).movedim(1, 0)
+        return pooling.means(packed)
+
+    names = [name for name in modalities if name in levels[0].shared]
+    return means([level.shared for level in levels]), means([level.private for level in levels])
+
+
+def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _pooled_codes(levels: LevelCodes, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Returns the same means as `_pooled_streams`: those of the codes, mapped to width d."""
+    shared, private = pooling.means(levels.shared), pooling.means(levels.private)
+    return (
+        torch.einsum("blmr,ldr->blmd", shared, levels.bases.shared.to(shared.dtype)),
+        torch.einsum("blmr,lmdr->blmd", private, levels.bases.private.to(private.dtype)),
+    )

@@ -1,26 +1,27 @@
 """IntraCED: the exchange within one level. Only the shared subspace crosses modalities, under a token budget."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.checks import Tokens
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear
-from multifuse._internal.masks import has_tokens, joined_mask
+from multifuse._internal.masks import joined_mask
+from multifuse._internal.packing import Packing
 from multifuse._internal.precision import at_least_float32
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
-from multifuse.layers.token_budget import TokenBudget
+from multifuse.layers.token_budget import TokenBudget, activation_of_levels
 from multifuse.ops.attention import attend_others
 
 
 class IntraCEDOutput(NamedTuple):
     """One level after its exchange, by modality. All but ``tokens`` are 0 at padding, where ``tokens`` is the input.
 
-    ``tokens``, ``shared`` and ``private`` are empty where `IntraCED` was asked for codes only.
+    ``tokens``, ``shared`` and ``private`` are empty where a model computes the codes alone.
     """
 
     tokens: dict[str, Tensor]
@@ -58,10 +59,9 @@ class IntraCED(DrawsOwnParameters):
         parametrization: of the bases, see `StiefelProjector`.
 
     Shape:
-        ``forward(tokens, mask=None, bases=None, codes_only=False)``: tokens by modality (B, T_m, d); mask by modality
-        (B, T_m), True or 1 = real token -> `IntraCEDOutput`. A modality may be left out, ``None``, or fully masked for
-        some samples: the others then see what they would see without it. ``bases`` passes in the bases of this level,
-        where a model computes those of all levels at once; ``codes_only`` leaves out the streams of width d.
+        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d); mask by modality (B, T_m), True or 1 = real
+        token -> `IntraCEDOutput`. A modality may be left out, ``None``, or fully masked for some samples: the others
+        then see what they would see without it.
 
     Raises:
         ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
@@ -111,68 +111,30 @@ class IntraCED(DrawsOwnParameters):
         self.output = XavierLinear(shared_rank, shared_rank, device=device, dtype=dtype)
 
     def forward(
-        self,
-        tokens: Mapping[str, Tensor | None],
-        mask: Mapping[str, Tensor | None] | None = None,
-        bases: Bases | None = None,
-        codes_only: bool = False,
+        self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
         present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
         for name, checked in present.items():
             checks.same_dtype(f"tokens[{name!r}]", checked.values, self.query_key_value.weight)
-        bases = self.projector.bases() if bases is None else bases
-        codes = self.projector.codes({name: checked.values for name, checked in present.items()}, bases)
-        activation = {name: self._activation(code, present[name].mask) for name, code in codes.shared.items()}
-        received = self._exchange(codes.shared, present, activation)
-        shared = {name: code + received[name] if name in received else code for name, code in codes.shared.items()}
-        output = IntraCEDOutput({}, {}, {}, shared, codes.private, activation)
-        for name in () if codes_only else present:
+        return self.with_bases(tokens, present, self.projector.bases())
+
+    def with_bases(
+        self, tokens: Mapping[str, Tensor | None], present: Mapping[str, Tokens], bases: Bases
+    ) -> IntraCEDOutput:
+        """Computes `forward`, given the tokens that have been checked and the bases of this level."""
+        level = Bases(*(basis.unsqueeze(0) for basis in bases))
+        values = {name: checked.values for name, checked in present.items()}
+        codes = exchanged([self], [values], {name: checked.mask for name, checked in present.items()}, level)
+        (output,) = codes.outputs()
+        for name, received in codes.received_by_modality().items():
             original = tokens[name]
             assert original is not None
-            to_ambient = bases.shared.mT.to(shared[name].dtype)
-            private_to_ambient = bases.private[self.modalities.index(name)].mT.to(shared[name].dtype)
-            output.tokens[name] = original + received[name] @ to_ambient if name in received else original
-            output.shared[name] = shared[name] @ to_ambient
-            output.private[name] = codes.private[name] @ private_to_ambient
+            to_ambient = bases.shared.mT.to(original.dtype)
+            private_to_ambient = bases.private[self.modalities.index(name)].mT.to(original.dtype)
+            output.tokens[name] = original if received is None else original + received[0] @ to_ambient
+            output.shared[name] = output.shared_code[name] @ to_ambient
+            output.private[name] = output.private_code[name] @ private_to_ambient
         return output
-
-    def _activation(self, shared_code: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns alpha (B, T) from the evidence ``e_t = ||h_t U_sh||_2``, in float32 or better."""
-        return self.budget.activation(torch.linalg.vector_norm(at_least_float32(shared_code), dim=-1), mask)
-
-    def _exchange(
-        self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens], activation: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Returns what every modality receives, (B, T, r_s): 0 at padding and where a sample has no other modality."""
-        if self.budget.gamma == 0 or len(present) == 1:
-            return {}
-        weights = self._weights(shared, present, activation)
-        lengths = [code.shape[1] for code in shared.values()]
-        attended = attend_others(
-            self.query_key_value(torch.cat(list(shared.values()), dim=1)),
-            lengths,
-            self.num_heads,
-            joined_mask([(checked.values, checked.mask) for checked in present.values()]),
-            torch.cat(list(weights.values()), dim=1) > 0,
-        )
-        parts = self.output(attended).split(lengths, dim=1)
-        return {
-            name: weight.unsqueeze(-1).to(part.dtype) * self.dropout(part)
-            for (name, weight), part in zip(weights.items(), parts, strict=True)
-        }
-
-    def _weights(
-        self, shared: Mapping[str, Tensor], present: Mapping[str, Tokens], activation: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Returns alpha by modality, 0 where the sample has no other modality."""
-        if all(checked.mask is None for checked in present.values()) and all(code.shape[1] for code in shared.values()):
-            return dict(activation)
-        has = {name: has_tokens(checked.values, checked.mask) for name, checked in present.items()}
-        weights = {}
-        for name, alpha in activation.items():
-            reachable = torch.stack([has[other] for other in has if other != name]).any(dim=0)
-            weights[name] = alpha.masked_fill(~reachable.unsqueeze(-1), 0.0)
-        return weights
 
     def extra_repr(self) -> str:
         return (
@@ -180,3 +142,114 @@ class IntraCED(DrawsOwnParameters):
             f"num_heads={self.num_heads}, gamma={self.budget.gamma}, dropout={self.dropout.p}, "
             f"init_participation={self.budget.init_participation}, parametrization={self.projector.parametrization!r}"
         )
+
+
+class LevelCodes(NamedTuple):
+    """The codes of L levels after their exchanges, T tokens in all: those of the modalities one after the other."""
+
+    shared: Tensor
+    """(L, B, T, r_s), 0 at padding."""
+    private: Tensor
+    """(L, B, T, r_p), 0 at padding."""
+    activation: Tensor
+    """(L, B, T): alpha."""
+    received: Tensor | None
+    """(L, B, T, r_s): what the exchange has added to the shared codes; ``None``: nothing."""
+    packing: Packing
+    bases: Bases
+    """Those of all levels."""
+
+    def outputs(self) -> tuple[IntraCEDOutput, ...]:
+        """Returns the output of every level, without the streams of width d."""
+        levels = zip(self.shared.unbind(), self.private.unbind(), self.activation.unbind(), strict=True)
+        return tuple(IntraCEDOutput({}, {}, {}, *(self.packing.parts(field, 1) for field in level)) for level in levels)
+
+    def received_by_modality(self) -> Mapping[str, Tensor | None]:
+        """Returns what every modality has received, (L, B, T_m, r_s)."""
+        return dict.fromkeys(self.packing.lengths) if self.received is None else self.packing.parts(self.received, 2)
+
+
+def exchanged(
+    layers: Sequence[IntraCED],
+    levels: Sequence[Mapping[str, Tensor]],
+    mask: Mapping[str, Tensor | None],
+    bases: Bases,
+) -> LevelCodes:
+    """Computes the exchanges of L levels, of equal sizes and settings, together.
+
+    Args:
+        layers: the layers of the levels.
+        levels: by level and modality, tokens (B, T_m, d), finite at padding too.
+        mask: by modality, (B, T_m) bool.
+        bases: those of all levels.
+    """
+    packing = Packing({name: values.shape[1] for name, values in levels[0].items()})
+    joined = joined_mask([(values, mask.get(name)) for name, values in levels[0].items()])
+    shared, private = _codes(levels, bases, layers[0].modalities, joined)
+    real = packing.rows_mask(joined, shared.device)  # (B, M, longest)
+    evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
+    rows = activation_of_levels([layer.budget for layer in layers], packing.rows(evidence), real)
+    activation = packing.from_rows(rows)
+    if layers[0].budget.gamma == 0 or len(packing.lengths) == 1:
+        return LevelCodes(shared, private, activation, None, packing, bases)
+    weights = activation if real is None else packing.from_rows(rows.masked_fill(~_reaches(real), 0.0))
+    attended = _attended(layers, shared, packing, joined, weights > 0)
+    output = _channels_dropped(layers[0].dropout, _mapped([layer.output for layer in layers], attended), packing)
+    received = weights.unsqueeze(-1).to(output.dtype) * output
+    return LevelCodes(shared + received, private, activation, received, packing, bases)
+
+
+def _codes(
+    levels: Sequence[Mapping[str, Tensor]], bases: Bases, modalities: tuple[str, ...], mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the codes ``h U_sh`` and ``h U_pr^m`` of all tokens, (L, B, T, r_s) and (L, B, T, r_p), 0 at padding."""
+    shared = bases.shared.unsqueeze(1).expand(-1, len(modalities), -1, -1)
+    columns = torch.cat([shared, bases.private], dim=-1).to(next(iter(levels[0].values())).dtype)
+    codes = []
+    for tokens, of_level in zip(levels, columns.unbind(), strict=True):
+        of_modality = dict(zip(modalities, of_level.unbind(), strict=True))
+        codes.append(torch.cat([values @ of_modality[name] for name, values in tokens.items()], dim=1))
+    packed = torch.stack(codes) if len(codes) > 1 else codes[0].unsqueeze(0)
+    if mask is not None:
+        packed = packed.masked_fill(~mask.unsqueeze(-1), 0.0)
+    parts = packed.split([bases.shared.shape[-1], bases.private.shape[-1]], dim=-1)
+    return parts[0], parts[1]
+
+
+def _reaches(real: Tensor) -> Tensor:
+    """Returns which modalities of a sample have another one to receive from: (B, M, longest) -> (B, M, 1)."""
+    has = real.any(dim=-1)
+    return (has.sum(dim=-1, keepdim=True) > has).unsqueeze(-1)
+
+
+def _attended(
+    layers: Sequence[IntraCED], shared: Tensor, packing: Packing, mask: Tensor | None, asking: Tensor
+) -> Tensor:
+    """Returns ``Attn(Q^m, K^{-m}, V^{-m})`` of every level, (L, B, T, r_s)."""
+    query_key_value = _mapped([layer.query_key_value for layer in layers], shared)
+    if mask is not None:
+        mask = mask.expand(len(layers), -1, -1).flatten(0, 1)
+    lengths = list(packing.lengths.values())
+    attended = attend_others(query_key_value.flatten(0, 1), lengths, layers[0].num_heads, mask, asking.flatten(0, 1))
+    of_levels: Tensor = attended.unflatten(0, shared.shape[:2])
+    return of_levels
+
+
+def _mapped(maps: Sequence[nn.Linear], values: Tensor) -> Tensor:
+    """Applies the linear map of each level to its values (L, B, T, r)."""
+    mapped: Tensor
+    if len(maps) == 1:  # as a module, which may have been wrapped or replaced
+        mapped = maps[0](values)
+        return mapped
+    weight = torch.stack([layer.weight for layer in maps])
+    bias = torch.stack([layer.bias for layer in maps])
+    mapped = torch.baddbmm(bias.unsqueeze(1), values.flatten(1, 2), weight.mT).unflatten(1, values.shape[1:3])
+    return mapped
+
+
+def _channels_dropped(dropout: ChannelDropout, values: Tensor, packing: Packing) -> Tensor:
+    """Drops whole channels of what a modality of a sample receives: (L, B, T, r)."""
+    if not dropout.training or dropout.p == 0:
+        return values
+    levels, batch, _, rank = values.shape
+    return values * packing.of_rows(dropout.scale(values, levels, batch, len(packing.lengths), rank))

@@ -15,7 +15,10 @@ from multifuse.ops.transforms import is_transformed
 
 
 class Bases(NamedTuple):
-    """Orthonormal bases of one level: ``shared`` (d, r_s), ``private`` (M, d, r_p) in the constructor's order."""
+    """Orthonormal bases: ``shared`` (d, r_s), ``private`` (M, d, r_p) in the constructor's order.
+
+    Those of several levels have the dimension L before the others.
+    """
 
     shared: Tensor
     private: Tensor
@@ -45,8 +48,7 @@ class StiefelProjector(DrawsOwnParameters):
             ``"geotorch"`` (geotorch's matrix exponential on SO(d) and on St(d - r_s, r_p)).
 
     Shape:
-        ``forward(tokens, bases=None)``: tokens by modality (B, T_m, d) -> `SharedPrivate`, codes (B, T_m, r_s) and
-        (B, T_m, r_p). ``bases`` are computed unless they are passed in.
+        ``forward(tokens)``: tokens by modality (B, T_m, d) -> `SharedPrivate`, codes (B, T_m, r_s) and (B, T_m, r_p).
 
     Raises:
         ValueError: ranks that do not fit, names that are not identifiers, an unknown parametrization.
@@ -126,8 +128,14 @@ class StiefelProjector(DrawsOwnParameters):
         self._make_contiguous()
 
     def bases(self) -> Bases:
-        """Computes the bases of this level; within `cached_bases`, returns those that are kept."""
-        return bases_of_levels([self])[0]
+        """Computes the bases of this level; within `cached_bases`, returns those that are kept.
+
+        Raises:
+            ValueError: weights that FSDP2 has not gathered.
+        """
+        if _is_sharded(self):
+            raise ValueError("the bases are computed from whole weights, got weights that FSDP2 has not gathered")
+        return _cached(self) or _computed([self])[0]
 
     @property
     def shared_basis(self) -> Tensor:
@@ -139,18 +147,14 @@ class StiefelProjector(DrawsOwnParameters):
         checks.known_modalities("private_basis", [modality], self.modalities)
         return self.bases().private[self.modalities.index(modality)].clone()
 
-    def forward(self, tokens: Mapping[str, Tensor], bases: Bases | None = None) -> SharedPrivate:
+    def forward(self, tokens: Mapping[str, Tensor]) -> SharedPrivate:
         present = checks.token_mapping(tokens, None, self.modalities, self.dim)
-        values = {name: checked.values for name, checked in present.items()}
-        return self.codes(values, self.bases() if bases is None else bases)
-
-    def codes(self, tokens: Mapping[str, Tensor], bases: Bases) -> SharedPrivate:
-        """Computes `forward` for tokens that have been checked."""
+        bases = self.bases()
         shared: dict[str, Tensor] = {}
         private: dict[str, Tensor] = {}
-        for name, values in tokens.items():
-            private_basis = bases.private[self.modalities.index(name)]
-            codes = values @ torch.cat([bases.shared, private_basis], dim=-1).to(values.dtype)
+        for name, checked in present.items():
+            columns = [bases.shared, bases.private[self.modalities.index(name)]]
+            codes = checked.values @ torch.cat(columns, dim=-1).to(checked.values.dtype)
             shared[name], private[name] = codes.split([self.shared_rank, self.private_rank], dim=-1)
         return SharedPrivate(shared, private)
 
@@ -173,8 +177,8 @@ class _CachedBases(NamedTuple):
     """How often the weights, and the bases, had been written to."""
 
 
-def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
-    """Computes the bases of several projectors, those of equal sizes in one batched computation.
+def bases_of_levels(projectors: Sequence[StiefelProjector]) -> Bases:
+    """Computes the bases of several projectors of equal sizes together: (L, d, r_s) and (L, M, d, r_p).
 
     Within `cached_bases` the kept ones are returned, unless a gradient is asked for.
 
@@ -184,11 +188,12 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     if any(map(_is_sharded, projectors)):
         raise ValueError(
             "the bases of all levels are computed together, from whole weights, got weights in shards: fully_shard the "
-            "model that holds all levels, not each IntraCED in it"
+            "model that holds all levels"
         )
-    cached = [_cached(projector) for projector in projectors]
-    kept = [bases for bases in cached if bases is not None]
-    return kept if len(kept) == len(projectors) else _computed(projectors)
+    kept = [bases for bases in map(_cached, projectors) if bases is not None]
+    if len(kept) == len(projectors):
+        return Bases(*(torch.stack(levels) for levels in zip(*kept, strict=True)))
+    return _frames(projectors)
 
 
 @contextmanager
@@ -275,11 +280,16 @@ def _batch_key(projector: StiefelProjector, index: int) -> object:
 def _batched(projectors: Sequence[StiefelProjector]) -> list[Bases]:
     if projectors[0].parametrization == "geotorch":
         return [_rotated(projector) for projector in projectors]
-    shared, private = shared_and_private_frames(
-        torch.stack([projector.shared_weight for projector in projectors]),
-        torch.stack([projector.private_weight for projector in projectors]),
+    return [Bases(*level) for level in zip(*(bases.unbind() for bases in _frames(projectors)), strict=True)]
+
+
+def _frames(projectors: Sequence[StiefelProjector]) -> Bases:
+    return Bases(
+        *shared_and_private_frames(
+            torch.stack([projector.shared_weight for projector in projectors]),
+            torch.stack([projector.private_weight for projector in projectors]),
+        )
     )
-    return [Bases(*level) for level in zip(shared.unbind(), private.unbind(), strict=True)]
 
 
 def _rotated(projector: StiefelProjector) -> Bases:

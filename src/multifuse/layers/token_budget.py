@@ -1,13 +1,13 @@
 """TokenBudget: how much each token takes part in the exchange, under a learned budget."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters
-from multifuse._internal.masks import token_count
 from multifuse._internal.precision import at_least_float32
 from multifuse.ops import project_capped_simplex
 
@@ -76,26 +76,40 @@ class TokenBudget(DrawsOwnParameters):
             )
         if mask is not None:
             mask = checks.token_mask("mask", mask, *evidence.shape)
-        return self.activation(evidence, mask)
-
-    def activation(self, evidence: Tensor, mask: Tensor | None) -> Tensor:
-        """Computes `forward` for evidence and a mask that have been checked."""
         evidence = at_least_float32(evidence)
-        count = token_count(evidence, mask)
-        sharpness, threshold = self.log_sharpness.to(evidence.dtype).exp(), self.threshold.to(evidence.dtype)
-        participation = torch.sigmoid(self.participation_logit.to(evidence.dtype))
-        activation = torch.sigmoid(sharpness * (standardised(evidence, mask, count) - threshold))
-        return project_capped_simplex(activation, self.gamma * participation * count, mask)
+        if mask is not None:
+            evidence = evidence.masked_fill(~mask, 0.0)
+        return activation_of_levels([self], evidence.unsqueeze(0), mask).squeeze(0)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, init_participation={self.init_participation}"
 
 
-def standardised(evidence: Tensor, mask: Tensor | None, count: Tensor) -> Tensor:
-    """Shifts and scales (B, T) to mean 0, deviation 1 over the real tokens; equal tokens, or a single one, give 0."""
-    if mask is not None:
-        evidence = evidence.masked_fill(~mask, 0.0)
-    count = count.clamp(min=1.0).unsqueeze(-1)
+def activation_of_levels(budgets: Sequence[TokenBudget], evidence: Tensor, mask: Tensor | None) -> Tensor:
+    """Computes alpha for the evidence (L, ..., T) of L budgets with the same gamma.
+
+    The evidence is float32 or better, and 0 at padding; the mask (..., T) is that of every level.
+    """
+
+    def by_level(name: str) -> Tensor:
+        parameters = [getattr(budget, name) for budget in budgets]
+        stacked = parameters[0] if len(parameters) == 1 else torch.cat(parameters)
+        return stacked.to(evidence.dtype).view(-1, *[1] * (evidence.ndim - 1))
+
+    standard = standardised(evidence, mask)
+    sharpness, participation = by_level("log_sharpness").exp(), torch.sigmoid(by_level("participation_logit"))
+    activation = torch.sigmoid(sharpness * (standard - by_level("threshold")))
+    budget = budgets[0].gamma * participation.squeeze(-1) * _count(evidence, mask)
+    return project_capped_simplex(activation, budget, mask)
+
+
+def standardised(evidence: Tensor, mask: Tensor | None) -> Tensor:
+    """Shifts and scales (..., T), 0 at padding, to mean 0 and deviation 1 over the real tokens of each row.
+
+    Equal tokens, or a single one, give 0.
+    """
+    count = _count(evidence, mask)
+    count = count.clamp(min=1.0).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
     mean = evidence.sum(-1, keepdim=True) / count
     centred = evidence - mean
     if mask is not None:
@@ -104,3 +118,8 @@ def standardised(evidence: Tensor, mask: Tensor | None, count: Tensor) -> Tensor
     # The floor, far below any real deviation, keeps the rounding of equal tokens from being scaled up to deviation 1.
     floor = (1e-4 * mean).square() + torch.finfo(evidence.dtype).tiny
     return centred / (variance + floor).sqrt()
+
+
+def _count(evidence: Tensor, mask: Tensor | None) -> Tensor | int:
+    """Returns the number of real tokens of each row."""
+    return evidence.shape[-1] if mask is None else mask.sum(dim=-1).to(evidence.dtype)

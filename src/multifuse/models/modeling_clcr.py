@@ -13,11 +13,11 @@ from transformers.utils import ModelOutput
 
 from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
+from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
-from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput, LevelCodes
 from multifuse.layers.modality_dropout import ModalityDropout
-from multifuse.layers.stiefel import bases_of_levels
 from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.inter_level import InterLevelLoss
@@ -36,7 +36,7 @@ class CLCRModelOutput(ModelOutput):
     fused: Tensor | None = None
     """(B, 2d), or (B, S, 2d) with S segments."""
     levels: tuple[IntraCEDOutput, ...] | None = None
-    """Codes and activations; the streams of width d are not computed."""
+    """Codes and activations; the streams of width d are computed only where an exchange has been wrapped."""
     aggregate: InterCADOutput | None = None
     mask: dict[str, Tensor | None] | None = None
     """The token masks that were used, including those from ``attention_mask``."""
@@ -197,17 +197,18 @@ class CLCRModel(CLCRPreTrainedModel):
             checks.finite_tokens("inputs", inputs, masks)
         levels = self._arranged(self.hierarchy(inputs, masks))
         masks = self.hierarchy.token_masks(levels, masks)
+        checks.token_shapes("tokens", levels[0], masks, self.hierarchy.modalities, self.config.hidden_size)
         masks = self.modality_dropout(levels[0], masks)
-        bases = bases_of_levels([exchange.projector for exchange in self._exchanges()])
-        exchanged = tuple(
-            exchange(tokens, masks, level_bases, codes_only=True)
-            for exchange, tokens, level_bases in zip(self._exchanges(), levels, bases, strict=True)
-        )
-        aggregate = self.aggregation(exchanged, masks, bases, segments)
-        return CLCRModelOutput(fused=aggregate.fused, levels=exchanged, aggregate=aggregate, mask=masks)
-
-    def _exchanges(self) -> list[IntraCED]:
-        return [exchange for exchange in self.exchanges if isinstance(exchange, IntraCED)]
+        exchanges = list(self.exchanges)
+        exchanged: LevelCodes | tuple[IntraCEDOutput, ...]
+        if can_exchange_together(exchanges):
+            exchanged = exchange_levels(exchanges, levels, masks)
+            outputs = exchanged.outputs()
+        else:
+            pairs = zip(exchanges, levels, strict=True)
+            exchanged = outputs = tuple(exchange(tokens, masks) for exchange, tokens in pairs)
+        aggregate = self.aggregation(exchanged, masks, segments=segments)
+        return CLCRModelOutput(fused=aggregate.fused, levels=outputs, aggregate=aggregate, mask=masks)
 
     def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Applies the ablations of the hierarchy: only the last level, or levels shuffled by modality (full mix)."""

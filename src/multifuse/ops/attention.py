@@ -6,6 +6,7 @@ that are not needed. Elsewhere torch's fused attention runs, once per modality.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -59,25 +60,31 @@ def by_torch(
 ) -> Tensor:
     """Computes `attend_others` by torch's attention, one modality at a time."""
     heads = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, width)
-    tokens = [part.unbind() for part in heads.split(list(lengths), dim=3)]
+    queries, keys_values = heads.split([1, 2])
+    queries_of, keys_values_of = queries.squeeze(0).split(list(lengths), dim=2), keys_values.split(list(lengths), dim=3)
     real = None if mask is None else mask.split(list(lengths), dim=1)
-    attended = []
-    for modality, (queries, _, _) in enumerate(tokens):
-        others = [other for other in range(len(tokens)) if other != modality and lengths[other] > 0]
+    attended, blocked = [], []
+    for modality, length in enumerate(lengths):
+        others = [other for other in range(len(lengths)) if other != modality and lengths[other] > 0]
         if not others:
-            attended.append(queries.masked_fill(queries.new_ones((), dtype=torch.bool), 0.0))
+            nothing = query_key_value.new_ones((), dtype=torch.bool)
+            attended.append(queries_of[modality].masked_fill(nothing, 0.0))
+            blocked.append(nothing.expand(len(query_key_value), length))
             continue
-        keys, values = (torch.cat([tokens[other][part] for other in others], dim=2) for part in (1, 2))
-        if real is None:
-            attended.append(scaled_dot_product_attention(queries, keys, values))
-            continue
-        reached = torch.cat([real[other] for other in others], dim=1)
-        reaches_any = reached.any(dim=1)[:, None, None, None]
-        # A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
-        values = scaled_dot_product_attention(queries, keys, values, (reached[:, None, None, :] | ~reaches_any))
-        attended.append(torch.where(reaches_any, values, 0.0))
+        keys, values = torch.cat([keys_values_of[other] for other in others], dim=3).unbind()
+        reached = None
+        if real is not None:
+            reached = torch.cat([real[other] for other in others], dim=1)
+            alone = ~reached.any(dim=1, keepdim=True)
+            blocked.append(alone.expand(-1, length))
+            # A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
+            reached = (reached | alone)[:, None, None, :]
+        attended.append(scaled_dot_product_attention(queries_of[modality], keys, values, reached))
     joined = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)
-    return joined if asking is None else joined.masked_fill(~asking.unsqueeze(-1), 0.0)
+    zeroed = [] if real is None else [torch.cat(blocked, dim=1)]
+    if asking is not None:
+        zeroed.append(~asking)
+    return joined if not zeroed else joined.masked_fill(reduce(torch.logical_or, zeroed).unsqueeze(-1), 0.0)
 
 
 def _portable(

@@ -62,13 +62,13 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
         budget = torch.full(rows, float(budget), dtype=dtype, device=z.device)
     elif budget.dtype != dtype or budget.device != z.device:
         budget = budget.to(device=z.device, dtype=dtype)
-    if budget.shape != rows:
+    if budget.ndim != len(rows) or budget.shape != rows:
         budget = _broadcast("budget", budget, rows)
     if mask is not None:
         if mask.device != z.device:
             raise ValueError(f"mask must be on z's device {z.device}, is on {mask.device}")
         mask = checks.bool_mask("mask", mask)
-        if mask.shape != z.shape:
+        if mask.ndim != z.ndim or mask.shape != z.shape:
             mask = _broadcast("mask", mask, z.shape)
     if is_transformed():
         return portable.differentiable_projection(z, budget, mask)

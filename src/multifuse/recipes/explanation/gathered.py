@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from multifuse._internal.masks import has_tokens, segment_means
+from multifuse._internal.pooling import pooling_of
 from multifuse.layers import cached_bases
 from multifuse.layers.inter_cad import InterCAD
 from multifuse.models import CLCRForPrediction
@@ -193,22 +193,15 @@ def _aggregates(encoded: CLCRModelOutput, summaries: Mapping[str, Tensor], model
     assert encoded.aggregate is not None
     fields = [encoded.aggregate.level_weights, encoded.aggregate.modality_weights, encoded.aggregate.private_gates]
     weights, beta, gates = (field.float().flatten(0, -2) for field in fields)
-    present = torch.stack([_present(encoded, name, model.segments) for name in model.config.modalities], dim=1)
+    assert encoded.levels is not None
+    assert encoded.mask is not None
+    pooling = pooling_of(encoded.levels[0].activation, encoded.mask, tuple(model.config.modalities), model.segments)
+    present = pooling.present > 0
     shared, private = (
         (torch.einsum("ul,ulmd->umd", weights, summaries[name].float()) * present.unsqueeze(-1)).numpy()
         for name in ("shared", "private")
     )
     return Aggregates(weights.numpy(), beta.numpy(), gates.numpy(), present.numpy(), shared, private)
-
-
-def _present(encoded: CLCRModelOutput, modality: str, segments: int | None) -> Tensor:
-    """Returns which samples, or segments, have tokens of a modality, (U,) bool."""
-    assert encoded.levels is not None
-    assert encoded.mask is not None
-    alpha, mask = encoded.levels[0].activation[modality], encoded.mask.get(modality)
-    if segments is None:
-        return has_tokens(alpha, mask)
-    return segment_means(alpha.unsqueeze(-1), mask, segments)[1].flatten()
 
 
 def _alphas(encoded: CLCRModelOutput) -> Iterator[Alphas]:

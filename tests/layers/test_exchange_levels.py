@@ -1,0 +1,99 @@
+"""The exchanges of all levels together: the same as one by one, and left aside where an exchange was changed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from multifuse import IntraCED
+from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
+from multifuse.layers.inter_cad import InterCAD
+from tests.batches import Sizes, batch, padded, sizes
+
+SIZES = Sizes(3, 14, 6, 5, 2, {"text": 5, "vision": 7, "audio": 1})
+
+
+def exchanges(drawn: Sizes, count: int = 2, **options: float) -> list[IntraCED]:
+    torch.manual_seed(1)
+    ranks = {"shared_rank": drawn.shared_rank, "private_rank": drawn.private_rank, "num_heads": drawn.heads}
+    layers = [IntraCED(drawn.dim, drawn.modalities, **ranks, **options).eval() for _ in range(count)]  # type: ignore[arg-type]
+    for layer in layers:
+        nn.init.normal_(layer.budget.threshold, std=0.5)
+        nn.init.normal_(layer.output.bias)
+    return layers
+
+
+@given(sizes(), st.booleans(), st.booleans(), st.sampled_from([0.0, 0.4, 1.0]))
+def test_levels_together_equal_levels_one_by_one(drawn: Sizes, masked: bool, absent: bool, gamma: float) -> None:
+    layers, (tokens, mask) = exchanges(drawn, gamma=gamma), batch(drawn)
+    if absent:
+        mask[drawn.modalities[0]][0] = False
+    given_mask = mask if masked else {}
+    levels = [tokens, {name: values * 2 for name, values in tokens.items()}]
+    separate = [layer(level, given_mask) for layer, level in zip(layers, levels, strict=True)]
+    codes = exchange_levels(layers, levels, given_mask)
+    for ours, expected in zip(codes.outputs(), separate, strict=True):
+        for field in ("shared_code", "private_code", "activation"):
+            for name in drawn.modalities:
+                torch.testing.assert_close(
+                    getattr(ours, field)[name], getattr(expected, field)[name], atol=1e-5, rtol=1e-5
+                )
+    torch.manual_seed(2)
+    aggregation = InterCAD(drawn.dim, drawn.modalities, num_levels=2)
+    for linear in (aggregation.query, aggregation.gate_score):
+        nn.init.normal_(linear.weight)
+    torch.testing.assert_close(aggregation(codes, given_mask), aggregation(separate, given_mask), atol=1e-4, rtol=1e-4)
+
+
+@given(sizes(), st.integers(1, 3), st.integers(1, 4))
+def test_segments_of_codes_equal_segments_of_streams(drawn: Sizes, extra: int, segments: int) -> None:
+    layers, (tokens, mask) = exchanges(drawn, 1), batch(drawn)
+    tokens, mask = padded(tokens, mask, extra, 0.0)
+    aggregation = InterCAD(drawn.dim, drawn.modalities, num_levels=1)
+    of_codes = aggregation(exchange_levels(layers, [tokens], mask), mask, segments)
+    torch.testing.assert_close(of_codes, aggregation([layers[0](tokens, mask)], mask, segments), atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_together_equal_those_one_by_one() -> None:
+    layers, (tokens, mask) = exchanges(SIZES), batch(SIZES)
+    weights = [weight for layer in layers for weight in layer.parameters()]
+
+    def loss(codes: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([code.square().sum() for code in codes]).sum()
+
+    together = exchange_levels(layers, [tokens, tokens], mask)
+    separate = [layer(tokens, mask) for layer in layers]
+    ours = torch.autograd.grad(loss([together.shared, together.private]), weights)
+    codes = [code for level in separate for code in (*level.shared_code.values(), *level.private_code.values())]
+    torch.testing.assert_close(ours, torch.autograd.grad(loss(codes), weights), atol=1e-4, rtol=1e-4)
+
+
+def hooked(layer: IntraCED) -> nn.Module:
+    layer.output.register_forward_hook(lambda module, inputs, output: output * 0)
+    return layer
+
+
+def replaced(layer: IntraCED) -> nn.Module:
+    layer.query_key_value = nn.Sequential(layer.query_key_value)  # type: ignore[assignment]
+    return layer
+
+
+def parametrized(layer: IntraCED) -> nn.Module:
+    weight_norm(layer.output)
+    return layer
+
+
+def another_gamma(layer: IntraCED) -> nn.Module:
+    layer.budget.gamma = 0.5
+    return layer
+
+
+@pytest.mark.parametrize("change", [torch.compile, nn.Sequential, hooked, replaced, parametrized, another_gamma])
+def test_what_was_changed_is_not_computed_together(change: Callable[[IntraCED], nn.Module]) -> None:
+    layers = exchanges(SIZES)
+    assert can_exchange_together(layers)
+    assert not can_exchange_together([layers[0], change(layers[1])])
