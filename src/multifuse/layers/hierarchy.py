@@ -125,8 +125,9 @@ class SemanticHierarchyEncoder(nn.Module):
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
             real = self._token_mask(name, real, sequences[0])
+            padding = None if real is None else ~real.unsqueeze(-1)
             for index, sequence in enumerate(sequences):
-                levels[index][name] = self._level(name, index)(sequence, real)
+                levels[index][name] = self._level(name, index)(sequence, padding)
         return levels
 
 
@@ -148,7 +149,7 @@ class _Level(DrawsOwnParameters):
         self.position = _Positions(max_positions, dim, device=device, dtype=dtype) if positions == "learned" else None
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
 
-    def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, sequence: Tensor, padding: Tensor | None) -> Tensor:
         hidden: Tensor = self.projection(sequence)
         length = hidden.shape[1]
         if self.position is None:
@@ -161,7 +162,7 @@ class _Level(DrawsOwnParameters):
         else:
             hidden = hidden + self.position.weight[:length]
         hidden = self.norm(hidden)
-        return hidden if mask is None else hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return hidden if padding is None else hidden.masked_fill(padding, 0.0)
 
 
 class _Positions(nn.Embedding):

@@ -1,5 +1,7 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,7 +57,7 @@ class TemporalConvLevels(DrawsOwnParameters):
         self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
         self.stages = nn.ModuleList(
-            _Stage(dim, 4**level, dropout, device=device, dtype=dtype) for level in range(num_levels)
+            _Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels)
         )
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
@@ -66,14 +68,35 @@ class TemporalConvLevels(DrawsOwnParameters):
         if mask is not None:
             mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
+        masks = self._masks(hidden, mask)
         levels = []
-        for stage in self.stages:
-            hidden = stage(hidden, mask)
+        for stage, scale in zip(self.stages, self.dropout.scales(hidden, self.num_levels), strict=True):
+            hidden = stage(hidden, masks, scale)
             levels.append(hidden)
         return levels
 
+    def _masks(self, hidden: Tensor, mask: Tensor | None) -> "_Masks":
+        length = hidden.shape[1]
+        longest = max(_row_length(length, 4**level) for level in range(self.num_levels))
+        if longest > length:
+            real = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
+            real = functional.pad(real, (0, longest - length))
+        else:
+            real = mask
+        return _Masks(
+            padding=None if mask is None else ~mask.unsqueeze(-1),
+            real=None if real is None else real.unsqueeze(-1),
+        )
+
     def extra_repr(self) -> str:
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
+
+
+class _Masks(NamedTuple):
+    """Where tokens are padding (B, T, 1), and where they are real (B or 1, T or more, 1); ``None``: all are real."""
+
+    padding: Tensor | None
+    real: Tensor | None
 
 
 class _Stage(nn.Module):
@@ -81,37 +104,46 @@ class _Stage(nn.Module):
         self,
         dim: int,
         dilation: int,
-        dropout: float,
         *,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        self.dilation = dilation
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.convolutions = nn.ModuleList(
             _Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
             for step in (dilation, 2 * dilation)
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
-        self.dropout = ChannelDropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, masks: _Masks, scale: Tensor | None) -> Tensor:
+        length = hidden.shape[1]
+        rows = _row_length(length, self.dilation)
+        first, second = self.convolutions
         update: Tensor = self.norm(hidden)
-        for convolution in self.convolutions:
-            if mask is not None:
-                update = update.masked_fill(~mask.unsqueeze(-1), 0.0)
-            update = functional.gelu(convolution(update))
-        residual: Tensor = self.dropout(self.mixer(update))
-        return hidden + residual
+        if masks.padding is not None:
+            update = update.masked_fill(masks.padding, 0.0)
+        if rows > length:
+            update = torch.cat([update, _zeros(update, rows - length)], dim=1)
+        update = functional.gelu(first(update))
+        if masks.real is not None:
+            update = update * masks.real[:, :rows]  # finite, so that this is masked_fill, and faster on a CPU
+        residual: Tensor = self.mixer(functional.gelu(second(update)[:, :length]))
+        return hidden + residual if scale is None else torch.addcmul(hidden, residual, scale)
 
 
 class _Convolution(nn.Conv1d):
-    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept."""
+    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept.
+
+    Unless compiled, T must be a multiple of the dilation, or less than it.
+    """
 
     def forward(self, tokens: Tensor) -> Tensor:
         # A compiler fuses the sum of three shifted products into one kernel, for every length; torch's own convolution
         # is faster where nothing is fused.
-        return self._shifted(tokens) if torch.compiler.is_compiling() else self._convolved(tokens)
+        shifted = torch.compiler.is_compiling() or tokens.shape[1] == 0
+        return self._shifted(tokens) if shifted else self._convolved(tokens)
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         assert self.bias is not None
@@ -121,14 +153,25 @@ class _Convolution(nn.Conv1d):
         return padded[:, :length] * before + tokens * here + padded[:, 2 * step :] * after + self.bias
 
     def _convolved(self, tokens: Tensor) -> Tensor:
-        length = tokens.shape[1]
-        if length == 0:
-            return self._shifted(tokens)
         # An outer tap that is length tokens away, or more, meets no token: a shorter step is the same and costs less.
-        step = min(length, self.dilation[0])
+        step = min(tokens.shape[1], self.dilation[0])
+        padding = 1
+        if tokens.shape[1] < 3 * step:  # oneDNN differentiates the weights of images lower than the filter slowly
+            zeros = _zeros(tokens, step)
+            tokens, padding = torch.cat([zeros, tokens, zeros], dim=1), 0
         # As an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow.
-        rows = -(-length // step) + 2
-        padded = functional.pad(tokens, (0, 0, step, rows * step - step - length))
-        image = padded.unflatten(1, (rows, step)).permute(0, 3, 1, 2)
-        filtered = functional.conv2d(image, self.weight[:, 0, None, :, None], self.bias, groups=self.groups)
-        return filtered.permute(0, 2, 3, 1).flatten(1, 2)[:, :length]
+        image = tokens.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
+        weight = self.weight.unsqueeze(-1)
+        filtered = functional.conv2d(image, weight, self.bias, padding=(padding, 0), groups=self.groups)
+        return filtered.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _row_length(length: int, dilation: int) -> int:
+    """Returns the least length, not below the given one, that both convolutions of a stage divide into whole rows."""
+    if torch.compiler.is_compiling() or length <= dilation:
+        return length
+    return -(-length // (2 * dilation)) * 2 * dilation
+
+
+def _zeros(tokens: Tensor, length: int) -> Tensor:
+    return tokens.new_zeros(tokens.shape[0], length, tokens.shape[-1])
