@@ -56,9 +56,7 @@ class TemporalConvLevels(DrawsOwnParameters):
         self.num_levels = checks.positive_integer("num_levels", num_levels)
         self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
-        self.stages = nn.ModuleList(
-            _Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels)
-        )
+        self.stages = nn.ModuleList(_Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels))
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         checks.tensor("inputs", inputs)
@@ -75,28 +73,23 @@ class TemporalConvLevels(DrawsOwnParameters):
             levels.append(hidden)
         return levels
 
-    def _masks(self, hidden: Tensor, mask: Tensor | None) -> "_Masks":
+    def _masks(self, hidden: Tensor, mask: Tensor | None) -> "_Masks | None":
         length = hidden.shape[1]
-        longest = max(_row_length(length, 4**level) for level in range(self.num_levels))
+        longest = max(_padded_length(length, 4**level) for level in range(self.num_levels))
         if longest > length:
-            real = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
-            real = functional.pad(real, (0, longest - length))
-        else:
-            real = mask
-        return _Masks(
-            padding=None if mask is None else ~mask.unsqueeze(-1),
-            real=None if real is None else real.unsqueeze(-1),
-        )
+            mask = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
+            mask = functional.pad(mask, (0, longest - length))
+        return None if mask is None else _Masks(mask.unsqueeze(-1), ~mask.unsqueeze(-1))
 
     def extra_repr(self) -> str:
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
 
 
 class _Masks(NamedTuple):
-    """Where tokens are padding (B, T, 1), and where they are real (B or 1, T or more, 1); ``None``: all are real."""
+    """Which tokens are real, and which are padding: (B or 1, T', 1), T' the greatest padded length of a stage."""
 
-    padding: Tensor | None
-    real: Tensor | None
+    real: Tensor
+    padding: Tensor
 
 
 class _Stage(nn.Module):
@@ -117,26 +110,27 @@ class _Stage(nn.Module):
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
 
-    def forward(self, hidden: Tensor, masks: _Masks, scale: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, masks: _Masks | None, scale: Tensor | None) -> Tensor:
         length = hidden.shape[1]
-        rows = _row_length(length, self.dilation)
+        padded = _padded_length(length, self.dilation)
         first, second = self.convolutions
         update: Tensor = self.norm(hidden)
-        if masks.padding is not None:
-            update = update.masked_fill(masks.padding, 0.0)
-        if rows > length:
-            update = torch.cat([update, _zeros(update, rows - length)], dim=1)
+        if padded > length:
+            tail = update[:, : padded - length].detach()  # any tokens do, because they are masked
+            update = torch.cat([update, tail], dim=1)
+        if masks is not None:
+            update = update.masked_fill(masks.padding[:, :padded], 0.0)
         update = functional.gelu(first(update))
-        if masks.real is not None:
-            update = update * masks.real[:, :rows]  # finite, so that this is masked_fill, and faster on a CPU
+        if masks is not None:
+            update = update * masks.real[:, :padded]  # finite, so that this is masked_fill, and faster on a CPU
         residual: Tensor = self.mixer(functional.gelu(second(update)[:, :length]))
-        return hidden + residual if scale is None else torch.addcmul(hidden, residual, scale)
+        return hidden + (residual if scale is None else residual * scale)
 
 
 class _Convolution(nn.Conv1d):
     """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept.
 
-    Unless compiled, T must be a multiple of the dilation, or less than it.
+    T is a padded length of the stage: a multiple of the dilation, or less than it, unless this is compiled.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -156,8 +150,8 @@ class _Convolution(nn.Conv1d):
         # An outer tap that is length tokens away, or more, meets no token: a shorter step is the same and costs less.
         step = min(tokens.shape[1], self.dilation[0])
         padding = 1
-        if tokens.shape[1] < 3 * step:  # oneDNN differentiates the weights of images lower than the filter slowly
-            zeros = _zeros(tokens, step)
+        if tokens.shape[1] < 3 * step:  # oneDNN is slow to differentiate a filter that is higher than its image
+            zeros = tokens.new_zeros(tokens.shape[0], step, tokens.shape[-1])
             tokens, padding = torch.cat([zeros, tokens, zeros], dim=1), 0
         # As an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow.
         image = tokens.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
@@ -166,12 +160,8 @@ class _Convolution(nn.Conv1d):
         return filtered.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _row_length(length: int, dilation: int) -> int:
-    """Returns the least length, not below the given one, that both convolutions of a stage divide into whole rows."""
+def _padded_length(length: int, dilation: int) -> int:
+    """Returns the least length from ``length`` up that both convolutions of a stage divide into whole rows."""
     if torch.compiler.is_compiling() or length <= dilation:
         return length
     return -(-length // (2 * dilation)) * 2 * dilation
-
-
-def _zeros(tokens: Tensor, length: int) -> Tensor:
-    return tokens.new_zeros(tokens.shape[0], length, tokens.shape[-1])
