@@ -99,10 +99,10 @@ def test_sinusoidal_positions_match_the_published_formula() -> None:
     assert torch.allclose(positions[7, 3:], torch.cos(7 * frequency), atol=1e-5)
 
 
-def of_two(**options: Any) -> SemanticHierarchyEncoder:
+def of_two(num_levels: int, **options: Any) -> SemanticHierarchyEncoder:
     torch.manual_seed(0)
-    encoders = {"audio": TemporalConvLevels(4, 8, 2), "vision": TemporalConvLevels(5, 8, 2)}
-    return SemanticHierarchyEncoder(12, encoders, num_levels=2, **options)
+    encoders = {"audio": TemporalConvLevels(4, 8, num_levels), "vision": TemporalConvLevels(5, 8, num_levels)}
+    return SemanticHierarchyEncoder(12, encoders, num_levels, **options)
 
 
 def batch_of_two(batch: int, audio: int, vision: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -115,7 +115,7 @@ def flat(levels: list[dict[str, Tensor]]) -> list[Tensor]:
 
 
 def test_one_compiled_graph_trains_on_every_pair_of_lengths() -> None:
-    layer = of_two().train()
+    layer = of_two(1).train()
     torch._dynamo.reset()
     compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -133,7 +133,7 @@ def test_one_compiled_graph_trains_on_every_pair_of_lengths() -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_the_lengths_stay_free_in_an_exported_hierarchy(positions: str) -> None:
-    layer = of_two(positions=positions).eval()
+    layer = of_two(2, positions=positions).eval()
     most = 1024 if positions == "learned" else 4096
     batch = torch.export.Dim("batch", min=1, max=64)
     free = {name: {0: batch, 1: torch.export.Dim(name, min=2, max=most)} for name in layer.modalities}
