@@ -66,20 +66,16 @@ class TemporalConvLevels(DrawsOwnParameters):
         if mask is not None:
             mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
-        masks = self._masks(hidden, mask)
+        length = hidden.shape[1]
+        padded = [_padded_length(length, 4**level) for level in range(self.num_levels)]
+        masks = _masks(hidden, mask, max(padded))
+        scales = self.dropout.scales(hidden, self.num_levels)
         levels = []
-        for stage, scale in zip(self.stages, self.dropout.scales(hidden, self.num_levels), strict=True):
-            hidden = stage(hidden, masks, scale)
+        for index, stage in enumerate(self.stages):
+            masked = mask is not None or padded[index] > length
+            hidden = stage(hidden, padded[index], masks if masked else None, scales[index])
             levels.append(hidden)
         return levels
-
-    def _masks(self, hidden: Tensor, mask: Tensor | None) -> "_Masks | None":
-        length = hidden.shape[1]
-        longest = max(_padded_length(length, 4**level) for level in range(self.num_levels))
-        if longest > length:
-            mask = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
-            mask = functional.pad(mask, (0, longest - length))
-        return None if mask is None else _Masks(mask.unsqueeze(-1), ~mask.unsqueeze(-1))
 
     def extra_repr(self) -> str:
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
@@ -92,6 +88,14 @@ class _Masks(NamedTuple):
     padding: Tensor
 
 
+def _masks(hidden: Tensor, mask: Tensor | None, padded: int) -> _Masks | None:
+    length = hidden.shape[1]
+    if padded > length:
+        mask = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
+        mask = functional.pad(mask, (0, padded - length))
+    return None if mask is None else _Masks(mask.unsqueeze(-1), ~mask.unsqueeze(-1))
+
+
 class _Stage(nn.Module):
     def __init__(
         self,
@@ -102,7 +106,6 @@ class _Stage(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.dilation = dilation
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.convolutions = nn.ModuleList(
             _Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
@@ -110,9 +113,8 @@ class _Stage(nn.Module):
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
 
-    def forward(self, hidden: Tensor, masks: _Masks | None, scale: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, padded: int, masks: _Masks | None, scale: Tensor | None) -> Tensor:
         length = hidden.shape[1]
-        padded = _padded_length(length, self.dilation)
         first, second = self.convolutions
         update: Tensor = self.norm(hidden)
         if padded > length:
