@@ -99,6 +99,51 @@ def test_sinusoidal_positions_match_the_published_formula() -> None:
     assert torch.allclose(positions[7, 3:], torch.cos(7 * frequency), atol=1e-5)
 
 
+def of_two(num_levels: int, **options: Any) -> SemanticHierarchyEncoder:
+    torch.manual_seed(0)
+    encoders = {"audio": TemporalConvLevels(4, 8, num_levels), "vision": TemporalConvLevels(5, 8, num_levels)}
+    return SemanticHierarchyEncoder(12, encoders, num_levels, **options)
+
+
+def batch_of_two(batch: int, audio: int, vision: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    inputs = {"audio": torch.randn(batch, audio, 4), "vision": torch.randn(batch, vision, 5)}
+    return inputs, {name: torch.rand(values.shape[:2]) < 0.7 for name, values in inputs.items()}
+
+
+def flat(levels: list[dict[str, Tensor]]) -> list[Tensor]:
+    return [values for level in levels for values in level.values()]
+
+
+def test_one_compiled_graph_trains_on_every_pair_of_lengths() -> None:
+    layer = of_two(1).train()
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for sizes in ((3, 50, 20), (2, 33, 34), (4, 7, 40), (5, 100, 3), (6, 16, 16)):
+            inputs, mask = batch_of_two(*sizes)
+            results = []
+            for run in (compiled, layer):
+                levels = flat(run(inputs, mask))
+                loss = sum(values.square().sum() for values in levels)
+                assert isinstance(loss, Tensor)
+                results.append([*levels, *torch.autograd.grad(loss, list(layer.parameters()))])
+            for ours, expected in zip(*results, strict=True):
+                torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_the_lengths_stay_free_in_an_exported_hierarchy(positions: str) -> None:
+    layer = of_two(2, positions=positions).eval()
+    most = 1024 if positions == "learned" else 4096
+    batch = torch.export.Dim("batch", min=1, max=64)
+    free = {name: {0: batch, 1: torch.export.Dim(name, min=2, max=most)} for name in layer.modalities}
+    exported = torch.export.export(layer, batch_of_two(3, 50, 20), dynamic_shapes=(free, free)).module()
+    for sizes in ((2, 2, 7), (4, 100, 31), (1, 7, 100)):
+        inputs, mask = batch_of_two(*sizes)
+        for ours, expected in zip(flat(exported(inputs, mask)), flat(layer(inputs, mask)), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_bad_encoders_and_inputs_are_named() -> None:
     class TwoLevels(nn.Module):
         output_dim = 5

@@ -1,9 +1,13 @@
 """TemporalConvLevels: receptive fields, masked padding, and sequences of one token."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 
@@ -105,6 +109,43 @@ def test_dropout_drops_whole_channels_of_a_sample() -> None:
     torch.testing.assert_close(dropped[0], dropped[0][:, :1].expand_as(dropped[0]))
 
 
+def test_stages_drop_channels_of_their_own_at_the_rate_and_scale_the_others() -> None:
+    layer = TemporalConvLevels(4, 8, 3, dropout=0.25).train()
+    for stage in layer.stages:  # without tokens of their own, the mixers give 3 at every token
+        nn.init.zeros_(stage.mixer.weight)  # type: ignore[union-attr, arg-type]
+        nn.init.constant_(stage.mixer.bias, 3.0)  # type: ignore[union-attr, arg-type]
+    hidden: list[torch.Tensor] = []
+    layer.projection.register_forward_hook(lambda _, __, output: hidden.append(output))
+    levels = layer(torch.randn(500, 7, 4))
+    residuals = [after - before for before, after in zip([*hidden, *levels], levels, strict=False)]
+    kept = torch.stack([residual[:, 0] != 0 for residual in residuals])
+    for residual, channels in zip(residuals, kept, strict=True):
+        torch.testing.assert_close(residual, 4.0 * channels.unsqueeze(1).expand_as(residual), atol=1e-5, rtol=0)
+    assert abs(kept.float().mean() - 0.75) < 0.02
+    both = (kept[:-1] & kept[1:]).float().mean()  # 0.75 if every stage dropped the same channels
+    assert abs(both - 0.75**2) < 0.02
+
+
+def test_dropout_of_everything_leaves_the_bias_of_the_projection_and_none_in_eval_mode() -> None:
+    layer = TemporalConvLevels(4, 8, 2, dropout=1.0).train()
+    inputs = torch.randn(2, 5, 4)
+    for level in layer(inputs):
+        torch.testing.assert_close(level, layer.projection.bias.expand_as(level))
+    kept = TemporalConvLevels(4, 8, 2).eval()
+    kept.load_state_dict(layer.state_dict())
+    for level, expected in zip(layer.eval()(inputs), kept(inputs), strict=True):
+        assert torch.equal(level, expected)
+
+
+@pytest.mark.parametrize("length", [1, 7, 33, 50])
+def test_padding_of_nan_changes_no_real_token(length: int) -> None:
+    inputs = torch.randn(2, length, 4)
+    longer = torch.cat([inputs, torch.full((2, 3, 4), float("nan"))], 1)
+    mask = torch.arange(length + 3).expand(2, -1) < length
+    for short, long in zip(encoder()(inputs), encoder()(longer, mask), strict=True):
+        torch.testing.assert_close(short, long[:, :length], atol=1e-5, rtol=1e-4)
+
+
 def test_an_empty_sequence_stays_empty() -> None:
     assert [tuple(level.shape) for level in encoder()(torch.randn(2, 0, 4))] == [(2, 0, 8)] * 3
 
@@ -130,11 +171,31 @@ def test_one_compiled_graph_takes_every_length(masked: bool) -> None:
     assert counter.frame_count == 1
 
 
-def test_the_length_stays_free_in_an_exported_encoder() -> None:
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler")
+def test_inductor_trains_every_length_by_one_graph() -> None:
+    layer = encoder(2).train()
+    layer.dropout.p = 0.0  # random numbers are drawn in another order
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, dynamic=True, fullgraph=True)
+    weights = list(layer.parameters())
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch, length in ((3, 19), (2, 8), (5, 33)):
+            inputs, mask = torch.randn(batch, length, 4), torch.rand(batch, length) < 0.7
+            results = []
+            for run in (compiled, layer):
+                levels = torch.stack(run(inputs, mask))
+                results.append([levels, *torch.autograd.grad(levels.square().sum(), weights)])
+            for ours, expected in zip(*results, strict=True):
+                torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_length_stays_free_in_an_exported_encoder(masked: bool) -> None:
     layer = encoder()
-    length = torch.export.Dim("length", min=2, max=200)
-    exported = torch.export.export(layer, (torch.randn(2, 50, 4),), dynamic_shapes={"inputs": {1: length}})
-    for size in (2, 31, 97, 200):
-        inputs = torch.randn(2, size, 4)
-        for level, expected in zip(exported.module()(inputs), layer(inputs), strict=True):
+    free = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("length", min=2, max=4096)}
+    example = (torch.randn(3, 50, 4), torch.ones(3, 50, dtype=torch.bool))[: 1 + masked]
+    exported = torch.export.export(layer, example, dynamic_shapes=(free, free)[: 1 + masked]).module()
+    for size in (2, 7, 31, 100):
+        inputs = (torch.randn(2, size, 4), torch.rand(2, size) < 0.6)[: 1 + masked]
+        for level, expected in zip(exported(*inputs), layer(*inputs), strict=True):
             torch.testing.assert_close(level, expected)

@@ -1,5 +1,6 @@
 """ChannelDropout: dropout of whole channels of a sample's tokens."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -10,11 +11,13 @@ class ChannelDropout(nn.Dropout):
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return tokens
-        return tokens * self.scale(tokens, tokens.shape[0], 1, tokens.shape[-1])
+        scale = self.scale(tokens, tokens.shape[0], 1, tokens.shape[-1])
+        return tokens if scale is None else tokens * scale
 
-    def scale(self, like: Tensor, *shape: int) -> Tensor:
-        """Draws factors of a shape: 0 for what is dropped, 1 / (1 - p) for the others in training."""
-        scale: Tensor = super().forward(like.new_ones(shape))
-        return scale
+    def scale(self, like: Tensor, *shape: int) -> Tensor | None:
+        """Draws factors: 0 for what is dropped, 1 / (1 - p) for the others; ``None``: nothing is dropped."""
+        if not self.training or self.p == 0:
+            return None
+        keep = 1 - self.p
+        kept = torch.bernoulli(like.new_empty(shape), keep)
+        return kept / keep if keep else kept

@@ -98,9 +98,10 @@ class SemanticHierarchyEncoder(nn.Module):
         assert isinstance(stack, nn.ModuleList)
         return stack[index]
 
-    def _encoded(self, modality: str, inputs: Any, mask: Tensor | None) -> Sequence[Tensor]:
+    def _encoded(self, modality: str, inputs: Any, mask: Tensor | None, padding: Tensor | None) -> Sequence[Tensor]:
         try:
-            sequences: Sequence[Tensor] = self.encoders[_key(modality)](_without_padding(inputs, mask), mask)
+            inputs = _without_padding(inputs, mask, padding)
+            sequences: Sequence[Tensor] = self.encoders[_key(modality)](inputs, mask)
         except ValueError as error:
             raise ValueError(f"modality {modality!r}: {error}") from error
         return sequences
@@ -121,12 +122,15 @@ class SemanticHierarchyEncoder(nn.Module):
             if inputs.get(name) is None:
                 continue
             real = masks_given.get(name)
-            sequences = self._encoded(name, inputs[name], real)
+            padding = _padding(real)
+            sequences = self._encoded(name, inputs[name], real, padding)
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
-            real = self._token_mask(name, real, sequences[0])
+            token_mask = self._token_mask(name, real, sequences[0])
+            if token_mask is not real:
+                padding = _padding(token_mask)
             for index, sequence in enumerate(sequences):
-                levels[index][name] = self._level(name, index)(sequence, real)
+                levels[index][name] = self._level(name, index)(sequence, padding)
         return levels
 
 
@@ -148,7 +152,7 @@ class _Level(DrawsOwnParameters):
         self.position = _Positions(max_positions, dim, device=device, dtype=dtype) if positions == "learned" else None
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
 
-    def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, sequence: Tensor, padding: Tensor | None) -> Tensor:
         hidden: Tensor = self.projection(sequence)
         length = hidden.shape[1]
         if self.position is None:
@@ -161,7 +165,7 @@ class _Level(DrawsOwnParameters):
         else:
             hidden = hidden + self.position.weight[:length]
         hidden = self.norm(hidden)
-        return hidden if mask is None else hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return hidden if padding is None else hidden.masked_fill(padding, 0.0)
 
 
 class _Positions(nn.Embedding):
@@ -179,11 +183,17 @@ def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, :dim]
 
 
-def _without_padding(inputs: Any, mask: Tensor | None) -> Any:
+def _padding(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else ~mask.unsqueeze(-1)
+
+
+def _without_padding(inputs: Any, mask: Tensor | None, padding: Tensor | None) -> Any:
     """Zeroes padded features, so that not even NaN there can spread; encoders mask ids and mappings themselves."""
-    if mask is None or not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 3:
+    features = isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.ndim == 3
+    if mask is None or padding is None or not features:
         return inputs
-    return inputs.masked_fill(~checks.token_mask("mask", mask, *inputs.shape[:2]).unsqueeze(-1), 0.0)
+    checks.token_mask("mask", mask, *inputs.shape[:2])
+    return inputs.masked_fill(padding, 0.0)
 
 
 def _key(modality: str) -> str:

@@ -249,7 +249,6 @@ def _mapped(maps: Sequence[nn.Linear], values: Tensor) -> Tensor:
 
 def _channels_dropped(dropout: ChannelDropout, values: Tensor, packing: Packing) -> Tensor:
     """Drops whole channels of what a modality of a sample receives: (L, B, T, r)."""
-    if not dropout.training or dropout.p == 0:
-        return values
     levels, batch, _, rank = values.shape
-    return values * packing.of_rows(dropout.scale(values, levels, batch, len(packing.lengths), rank))
+    scale = dropout.scale(values, levels, batch, len(packing.lengths), rank)
+    return values if scale is None else values * packing.of_rows(scale)

@@ -1,5 +1,7 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,9 +56,7 @@ class TemporalConvLevels(DrawsOwnParameters):
         self.num_levels = checks.positive_integer("num_levels", num_levels)
         self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
-        self.stages = nn.ModuleList(
-            _Stage(dim, 4**level, dropout, device=device, dtype=dtype) for level in range(num_levels)
-        )
+        self.stages = nn.ModuleList(_Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels))
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         checks.tensor("inputs", inputs)
@@ -66,9 +66,15 @@ class TemporalConvLevels(DrawsOwnParameters):
         if mask is not None:
             mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
+        length = hidden.shape[1]
+        padded = [_padded_length(length, 4**level) for level in range(self.num_levels)]
+        masks = _masks(hidden, mask, max(padded))
+        scale = self.dropout.scale(hidden, self.num_levels, hidden.shape[0], 1, hidden.shape[-1])
+        scales = [None] * self.num_levels if scale is None else scale.unbind()
         levels = []
-        for stage in self.stages:
-            hidden = stage(hidden, mask)
+        for index, stage in enumerate(self.stages):
+            masked = mask is not None or padded[index] > length
+            hidden = stage(hidden, padded[index], masks if masked else None, scales[index])
             levels.append(hidden)
         return levels
 
@@ -76,12 +82,26 @@ class TemporalConvLevels(DrawsOwnParameters):
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
 
 
+class _Masks(NamedTuple):
+    """Which tokens are real, and which are padding: (B or 1, T', 1), T' the greatest padded length of a stage."""
+
+    real: Tensor
+    padding: Tensor
+
+
+def _masks(hidden: Tensor, mask: Tensor | None, padded: int) -> _Masks | None:
+    length = hidden.shape[1]
+    if padded > length:
+        mask = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
+        mask = functional.pad(mask, (0, padded - length))
+    return None if mask is None else _Masks(mask.unsqueeze(-1), ~mask.unsqueeze(-1))
+
+
 class _Stage(nn.Module):
     def __init__(
         self,
         dim: int,
         dilation: int,
-        dropout: float,
         *,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -93,25 +113,34 @@ class _Stage(nn.Module):
             for step in (dilation, 2 * dilation)
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
-        self.dropout = ChannelDropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, padded: int, masks: _Masks | None, scale: Tensor | None) -> Tensor:
+        length = hidden.shape[1]
+        first, second = self.convolutions
         update: Tensor = self.norm(hidden)
-        for convolution in self.convolutions:
-            if mask is not None:
-                update = update.masked_fill(~mask.unsqueeze(-1), 0.0)
-            update = functional.gelu(convolution(update))
-        residual: Tensor = self.dropout(self.mixer(update))
-        return hidden + residual
+        if padded > length:
+            tail = update[:, : padded - length].detach()  # any tokens do, because they are masked
+            update = torch.cat([update, tail], dim=1)
+        if masks is not None:
+            update = update.masked_fill(masks.padding[:, :padded], 0.0)
+        update = functional.gelu(first(update))
+        if masks is not None:
+            update = update * masks.real[:, :padded]  # finite, so that this is masked_fill, and faster on a CPU
+        residual: Tensor = self.mixer(functional.gelu(second(update)[:, :length]))
+        return hidden + (residual if scale is None else residual * scale)
 
 
 class _Convolution(nn.Conv1d):
-    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept."""
+    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept.
+
+    T is a padded length of the stage: a multiple of the dilation, or less than it, unless this is compiled.
+    """
 
     def forward(self, tokens: Tensor) -> Tensor:
         # A compiler fuses the sum of three shifted products into one kernel, for every length; torch's own convolution
         # is faster where nothing is fused.
-        return self._shifted(tokens) if torch.compiler.is_compiling() else self._convolved(tokens)
+        shifted = torch.compiler.is_compiling() or tokens.shape[1] == 0
+        return self._shifted(tokens) if shifted else self._convolved(tokens)
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         assert self.bias is not None
@@ -121,14 +150,21 @@ class _Convolution(nn.Conv1d):
         return padded[:, :length] * before + tokens * here + padded[:, 2 * step :] * after + self.bias
 
     def _convolved(self, tokens: Tensor) -> Tensor:
-        length = tokens.shape[1]
-        if length == 0:
-            return self._shifted(tokens)
         # An outer tap that is length tokens away, or more, meets no token: a shorter step is the same and costs less.
-        step = min(length, self.dilation[0])
+        step = min(tokens.shape[1], self.dilation[0])
+        padding = 1
+        if tokens.shape[1] < 3 * step:  # oneDNN is slow to differentiate a filter that is higher than its image
+            zeros = tokens.new_zeros(tokens.shape[0], step, tokens.shape[-1])
+            tokens, padding = torch.cat([zeros, tokens, zeros], dim=1), 0
         # As an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow.
-        rows = -(-length // step) + 2
-        padded = functional.pad(tokens, (0, 0, step, rows * step - step - length))
-        image = padded.unflatten(1, (rows, step)).permute(0, 3, 1, 2)
-        filtered = functional.conv2d(image, self.weight[:, 0, None, :, None], self.bias, groups=self.groups)
-        return filtered.permute(0, 2, 3, 1).flatten(1, 2)[:, :length]
+        image = tokens.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
+        weight = self.weight.unsqueeze(-1)
+        filtered = functional.conv2d(image, weight, self.bias, padding=(padding, 0), groups=self.groups)
+        return filtered.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _padded_length(length: int, dilation: int) -> int:
+    """Returns the least length from ``length`` up that both convolutions of a stage divide into whole rows."""
+    if torch.compiler.is_compiling() or length <= dilation:
+        return length
+    return -(-length // (2 * dilation)) * 2 * dilation
