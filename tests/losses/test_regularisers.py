@@ -69,7 +69,7 @@ def test_one_modality_has_no_pairs_and_one_level_no_inter_loss() -> None:
     one = Sizes(30, 9, 4, 3, 2, {"text": 4})
     levels, aggregate, mask = sample(one, 1)
     intra = IntraLevelLoss()(levels, mask)
-    assert float(intra.private_private) == 0
+    assert float(intra.private_private.detach()) == 0
     assert torch.equal(intra.total, intra.private_shared)
     assert not any(InterLevelLoss()(levels, aggregate, mask))
 

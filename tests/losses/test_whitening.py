@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse import WhiteningXCorrLoss
-from multifuse.losses.moments import Streams, moments_of
+from multifuse.losses.moments import Family, Rows, moments_of
 from multifuse.losses.whitening import debiased
 from tests import reference
 
@@ -63,7 +63,8 @@ def test_without_variance_the_loss_is_zero_with_a_finite_gradient(dtype: torch.d
         assert float(loss.detach()) == 0
         assert x.grad is not None
         assert x.grad.isfinite().all()
-        covariance = moments_of([[Streams([x.detach()], 1, None)]], False)[0].cross
+        of_x = Rows(x.detach(), torch.ones_like(x[:, :1]))
+        covariance = moments_of([Family([of_x], of_x.real.sum(0), of_x.values.sum(0, keepdim=True), 3)], False)[0].cross
         assert not covariance.any()
 
 

@@ -29,8 +29,9 @@ class _InverseFactor(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
-        lower = _half_lower(grads[0] @ inverse.mT)
-        pulled: Tensor = inverse.mT @ ((lower + lower.mT) * -0.5) @ inverse
+        product = grads[0] @ inverse.mT
+        symmetric = product.tril() + product.tril(-1).mT
+        pulled: Tensor = inverse.mT @ (-0.5 * symmetric) @ inverse
         return pulled
 
 

@@ -16,4 +16,9 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Converts half types to float32, and leaves the others unchanged."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+def precise(values: Tensor) -> Tensor:
+    """Converts to float64 where the device has it."""
+    return values if values.device.type == "mps" else values.double()

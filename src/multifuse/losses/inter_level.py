@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from multifuse._internal.precision import without_autocast
+from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.regulariser import Regulariser
-from multifuse.losses.streams import Correlations, weighted_mean
+from multifuse.losses.streams import Correlations
 
 
 class InterLevelTerms(NamedTuple):
@@ -72,21 +72,19 @@ class InterLevelLoss(Regulariser):
         if num_levels == 1:
             zero = correlations.private_private.new_zeros(())
             return InterLevelTerms(zero, zero, zero, zero)
-        device = correlations.private_private.device
-        upper = torch.ones(num_levels, num_levels, dtype=torch.bool, device=device).triu(1)
-        private_private = weighted_mean(correlations.private_private[:, upper], correlations.measured)
-        shared_private = weighted_mean(correlations.shared_private[:, upper | upper.mT], correlations.measured)
-        mixing = _mixing(aggregate, upper, synchronise)
+        tables = torch.stack([correlations.private_private, correlations.shared_private])
+        other_levels = tables.sum(dim=(1, 2)) - tables.diagonal(dim1=1, dim2=2).sum(-1)
+        private_private, shared_private = (other_levels / (num_levels * (num_levels - 1))).unbind()
+        mixing = _mixing(aggregate, synchronise)
         return InterLevelTerms(private_private, shared_private, mixing, private_private + shared_private + mixing)
 
 
-def _mixing(aggregate: InterCADOutput, upper: Tensor, synchronise: bool) -> Tensor:
+def _mixing(aggregate: InterCADOutput, synchronise: bool) -> Tensor:
     """Returns L_mix, averaged over the samples or segments (of all ranks) that have any modality."""
-    dtype = torch.promote_types(aggregate.level_descriptors.dtype, torch.float32)
-    direction = normalize(aggregate.level_descriptors.flatten(0, -3).to(dtype), dim=-1)
-    weights = aggregate.level_weights.flatten(0, -2).to(dtype)
+    direction = normalize(at_least_float32(aggregate.level_descriptors).flatten(0, -3), dim=-1)
+    weights = at_least_float32(aggregate.level_weights).flatten(0, -2).unsqueeze(-1)
     with without_autocast(direction.device):
         disagreement = (1 - direction @ direction.mT) / 2
-    both = weights.unsqueeze(-1) * weights.unsqueeze(-2)
+    mixing = (weights * weights.mT * disagreement).triu(1).sum(dim=(-2, -1))
     present = (aggregate.modality_weights != 0).any(dim=-1).flatten()  # NaN is present: it must reach the loss
-    return mean_over_ranks((both * disagreement)[:, upper].sum(-1), present, synchronise)
+    return mean_over_ranks(mixing, present, synchronise)

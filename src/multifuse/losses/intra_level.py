@@ -7,7 +7,7 @@ from torch import Tensor
 
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.regulariser import Regulariser
-from multifuse.losses.streams import Correlations, weighted_mean
+from multifuse.losses.streams import Correlations
 
 
 class IntraLevelTerms(NamedTuple):
@@ -59,7 +59,6 @@ class IntraLevelLoss(Regulariser):
     @staticmethod
     def terms(correlations: Correlations) -> IntraLevelTerms:
         """Returns the terms, given the correlations."""
-        private_private = weighted_mean(correlations.across_modalities, correlations.measured_across)
-        same_level = correlations.shared_private.diagonal(dim1=1, dim2=2)
-        private_shared = weighted_mean(same_level, correlations.measured)
+        private_private = correlations.across_modalities.mean()
+        private_shared = correlations.shared_private.diagonal().mean()
         return IntraLevelTerms(private_private, private_shared, private_private + private_shared)

@@ -2,10 +2,11 @@
 
 Counts and sums are reduced over the ranks first, centred second moments after them, so that large means cost no
 precision. Both reductions are differentiable and sum in the backward too: with DistributedDataParallel's averaging, N
-ranks give the gradients of one process. All groups of streams are reduced by the same two collectives.
+ranks give the gradients of one process. All families of streams are reduced by the same two collectives.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -13,89 +14,40 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from multifuse._internal.precision import at_least_float32
+from multifuse._internal.precision import precise
 
 
-class Streams(NamedTuple):
-    """Streams of features of the same rows, (N, d) each; the first ``leading`` ones are compared with all.
+class Rows(NamedTuple):
+    """Rows of features (..., N, D), 0 wherever ``real`` (..., N, 1) is 0; it is 1 elsewhere."""
 
-    ``mask`` (N,) bool, True = real row; ``None`` = all.
+    values: Tensor
+    real: Tensor
+
+
+class Family(NamedTuple):
+    """G groups of rows with the same features: ``leading`` ones, compared with all, and then ``others`` streams.
+
+    Every other stream has the same width, and is compared with itself and the leading features only.
     """
 
-    values: Sequence[Tensor]
+    groups: Sequence[Rows]
+    num_rows: Tensor
+    """(G, ...): the number of real rows."""
+    sums: Tensor
+    """(G, ..., D): their sums."""
     leading: int
-    mask: Tensor | None
+    others: int = 0
 
 
 class Moments(NamedTuple):
-    """The moments of G groups of streams of like widths, with D_l features in the leading streams and D in all."""
+    """The moments of a family, in float64 where the device has it; those of features that do not vary are 0."""
 
-    rows: Tensor
-    """(G,): the number of rows."""
+    num_rows: Tensor
+    """(G, ...): the number of rows, or 1 without any."""
     cross: Tensor
-    """(G, D_l, D): covariances of the leading streams with all streams."""
-    auto: tuple[Tensor, ...]
-    """(G, d, d) for every other stream: its covariance with itself."""
-
-
-class _CentredGram(torch.autograd.Function):
-    """Products of centred rows (N, D): of the leading streams with all, (D_l, D), then of every other one with itself.
-
-    Only what is compared is multiplied. The mean receives no gradient to first order: it would be the sum of ``X S``
-    over the rows of centred X, which is 0. The centred rows are an output, so that autograd computes second
-    derivatives, where that sum matters. ``real`` (N, 1) is 1 for rows that count and 0 for the others.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rows: Tensor, mean: Tensor, real: Tensor | None, widths: list[int], leading: int) -> tuple[Tensor, ...]:
-        centred = rows - mean
-        if real is not None:
-            centred.mul_(real)
-        first = centred[:, : sum(widths[:leading])]
-        return (centred, first.mT @ centred, *(part.mT @ part for part in centred.split(widths, dim=-1)[leading:]))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, _, real, ctx.widths, ctx.leading = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[0], real)
-        ctx.save_for_forward(output[0], real)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
-        centred, real = ctx.saved_tensors
-        moved = tangents[0] - tangents[1]
-        moved = moved if real is None else moved * real
-        width = sum(ctx.widths[: ctx.leading])
-        first = moved[:, :width].mT @ centred + centred[:, :width].mT @ moved
-        halves = [
-            part.mT @ change
-            for part, change in zip(*(rows.split(ctx.widths, dim=-1)[ctx.leading :] for rows in (centred, moved)))
-        ]
-        return (moved, first, *(half + half.mT for half in halves))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        centred, real = ctx.saved_tensors
-        pulled = centred @ _symmetric(centred, ctx.widths, ctx.leading, grads[1], grads[2:])
-        if grads[0] is None:
-            return pulled, None, None, None, None
-        direct = grads[0] if real is None else grads[0] * real
-        return pulled + direct, -direct.sum(0), None, None, None
-
-
-def _symmetric(
-    like: Tensor, widths: list[int], leading: int, grad_cross: Tensor | None, grad_auto: Sequence[Tensor | None]
-) -> Tensor:
-    """Returns S (D, D), with which the gradient of the centred rows X is ``X S``."""
-    width = sum(widths[:leading])
-    grad_cross = like.new_zeros(width, sum(widths)) if grad_cross is None else grad_cross
-    square, rest = grad_cross[:, :width], grad_cross[:, width:]
-    blocks = [like.new_zeros(w, w) if grad is None else grad + grad.mT for w, grad in zip(widths[leading:], grad_auto)]
-    upper = torch.cat([square + square.mT, rest], dim=1)
-    return torch.cat([upper, torch.cat([rest.mT, torch.block_diag(*blocks)], dim=1)]) if blocks else upper
+    """(G, ..., leading, D): covariances of the leading features with all."""
+    auto: Tensor | None
+    """(G, others, d, d): the covariance of every other stream with itself."""
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -148,68 +100,79 @@ def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
 def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor:
     """Returns the weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
     weight = weight.to(values.dtype)
-    sums = torch.stack([torch.where(weight == 0, 0.0, values * weight).sum(), weight.sum()])
-    total, count = sum_over_ranks(sums, synchronise).unbind()
+    weighted = values.masked_fill(weight == 0, 0.0) * weight
+    total, count = sum_over_ranks(torch.stack([weighted, weight]).sum(-1), synchronise).unbind()
     return total / count.detach().clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def moments_of(families: Sequence[Sequence[Streams]], synchronise: bool) -> list[Moments]:
-    """Computes the moments of every family of groups of like widths, in float32 or better."""
-    rows = [[_rows(group) for group in family] for family in families]
-    sums = [
-        torch.stack([_count_and_sum(group, group_rows) for group, group_rows in zip(family, family_rows)])
-        for family, family_rows in zip(families, rows)
-    ]
-    sums = _reduced(sums, synchronise)
-    totals = [total_and_sum[:, 0].detach().clamp(min=1.0) for total_and_sum in sums]
-    means = [total_and_sum[:, 1:] / total.unsqueeze(-1) for total_and_sum, total in zip(sums, totals)]
-    grams = [_grams(*family) for family in zip(families, rows, means)]
-    reduced = iter(_reduced([gram for family in grams for gram in family], synchronise))
+def real_rows(values: Tensor, mask: Tensor | None) -> Rows:
+    """Returns values (..., N, D) as rows; where ``mask`` (..., N) is False, even NaN must not spread."""
+    if mask is None:
+        return Rows(values, values.new_ones(1).expand(*values.shape[:-1], 1))
+    real = mask.unsqueeze(-1)
+    return Rows(values.masked_fill(~real, 0.0), real.to(values.dtype))
+
+
+def moments_of(families: Sequence[Family], synchronise: bool) -> list[Moments]:
+    """Computes the moments of every family; with ``synchronise``, over the rows of all ranks."""
+    given = [[family.num_rows for family in families], [family.sums for family in families]]
+    flat = sum_over_ranks(_flat(given[0] + given[1]), synchronise)
+    counts, sums = flat.split([sum(tensor.numel() for tensor in tensors) for tensors in given])
+    counts = counts.detach().clamp(min=1.0)
+    of_count, of_sums = ([tensor.shape for tensor in tensors] for tensors in given)
+    means = [total / count.unsqueeze(-1) for total, count in zip(_split(sums, of_sums), _split(counts, of_count))]
+    products = [block for family in zip(families, means) for block in _products(*family)]
+    flat = sum_over_ranks(_flat([product for block in products for product in block]), synchronise)
+    reduced = iter(_split(precise(flat), [(len(block), *block[0].shape) for block in products]))
     return [
-        _moments(total_and_sum[:, 0].detach(), total, mean, [next(reduced) for _ in family])
-        for total_and_sum, total, mean, family in zip(sums, totals, means, grams)
+        _moments(count, mean.detach(), next(reduced), next(reduced) if family.others else None)
+        for family, count, mean in zip(families, _split(precise(counts), of_count), means)
     ]
 
 
-def _rows(group: Streams) -> Tensor:
-    """Returns the streams side by side, in float32 or better; 0 in padded rows, where even NaN must not spread."""
-    rows = at_least_float32(torch.cat(list(group.values), dim=-1))
-    return rows if group.mask is None else rows.masked_fill(~group.mask.unsqueeze(-1), 0.0)
+def _products(family: Family, means: Tensor) -> list[list[Tensor]]:
+    """Returns the products of the centred rows of every group: of all features with the leading, then the others'."""
+    cross, auto = [], []
+    for rows, mean in zip(family.groups, means.unbind()):
+        centred = torch.addcmul(rows.values, rows.real, mean.unsqueeze(-2), value=-1.0)  # 0 in rows that are not real
+        if not family.others:
+            cross.append(centred.mT @ centred)
+            continue
+        leading, rest = centred.split([family.leading, centred.shape[-1] - family.leading], dim=-1)
+        streams = rest.unflatten(-1, (family.others, -1)).movedim(-2, -3)
+        cross.append(centred.mT @ leading)  # in this order, gradients are laid out as the rows are
+        auto.append(streams.mT @ streams)
+    return [cross, auto] if family.others else [cross]
 
 
-def _count_and_sum(group: Streams, rows: Tensor) -> Tensor:
-    if group.mask is None:
-        count = rows.new_full((1,), float(rows.shape[0]))
-    else:
-        count = group.mask.sum(dim=0, keepdim=True).to(rows.dtype)
-    return torch.cat([count, rows.sum(0)])
+def _moments(count: Tensor, mean: Tensor, cross: Tensor, auto: Tensor | None) -> Moments:
+    """Divides the products by the counts, and sets those of features that do not vary to 0."""
+    leading = cross.shape[-1]
+    cross = cross.mT / count[..., None, None]
+    steady = _steady(cross, mean[..., :leading])
+    if auto is None:
+        return Moments(count, _without(cross, steady, steady), None)
+    auto = auto / count[..., None, None, None]
+    of_streams = _steady(auto, mean[..., leading:].view(auto.shape[:-1]))
+    every = torch.cat([steady, of_streams.flatten(-2)], dim=-1)
+    return Moments(count, _without(cross, steady, every), _without(auto, of_streams, of_streams))
 
 
-def _grams(family: Sequence[Streams], rows: Sequence[Tensor], means: Tensor) -> list[Tensor]:
-    """Returns the products of every group, stacked: of the leading streams with all, then of each other with itself."""
-    products = []
-    for group, values, mean in zip(family, rows, means.unbind()):
-        real = None if group.mask is None else group.mask.unsqueeze(-1).to(values.dtype)
-        widths = [stream.shape[-1] for stream in group.values]
-        grams = _CentredGram.apply(values, mean, real, widths, group.leading)[1:]  # type: ignore[no-untyped-call]
-        products.append(grams)
-    return [torch.stack(grams) for grams in zip(*products)]
+def _steady(covariance: Tensor, mean: Tensor) -> Tensor:
+    """Returns which of the features (..., d) vary by no more than the rounding of their mean."""
+    rounding = 32 * torch.finfo(mean.dtype).eps
+    variance = covariance.detach().diagonal(dim1=-2, dim2=-1)
+    return torch.addcmul(variance, mean, mean, value=-(rounding**2)) <= 0  # not NaN: it must reach the loss
 
 
-def _moments(rows: Tensor, total: Tensor, mean: Tensor, grams: list[Tensor]) -> Moments:
-    """Returns the moments, with variance 0 for features that vary by no more than the rounding of their mean."""
-    covariances = [gram / total[:, None, None] for gram in grams]
-    variances = torch.cat([block.detach().diagonal(dim1=1, dim2=2) for block in covariances], dim=-1)
-    # Not "<=": NaN varies, so that it reaches the loss instead of passing for a constant.
-    varies = ~(variances <= (32 * torch.finfo(mean.dtype).eps * mean.detach()).square())
-    leading, *others = varies.split([block.shape[1] for block in covariances], dim=-1)
-    cross = torch.where(leading.unsqueeze(-1) & varies.unsqueeze(-2), covariances[0], 0.0)
-    auto = (torch.where(v.unsqueeze(-1) & v.unsqueeze(-2), c, 0.0) for v, c in zip(others, covariances[1:]))
-    return Moments(rows, cross, tuple(auto))
+def _without(covariance: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return covariance.masked_fill(rows.unsqueeze(-1) | columns.unsqueeze(-2), 0.0)
 
 
-def _reduced(tensors: list[Tensor], synchronise: bool) -> list[Tensor]:
-    """Sums every tensor over the ranks, in one collective."""
-    flat = sum_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]), synchronise)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _split(flat: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Returns the parts of a flat tensor, with the given shapes."""
+    return [part.view(shape) for part, shape in zip(flat.split([prod(shape) for shape in shapes]), shapes)]

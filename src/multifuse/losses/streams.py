@@ -8,39 +8,27 @@ modalities in their order, whatever the batch of a rank lacks.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from multifuse._internal import checks
-from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.intra_ced import IntraCEDOutput
-from multifuse.losses.moments import Moments, Streams, moments_of
-from multifuse.losses.whitening import debiased, precise, squared_correlation, whitening
+from multifuse.losses.moments import Family, Moments, Rows, moments_of, real_rows
+from multifuse.losses.whitening import debiased, squared_correlation, whitening
 
 
 class Correlations(NamedTuple):
-    """Mean squared canonical correlations; each table has a weight, 1 where it was measured on two rows or more."""
+    """Mean squared canonical correlations, averaged over the modalities, or pairs of them, with two rows or more."""
 
     shared_private: Tensor
-    """(M, L, L): shared codes of level l (row) with private codes of level l' (column) of one modality."""
+    """(L, L): shared codes of level l (row) with private codes of level l' (column) of one modality."""
     private_private: Tensor
-    """(M, L, L): private codes of level l with private codes of level l' of one modality."""
-    measured: Tensor
-    """(M,): the weight of the two tables above."""
+    """(L, L): private codes of level l with private codes of level l' of one modality; symmetric."""
     across_modalities: Tensor
-    """(P, L): private codes of the two modalities of a pair at one level, pairs in the order of combinations."""
-    measured_across: Tensor
-    """(P,): its weight."""
-
-
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Averages values (K, ...) over all entries of the rows with weight; 0 without any."""
-    per_row = values.flatten(1).mean(1) if values.ndim > 1 else values
-    return (per_row * weight).sum() / weight.sum().clamp(min=1.0)
+    """(L,): private codes of two modalities at one level; 0 without a pair."""
 
 
 def checked(
@@ -75,88 +63,109 @@ def measure(
     synchronise: bool,
 ) -> Correlations:
     """Measures all the correlations of a batch, in float32 or better; with ``synchronise``, over all ranks."""
-    first = next(iter(levels[0].shared_code))
-    with without_autocast(levels[0].shared_code[first].device):
-        means = {name: _private_means(levels, mask, name) for name in levels[0].private_code}
-        token_rows = [_token_rows(levels, mask, name, first) for name in modalities]
-        pair_rows = [_pair_rows(levels, mask, pair, means) for pair in combinations(modalities, 2)]
-        families = [token_rows, pair_rows] if pair_rows else [token_rows]
-        tokens, *pairs = moments_of(families, synchronise)
-        within = _within_modality(tokens, eps, debias)
-        across = _across_modalities(pairs[0] if pairs else None, len(levels), eps, debias, within[2])
-        return Correlations(*(table.to(tokens.cross.dtype) for table in (*within, *across)))
+    first = next(iter(levels[0].private_code.values()))
+    num_levels, private_rank = len(levels), first.shape[-1]
+    with without_autocast(first.device):
+        rows = [_rows(levels, mask, name) for name in modalities]
+        count = torch.stack([of_modality.real.sum(1) for of_modality in rows])  # (M, B, 1)
+        sums = torch.stack([of_modality.values.sum(1) for of_modality in rows])  # (M, B, L r_p + L r_s)
+        tokens = [Rows(*(part.flatten(0, 1) for part in of_modality)) for of_modality in rows]
+        within = Family(tokens, count.sum((1, 2)), sums.sum(1), num_levels * private_rank, num_levels)
+        across = _pairs(sums[..., : num_levels * private_rank].unflatten(-1, (num_levels, private_rank)), count)
+        of_tokens, of_samples = moments_of([within, across], synchronise)
+        return _correlations(of_tokens, of_samples, eps, debias, sums.dtype)
 
 
-def _token_rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str, first: str) -> Streams:
-    """Returns the tokens of a modality as rows of private and shared codes of all levels; no row if it is absent."""
+def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str) -> Rows:
+    """Returns the tokens (B, T, L r_p + L r_s) of a modality, private before shared codes; T = 0 if it is absent."""
     present = name in levels[0].shared_code
-    source = name if present else first
-    private = [level.private_code[source].flatten(0, 1) for level in levels]
-    shared = [level.shared_code[source].flatten(0, 1) for level in levels]
-    if not present:
-        return Streams([code[:0] for code in (*private, *shared)], len(levels), None)
-    real = mask.get(name)
-    return Streams([*private, *shared], len(levels), None if real is None else real.flatten())
+    source = name if present else next(iter(levels[0].shared_code))
+    codes = [level.private_code[source] for level in levels] + [level.shared_code[source] for level in levels]
+    tokens = at_least_float32(torch.cat(codes, dim=-1))
+    return real_rows(tokens, mask.get(name)) if present else real_rows(tokens[:, :0], None)
 
 
-def _private_means(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str) -> list[Tensor]:
-    real = mask.get(name)
-    return [masked_mean(at_least_float32(level.private_code[name]), real) for level in levels]
+def _pairs(sums: Tensor, count: Tensor) -> Family:
+    """Returns the samples that have both modalities of a pair as rows (P, L, B, 2 r_p) of their means.
+
+    ``sums`` (M, B, L, r_p) are those of a sample's tokens, ``count`` (M, B, 1) their number.
+    """
+    means = (sums / count.clamp(min=1.0).unsqueeze(-1)).transpose(1, 2)  # (M, L, B, r_p)
+    pairs = torch.triu_indices(len(sums), len(sums), 1, device=sums.device).flatten()
+    one, other = means.index_select(0, pairs).chunk(2)
+    has_one, has_other = count.clamp(max=1.0).index_select(0, pairs).unsqueeze(1).chunk(2)
+    both = has_one * has_other  # (P, 1, B, 1)
+    rows = torch.cat([one, other], dim=-1) * both
+    rank = rows.shape[-1]
+    return Family([Rows(rows, both)], both.sum((-2, -1)).unsqueeze(0), rows.sum(-2).unsqueeze(0), rank)
 
 
-def _pair_rows(
-    levels: Sequence[IntraCEDOutput],
-    mask: Mapping[str, Tensor | None],
-    pair: tuple[str, str],
-    means: Mapping[str, list[Tensor]],
-) -> Streams:
-    """Returns the sample means of two modalities as rows of private codes: every level of one, then of the other."""
-    if any(name not in means for name in pair):
-        no_rows = [mean[:0] for mean in next(iter(means.values()))]
-        return Streams([*no_rows, *no_rows], 2 * len(levels), None)
-    has = [has_tokens(levels[0].private_code[name], mask.get(name)) for name in pair]
-    return Streams([*means[pair[0]], *means[pair[1]]], 2 * len(levels), has[0] & has[1])
-
-
-def _within_modality(moments: Moments, eps: float, debias: bool) -> tuple[Tensor, Tensor, Tensor]:
-    count = precise(moments.rows)
-    whiten_shared = whitening(precise(torch.stack(moments.auto, dim=1)), eps)  # (M, L, r_s, r_s)
-    num_levels, shared_rank = whiten_shared.shape[1], whiten_shared.shape[-1]
-    rows = precise(moments.cross).unflatten(1, (num_levels, -1))  # (M, L, r_p, L r_p + L r_s)
+def _correlations(within: Moments, across: Moments, eps: float, debias: bool, dtype: torch.dtype) -> Correlations:
+    """Whitens all covariances, and averages the correlations in the dtype of the result."""
+    assert within.auto is not None
+    num_levels, shared_rank = within.auto.shape[1], within.auto.shape[-1]
+    rows = within.cross.unflatten(1, (num_levels, -1))  # (M, L, r_p, L r_p + L r_s)
     private_rank = rows.shape[2]
-    private, shared = rows.split([num_levels * private_rank, num_levels * shared_rank], dim=-1)
-    covariances = private.unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
-    whiten_private = whitening(covariances, eps)
-    private_private = _table(whiten_private, private, whiten_private)
-    shared_private = _table(whiten_private, shared, whiten_shared)
-    if debias:
-        shared_private = debiased(shared_private, count[:, None, None], max(shared_rank, private_rank))
-        private_private = debiased(private_private, count[:, None, None], private_rank)
-    return shared_private, private_private, (count > 1).to(count.dtype)
+    widths = [num_levels * private_rank, num_levels * shared_rank]
+    blocks = across.cross.squeeze(0).unflatten(-1, (2, private_rank)).unflatten(-3, (2, private_rank))
+    covariances = [
+        rows[..., : widths[0]].unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1).flatten(0, 1),
+        blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2).flatten(0, 2),
+    ]  # of the private codes of every modality and level, and of every pair, level and modality of the pair
+    private, of_pairs = whitening(torch.cat(covariances), eps).split([len(part) for part in covariances])
+    private = private.unflatten(0, (-1, num_levels))
+    one, other = of_pairs.unflatten(0, (-1, num_levels, 2)).unbind(2)
+    with_private, with_shared = (private @ rows).split(widths, dim=-1)
+    shared_private = _table(with_shared, whitening(within.auto, eps))
+    private_private = _table(with_private, private)
+    across_modalities = squared_correlation(one, blocks[:, :, 0, :, 1], other)
+    num_rows = within.num_rows[:, None, None], across.num_rows.squeeze(0)
+    compared = [
+        _Compared(shared_private, num_rows[0], max(shared_rank, private_rank)),
+        _Compared(private_private, num_rows[0], private_rank),
+        _Compared(across_modalities, num_rows[1], private_rank),
+    ]
+    of_tokens, of_samples = (
+        _values(compared, debias).to(dtype).split([2 * shared_private.numel(), across_modalities.numel()])
+    )
+    of_levels = _shares(within.num_rows, dtype) @ of_tokens.view(2, -1, num_levels**2)
+    shared_private, private_private = of_levels.view(2, num_levels, num_levels).unbind()
+    across_modalities = _shares(across.num_rows.flatten(), dtype) @ of_samples.view(-1, num_levels)
+    return Correlations(shared_private, private_private, across_modalities)
 
 
-def _table(whiten_rows: Tensor, cross: Tensor, whiten_columns: Tensor) -> Tensor:
-    """Returns the correlations (M, L, L) between the rows and columns of all levels, of covariances (M, L, r, L c)."""
-    num_levels, rows, columns = whiten_rows.shape[1], whiten_rows.shape[-1], whiten_columns.shape[-1]
-    whitened = (whiten_rows @ cross).unflatten(-1, (num_levels, columns)).movedim(-2, 1)  # (M, L, L, r, c)
-    correlation: Tensor = whitened.flatten(2, 3) @ whiten_columns.mT
-    table: Tensor = correlation.square().unflatten(2, (num_levels, rows)).sum(dim=(-2, -1)) / min(rows, columns)
+class _Compared(NamedTuple):
+    """Correlations between streams, the number of rows (broadcasts) that they are of, and of features in the widest."""
+
+    correlations: Tensor
+    num_rows: Tensor
+    widest: int
+
+
+def _values(compared: Sequence[_Compared], debias: bool) -> Tensor:
+    """Returns all correlations in one flat tensor, so that they are debiased together."""
+    values = torch.cat([table.flatten() for table, _, _ in compared])
+    if not debias:
+        return values
+    num_rows = torch.cat([rows.expand_as(table).flatten() for table, rows, _ in compared])
+    widest = torch.cat([torch.full_like(table, width).flatten() for table, _, width in compared])
+    return debiased(values, num_rows, widest)
+
+
+def _table(whitened: Tensor, whiten_columns: Tensor) -> Tensor:
+    """Returns the correlations (M, L, L) of the columns and rows of all levels, of covariances with whitened rows.
+
+    ``whitened`` is (M, L, r, L c), ``whiten_columns`` (M, L, c, c).
+    """
+    num_levels, rows, columns = whitened.shape[1], whitened.shape[2], whiten_columns.shape[-1]
+    by_column = whitened.unflatten(-1, (num_levels, columns)).movedim(-2, 1).flatten(2, 3)  # (M, L, L r, c)
+    correlation = (by_column @ whiten_columns.mT).unflatten(2, (num_levels, rows))
+    table: Tensor = correlation.square().sum(dim=(-2, -1)) / min(rows, columns)
     return table
 
 
-def _across_modalities(
-    moments: Moments | None, num_levels: int, eps: float, debias: bool, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    if moments is None:
-        return like.new_zeros(0, num_levels), like.new_zeros(0)
-    count = precise(moments.rows)
-    blocks = precise(moments.cross).unflatten(-1, (2, num_levels, -1)).unflatten(1, (2, num_levels, -1))
-    one, cross, other = (blocks[:, a, ..., b, :, :].diagonal(dim1=1, dim2=3).movedim(-1, 1) for a, b in _BLOCKS)
-    correlation = squared_correlation(whitening(one, eps), cross, whitening(other, eps))
-    if debias:
-        correlation = debiased(correlation, count[:, None], cross.shape[-1])
-    return correlation, (count > 1).to(count.dtype)
-
-
-_BLOCKS = ((0, 0), (0, 1), (1, 1))
-"""The blocks of two modalities' covariances: of the one, between them, of the other."""
+def _shares(num_rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns the weights (G,) of the mean over the groups that have two rows or more."""
+    measured = (num_rows > 1).to(dtype)
+    shares: Tensor = measured / measured.sum().clamp(min=1.0)
+    return shares

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.cholesky import inverse_factor
-from multifuse._internal.precision import without_autocast
-from multifuse.losses.moments import Streams, moments_of, ranks
+from multifuse._internal.precision import precise, without_autocast
+from multifuse.losses.moments import Family, moments_of, ranks, real_rows
 
 
 class WhiteningXCorrLoss(nn.Module):
@@ -68,8 +68,11 @@ class WhiteningXCorrLoss(nn.Module):
         self._warn_of_few_rows(x, y)
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-            rows = [precise(values.to(dtype)).flatten(0, -2) for values in (x, y)]
-            (moments,) = moments_of([[Streams(rows, 2, None if mask is None else mask.flatten())]], self.training)
+            # Precise, because the gradient of the loss is a small difference of large terms.
+            values = torch.cat([precise(part.to(dtype)).flatten(0, -2) for part in (x, y)], dim=-1)
+            rows = real_rows(values, None if mask is None else mask.flatten())
+            count, sums = rows.real.sum(-2), rows.values.sum(-2, keepdim=True)
+            (moments,) = moments_of([Family([rows], count, sums, values.shape[-1])], self.training)
             d = x.shape[-1]
             covariance = moments.cross[0]
             correlation = squared_correlation(
@@ -78,7 +81,7 @@ class WhiteningXCorrLoss(nn.Module):
                 whitening(covariance[d:, d:], self.eps),
             )
             if self.debias:
-                correlation = debiased(correlation, moments.rows[0], max(d, y.shape[-1]))
+                correlation = debiased(correlation, moments.num_rows[0], max(d, y.shape[-1]))
             return correlation.to(dtype)
 
     def _warn_of_few_rows(self, x: Tensor, y: Tensor) -> None:
@@ -99,20 +102,14 @@ class WhiteningXCorrLoss(nn.Module):
         return f"eps={self.eps}, debias={self.debias}"
 
 
-def precise(tensor: Tensor) -> Tensor:
-    """Converts to float64 where the device has it: the gradient of the loss is a small difference of large terms."""
-    return tensor if tensor.device.type == "mps" else tensor.double()
-
-
 def whitening(covariance: Tensor, eps: float) -> Tensor:
-    """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; 0 where there is no variance."""
+    """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; without variance the ridge is that of 1."""
     d = covariance.shape[-1]
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    varies = ~(variance <= torch.finfo(covariance.dtype).tiny)  # NaN varies: it must reach the loss
-    variance = torch.where(varies, variance, 1.0)
+    scale = variance.masked_fill(variance <= torch.finfo(covariance.dtype).tiny, 1.0)
     identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-    relative = covariance / variance + max(eps, 8 * d * torch.finfo(covariance.dtype).eps) * identity
-    return torch.where(varies, inverse_factor(relative) * variance.rsqrt(), 0.0)
+    ridge = max(eps, 8 * d * torch.finfo(covariance.dtype).eps)
+    return inverse_factor(torch.addcmul(covariance, scale, identity, value=ridge))
 
 
 def squared_correlation(whiten_x: Tensor, cross: Tensor, whiten_y: Tensor) -> Tensor:
@@ -121,11 +118,11 @@ def squared_correlation(whiten_x: Tensor, cross: Tensor, whiten_y: Tensor) -> Te
     return correlation.square().sum(dim=(-2, -1)) / min(cross.shape[-2:])
 
 
-def debiased(correlation: Tensor, count: Tensor, widest: int) -> Tensor:
+def debiased(correlation: Tensor, count: Tensor, widest: Tensor | int) -> Tensor:
     """Subtracts what independent noise scores: ``max(0, (c - null) / (1 - null))``, ``null = widest / (count - 1)``.
 
     Where the null value reaches 1, there are too few rows to tell correlation from noise, and the loss is 0.
     """
-    null = widest / (count - 1.0).clamp(min=1.0)
-    rescaled = (correlation - null) / torch.where(null < 1, 1 - null, 1.0)
-    return torch.where(null < 1, rescaled.clamp(min=0.0), 0.0)
+    freedom = (count - 1.0).clamp(min=1.0)
+    # Both times count - 1, a whole number. The numerator is not above 0 where null >= 1, because c <= 1.
+    return (correlation * freedom - widest).relu() / (freedom - widest).clamp(min=1.0)
