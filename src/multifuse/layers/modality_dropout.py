@@ -52,8 +52,9 @@ class ModalityDropout(nn.Module):
             return masks
         names = list(given)
         present = torch.stack([has_tokens(given[name], masks[name]) for name in names], dim=1)
-        rates = torch.tensor([self.rates[name] for name in names], device=present.device)
-        kept = present & (torch.rand(present.shape, device=present.device) >= rates)
+        # Column by column: a tensor of the rates would be copied from the host, and a GPU would wait for it.
+        drawn = torch.rand(present.shape, device=present.device).unbind(dim=1)
+        kept = present & torch.stack([draw >= self.rates[name] for name, draw in zip(names, drawn, strict=True)], dim=1)
         kept = kept | ~kept.any(dim=1, keepdim=True)  # a modality that the sample lacks stays masked by its own mask
         for name, column in zip(names, kept.unbind(dim=1), strict=True):
             real, keeps = masks[name], column.unsqueeze(-1)

@@ -1,0 +1,94 @@
+"""CLCR in one graph: under torch.compile in training, and without anything that makes a device wait for the host."""
+
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.backends.registry import lookup_backend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from multifuse import CLCRConfig, CLCRForPrediction
+from tests.layers.test_exchange_levels import hooked
+
+WIDTHS = {"text": 5, "audio": 3}
+SHAPES = ((4, 9, 7), (6, 11, 8), (5, 7, 12))
+"""The samples of a batch, and its tokens of text and of audio."""
+
+
+def model(**options: Any) -> CLCRForPrediction:
+    torch.manual_seed(0)
+    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
+    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2, "dropout": 0.0}
+    network: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**sizes, **options}))  # type: ignore[arg-type]
+    network.train()
+    return network
+
+
+def batch(size: int, *lengths: int) -> dict[str, Any]:
+    tokens = dict(zip(WIDTHS, lengths, strict=True))
+    inputs = {name: torch.randn(size, length, WIDTHS[name]) for name, length in tokens.items()}
+    mask = {name: torch.arange(length) < torch.randint(2, length + 1, (size, 1)) for name, length in tokens.items()}
+    return {"inputs": inputs, "mask": mask, "labels": torch.randn(size)}
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_a_training_step_is_one_graph_for_every_shape_with_the_loss_and_gradients_of_eager_mode(backend: str) -> None:
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    graphs: list[int] = []
+    compiler = lookup_backend(backend)
+
+    def counted(graph: Any, examples: Any) -> Any:
+        graphs.append(1)
+        return compiler(graph, examples)
+
+    network = model()
+    weights = dict(network.named_parameters())
+    compiled = torch.compile(network, backend=counted, fullgraph=True, dynamic=True)
+    for number, shape in enumerate(SHAPES):
+        given = batch(*shape)
+        expected = network(**given).loss
+        loss = compiled(**given).loss
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+        grads, expected_grads = (torch.autograd.grad(value, list(weights.values())) for value in (loss, expected))
+        for name, ours, theirs in zip(weights, grads, expected_grads, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3), name
+        if number == 1:
+            count = len(graphs)
+    assert len(graphs) == count <= 2, "a shape that came after the second one was compiled again"
+
+
+@torch.no_grad()  # torch.compile warns of intermediate values that require a gradient
+def test_a_wrapped_exchange_is_called_and_changes_the_output() -> None:
+    network, given = model().eval(), batch(*SHAPES[0])
+    plain = network(**given).logits
+    network.clcr.exchanges[1] = torch.compile(network.clcr.exchanges[1], backend="eager")  # type: ignore[assignment]
+    torch.testing.assert_close(network(**given).logits, plain)
+    hooked(network.clcr.exchanges[0])  # type: ignore[arg-type]
+    assert not torch.allclose(network(**given).logits, plain)
+
+
+class _DeviceOnly(TorchDispatchMode):
+    """Refuses operators that read or write the host's memory, and those whose output depends on values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)]
+        assert all(value.is_meta for value in tensors if value.ndim), f"{func} uses a tensor of the host"
+        waits = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
+        assert not waits, f"{func} waits for values"
+        return result
+
+
+def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values() -> None:
+    """On the meta device, whose tensors have no values, everything runs that a GPU could record in a CUDA graph."""
+    network = model(modality_dropout=0.2, dropout=0.1).to("meta")
+    given = batch(*SHAPES[0])
+    inputs, mask = ({name: values.to("meta") for name, values in given[part].items()} for part in ("inputs", "mask"))
+    labels = given["labels"].to("meta")
+    with _DeviceOnly():  # type: ignore[no-untyped-call]
+        network(inputs, mask, labels=labels).loss.backward()
+    assert all(weight.grad is not None for weight in network.parameters())
