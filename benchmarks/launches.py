@@ -25,8 +25,6 @@ from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.ops import transforms
 from multifuse.recipes.jobs.models import MODELS, model_class
 
-LIMIT = 900
-"""What a step of CLCR should need at most."""
 _ON_THE_HOST = (
     "empty",
     "new_empty",

@@ -7,6 +7,7 @@ status 1.
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -25,12 +26,14 @@ from benchmarks import (
     frames_speed,
     import_speed,
     kernels_speed,
+    launches,
     length_speed,
     op_speed,
     queries_speed,
     step_profile,
     step_speed,
 )
+from benchmarks.launches import Launches
 from benchmarks.length_speed import Length
 from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
@@ -51,13 +54,15 @@ class Report:
     lengths: list[Length]
     operators: list[Operator]
     operators_of_losses: list[Operator]
+    launches: list[Launches]
     taking_part: dict[str, float]
     """Fraction of tokens with alpha > 0, per gamma."""
     import_seconds: float
 
     def as_json(self) -> str:
         entries = [{**asdict(c), "ratio": round(c.ratio, 4), "is_missed": c.is_missed} for c in self.comparisons]
-        return json.dumps({**asdict(self), "comparisons": entries}, indent=1) + "\n"
+        counts = [{**asdict(row), "total": row.total} for row in self.launches]
+        return json.dumps({**asdict(self), "comparisons": entries, "launches": counts}, indent=1) + "\n"
 
     def as_table(self) -> str:
         lines = [
@@ -86,6 +91,9 @@ class Report:
             "",
             *_profile(self.operators_of_losses),
             "",
+            "Operators of a training step that launch a kernel on a GPU (python -m benchmarks.launches):",
+            "",
+            launches.table(self.launches),
             "Tokens with alpha > 0 in a budget before training: "
             + ", ".join(f"{100 * fraction:.0f} % at gamma {gamma}" for gamma, fraction in self.taking_part.items())
             + ".",
@@ -100,11 +108,16 @@ def _profile(operators: Sequence[Operator]) -> list[str]:
     return ["| operator | share | calls |", "|---|---|---|", *rows]
 
 
-def regressions(before: dict[str, Any], now: Sequence[Comparison]) -> list[str]:
-    """Returns a line for each comparison whose ratio has grown by over 20 % since an earlier report."""
+def regressions(before: dict[str, Any], now: Report) -> list[str]:
+    """Returns a line for each ratio, or number of launches, that has grown by over 20 % since an earlier report."""
     ratios = {(entry["what"], entry["peer"]): entry["ratio"] for entry in before["comparisons"]}
-    lines = []
-    for comparison in now:
+    totals = {entry["what"]: entry["total"] for entry in before.get("launches", [])}
+    lines = [
+        f"launches of {row.what}: {row.total}, was {totals[row.what]}"
+        for row in now.launches
+        if row.total > TOLERATED * totals.get(row.what, math.inf)
+    ]
+    for comparison in now.comparisons:
         old = ratios.get((comparison.what, comparison.peer))
         if old is not None and comparison.ratio > TOLERATED * old:
             lines.append(
@@ -127,6 +140,7 @@ def measured(seconds: float) -> Report:
         list(_printed(length_speed.measure(torch.get_num_threads()))),
         step_profile.measure(step_speed.training_step()),
         step_profile.measure(step_speed.projector_and_losses()),
+        launches.measure(),
         {str(gamma): queries_speed.taking_part(gamma) for gamma in GAMMAS},
         import_speed.added_seconds(),
     )
@@ -183,7 +197,7 @@ def main() -> None:
     report = measured(args.seconds)
     name = f"{report.machine['processor']} {report.machine['threads']} threads"
     path = args.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
-    regressed = regressions(json.loads(path.read_text()), report.comparisons) if path.exists() else []
+    regressed = regressions(json.loads(path.read_text()), report) if path.exists() else []
     for line in regressed:
         print(f"REGRESSION: {line}", file=sys.stderr)
     if args.check:

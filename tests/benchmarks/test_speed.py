@@ -3,12 +3,14 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import speed
+from benchmarks.launches import Launches
 from benchmarks.length_speed import Length
 from benchmarks.op_speed import sort_based
 from benchmarks.speed import Report, regressions
@@ -34,6 +36,7 @@ def report(ours: float) -> Report:
         [Length(64, 0.5, 3.0)],
         operators,
         operators,
+        [Launches("a step", 40, 60)],
         {"0.5": 0.8},
         0.1,
     )
@@ -64,10 +67,18 @@ def test_ratio_is_ours_over_the_peers_and_is_missed_above_its_target() -> None:
 
 def test_a_slowdown_of_over_a_fifth_against_the_peer_is_flagged() -> None:
     before = json.loads(report(2.0).as_json())
-    assert regressions(before, [comparison(2.4, 2.0)]) == []
-    (flag,) = regressions(before, [comparison(2.6, 2.0)])
+    assert regressions(before, report(2.4)) == []
+    (flag,) = regressions(before, report(2.6))
     assert "ratio 1.3, was 1 (30 % slower)" in flag
-    assert regressions(before, [Comparison("new", "clamp", timing(9), timing(1))]) == []
+    new = replace(report(2.0), comparisons=[Comparison("new", "clamp", timing(9), timing(1))])
+    assert regressions(before, new) == []
+
+
+def test_launches_that_grow_by_over_a_fifth_are_flagged() -> None:
+    before = json.loads(report(2.0).as_json())
+    assert regressions(before, replace(report(2.0), launches=[Launches("a step", 60, 60)])) == []
+    more = [Launches("a step", 60, 61), Launches("a new step", 900, 900)]
+    assert regressions(before, replace(report(2.0), launches=more)) == ["launches of a step: 121, was 100"]
 
 
 def test_results_are_written_and_a_check_writes_nothing(
