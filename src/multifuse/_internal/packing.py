@@ -1,6 +1,5 @@
 """The tokens of several modalities one after the other in one dimension, so that one operator serves all of them."""
 
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -23,13 +22,14 @@ class Packing(NamedTuple):
         return dict(zip(self.lengths, packed.split(list(self.lengths.values()), dim=dim), strict=True))
 
     def rows(self, packed: Tensor) -> Tensor:
-        """Gives each modality a row of its own: (..., T) -> (..., M, longest), 0 beyond its tokens."""
+        """Gives each modality a row of its own: (..., T) -> (..., M, width), 0 beyond its tokens."""
         if self._are_equal():
             rows: Tensor = packed.unflatten(-1, (len(self.lengths), -1))
             return rows
-        longest = reduce(torch.sym_max, self.lengths.values())
-        parts = self.parts(packed, -1).values()
-        return torch.stack([pad(part, (0, longest - part.shape[-1])) for part in parts], dim=-2)
+        # A compiler would have another graph for each order of the lengths if the longest had to be found.
+        width = self.total if torch.compiler.is_compiling() else max(self.lengths.values())
+        parts = zip(self.parts(packed, -1).values(), self.lengths.values(), strict=True)
+        return torch.stack([pad(part, (0, width - length)) for part, length in parts], dim=-2)
 
     def rows_mask(self, mask: Tensor | None, device: torch.device) -> Tensor | None:
         """Returns the mask of `rows`, given that of the tokens; ``None`` if all entries are real tokens."""
@@ -38,7 +38,7 @@ class Packing(NamedTuple):
         return None if mask is None else self.rows(mask)
 
     def from_rows(self, rows: Tensor) -> Tensor:
-        """Undoes `rows`: (..., M, longest) -> (..., T)."""
+        """Undoes `rows`: (..., M, width) -> (..., T)."""
         if self._are_equal():
             return rows.flatten(-2)
         parts = zip(rows.unbind(dim=-2), self.lengths.values(), strict=True)

@@ -186,7 +186,7 @@ def exchanged(
     packing = Packing({name: values.shape[1] for name, values in levels[0].items()})
     joined = joined_mask([(values, mask.get(name)) for name, values in levels[0].items()])
     shared, private = _codes(levels, bases, layers[0].modalities, joined)
-    real = packing.rows_mask(joined, shared.device)  # (B, M, longest)
+    real = packing.rows_mask(joined, shared.device)  # (B, M, width)
     evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
     rows = activation_of_levels([layer.budget for layer in layers], packing.rows(evidence), real)
     activation = packing.from_rows(rows)
@@ -217,7 +217,7 @@ def _codes(
 
 
 def _reaches(real: Tensor) -> Tensor:
-    """Returns which modalities of a sample have another one to receive from: (B, M, longest) -> (B, M, 1)."""
+    """Returns which modalities of a sample have another one to receive from: (B, M, width) -> (B, M, 1)."""
     has = real.any(dim=-1)
     return (has.sum(dim=-1, keepdim=True) > has).unsqueeze(-1)
 
