@@ -26,6 +26,11 @@ def add_training_options(parser: argparse.ArgumentParser, benchmark: str) -> Non
         action=argparse.BooleanOptionalAction,
         help="train in bfloat16 (default: for pretrained encoders, if the hardware supports it)",
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model by torch.compile, which takes minutes before the first step",
+    )
     parser.add_argument("--loader-workers", type=int, default=0, help="processes that load batches ahead (default: 0)")
     parser.add_argument("--log-steps", type=int, help="steps per logged training loss (default: an epoch's)")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --output")
@@ -63,6 +68,6 @@ def training_options(args: argparse.Namespace, benchmark: str) -> dict[str, Any]
     if args.output is None and (args.resume or "WORLD_SIZE" in os.environ):
         raise JobError("--resume and torchrun need --output, got none")
     output = args.output or Path("runs") / benchmark / time.strftime("%Y%m%d-%H%M%S")
-    names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "loader_workers"]
-    names += ["log_steps", "resume"]
+    names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "compile"]
+    names += ["loader_workers", "log_steps", "resume"]
     return {"output": output, **{name: getattr(args, name) for name in names}}

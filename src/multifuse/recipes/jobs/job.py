@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,8 @@ class Job(ABC, Generic[Data, Measured]):
     seed: int = 1111
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bf16: bool | None = None
+    compile: bool = False
+    """Whether the model is compiled by ``torch.compile``, for all shapes of batches."""
     resume: bool = False
     loader_workers: int = 0
     """Number of processes that load batches in advance."""
@@ -147,10 +150,10 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         OutputError: if the output cannot be written; the run can be resumed from its last checkpoint.
         ValueError: if the data cannot be used, as raised by the job's ``read_given`` and ``make``.
     """
-    _check(job)
+    use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
+    _check(job, use_cpu)
     start = time.perf_counter()
     progress.quieten_loading()
-    use_cpu = job.device == "cpu" or (job.device == "auto" and not torch.cuda.is_available())
     chosen = _recipe(job)
     record = {**job.record(), "seed": job.seed, "config": job.fields, **asdict(chosen)}
     if job.resume:
@@ -175,6 +178,8 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         data_collator=learning.collator,
         compute_metrics=_Metrics(job, tuple(learning.model.config.modalities)),
     )
+    if job.compile:
+        learning.model.compile(dynamic=True)
     progress.quieten(trainer, job.choice)
     if main:
         resumption.record(job.output, record)
@@ -203,7 +208,7 @@ def _lone_sample(learning: Learning, batch_size: int, ranks: int) -> bool:
     return normalises and 0 < len(learning.splits["train"]) % batch_size < 2 * ranks  # type: ignore[arg-type]
 
 
-def _check(job: Job[Any, Any]) -> None:
+def _check(job: Job[Any, Any], use_cpu: bool) -> None:
     for name in ("epochs", "batch_size", "log_steps"):
         value = getattr(job, name)
         if value is not None and value < 1:
@@ -218,6 +223,9 @@ def _check(job: Job[Any, Any]) -> None:
         raise JobError(f"--loader-workers must be >= 0, got {job.loader_workers}")
     if job.device == "cuda" and not torch.cuda.is_available():
         raise JobError("--device cuda: torch finds no CUDA device")
+    compiler = os.environ.get("CXX", "g++")
+    if job.compile and use_cpu and shutil.which(compiler) is None:
+        raise JobError(f"--compile needs a C++ compiler on a CPU, found no {compiler}; set CXX to name another one")
     job.check()
     check_writable(job.output)
     if (job.output / "metrics.json").exists():
