@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.launches import Launches, launches_in, measure, table
+from benchmarks.launches import Launches, launches_in, measure, most_frequent, table
 
 
 def test_views_allocations_and_scalars_are_not_counted() -> None:
@@ -41,3 +41,9 @@ def test_the_parts_add_up_to_less_than_the_step(measured: dict[str, Launches]) -
     parts = ("the hierarchy", "the exchanges of all levels, bases included", "InterCAD", "the regularisers")
     forward = sum(measured[part].forward for part in parts)
     assert 0.8 * measured["CLCR"].forward < forward < measured["CLCR"].forward
+
+
+def test_the_most_frequent_operators_come_first() -> None:
+    numbers = [int(entry.split()[1]) for entry in most_frequent(5).split(", ")]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) == 5
