@@ -1,10 +1,12 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters
@@ -55,6 +57,8 @@ class TemporalConvLevels(DrawsOwnParameters):
         self.output_dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
         self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
+        self.gradient_checkpointing = False  # set by transformers, as is the function
+        self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
         self.stages = nn.ModuleList(_Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels))
 
@@ -74,7 +78,11 @@ class TemporalConvLevels(DrawsOwnParameters):
         levels = []
         for index, stage in enumerate(self.stages):
             masked = mask is not None or padded[index] > length
-            hidden = stage(hidden, padded[index], masks if masked else None, scales[index])
+            arguments = (hidden, padded[index], masks if masked else None, scales[index])
+            if self.gradient_checkpointing and self.training:
+                hidden = self._gradient_checkpointing_func(stage.__call__, *arguments)
+            else:
+                hidden = stage(*arguments)
             levels.append(hidden)
         return levels
 

@@ -68,6 +68,7 @@ class CLCRPredictionOutput(ModelOutput):
 class CLCRPreTrainedModel(PreTrainedModel):
     config_class = CLCRConfig
     base_model_prefix = "clcr"
+    supports_gradient_checkpointing = True
     main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for a tensor to count tokens of
     # Without the exchanges: the bases of all levels are computed together, which needs all their weights in one place.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
