@@ -19,7 +19,7 @@ CSRC = Path("csrc")
 # torch 2.10; TORCH_STABLE_ONLY rejects headers of torch that are not part of the stable ABI.
 COMMON = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
 CPU_FLAGS = ["-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-trapping-math", "-fno-math-errno", "-Wall"]
-CUDA_ARCHITECTURES = ("80", "90")
+CUDA_ARCHITECTURES = ("80", "90", "100")  # those of them that nvcc knows
 
 
 class BuildKernels(build_ext):
@@ -62,9 +62,10 @@ def _compile(command: list[str]) -> None:
 
 
 def _cuda_compiler() -> list[str]:
-    newest = CUDA_ARCHITECTURES[-1]
-    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in CUDA_ARCHITECTURES]
-    targets.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    known = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+    built = [architecture for architecture in CUDA_ARCHITECTURES if f"sm_{architecture}" in known]
+    targets = [f"-gencode=arch=compute_{architecture},code=sm_{architecture}" for architecture in built]
+    targets.append(f"-gencode=arch=compute_{built[-1]},code=compute_{built[-1]}")
     return ["nvcc", *COMMON, "-DUSE_CUDA", *targets, "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
