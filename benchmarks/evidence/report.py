@@ -26,7 +26,8 @@ def _tables(section: Section, results: Path) -> Iterator[tuple[str, str]]:
     models = rows(section, MODELS, results)
     title = "Models, mean ± half the 95 % interval over the seeds."
     yield f"{title} {tables.direction(choice, CLCR)}", tables.score_table(models, CLCR, choice, results)
-    title = f"Learning rates by valid {score}, seed {section.seeds[0]}:"
+    chosen_by = ", ".join(map(str, section.seeds[: section.choosing_seeds]))
+    title = f"Learning rates by valid {score}, seed {chosen_by}:"
     yield title, tables.grid_table(grid(section, results), choice, results)
     ours = [row for row in models if row.label == CLCR]
     for row in ours:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,16 @@ def _p_text(p_value: float) -> str:
 
 
 def grid_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
-    """Returns the valid score of every model at every learning rate, of the seed that chooses."""
+    """Returns the valid score of every model at every learning rate: the mean over the seeds that choose."""
+
+    def score(row: Row, rate: float) -> str:
+        done = [load(run, results) for run in row.runs if run.lr == rate]
+        scores = [result["valid"][choice.metric] for result in done if result is not None]
+        return _text(choice, {choice.metric: fmean(scores)}) if scores and len(scores) == len(done) else ""
+
     rates = sorted({run.lr for row in rows for run in row.runs if run.lr is not None})
-    body = []
-    for row in rows:
-        done = {run.lr: load(run, results) for run in row.runs}
-        scores = [_text(choice, result["valid"]) if (result := done.get(rate)) else "" for rate in rates]
-        if any(scores):
-            body.append([row.label, *scores])
+    body = [[row.label, *(score(row, rate) for rate in rates)] for row in rows]
+    body = [cells for cells in body if any(cells[1:])]
     return _table(["model", *(f"{rate:g}" for rate in rates)], body)
 
 

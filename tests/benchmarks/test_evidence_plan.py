@@ -68,6 +68,17 @@ def test_every_model_is_tried_at_the_same_learning_rates_with_one_seed(tmp_path:
         assert {run.seed for run in row.runs} == {7}
 
 
+def test_several_seeds_choose_by_their_mean_once_all_are_done(tmp_path: Path) -> None:
+    section, run = replace(SECTION, choosing_seeds=2), Run("tiny", CLCR, 7)
+    scores = {0.001: (0.5, 0.6), 0.002: (0.4, 0.5), 0.004: (0.3, 0.9)}  # the last one is best for the first seed alone
+    for lr, of_rate in scores.items():
+        for seed, score in zip((7, 8), of_rate, strict=True):
+            assert learning_rate(section, run, tmp_path) is None
+            write(replace(run, lr=lr, seed=seed), tmp_path, valid=score)
+    assert learning_rate(section, run, tmp_path) == 0.002
+    assert [(one.lr, one.seed) for one in grid(section, tmp_path)[0].runs[:3]] == [(0.001, 7), (0.001, 8), (0.002, 7)]
+
+
 @pytest.mark.parametrize("greater_is_better", [False, True])
 def test_the_learning_rate_with_the_best_valid_score_is_chosen(tmp_path: Path, greater_is_better: bool) -> None:
     section = replace(SECTION, choice=classification.CHOICE) if greater_is_better else SECTION

@@ -157,6 +157,13 @@ def test_the_grid_shows_what_has_been_tried(tmp_path: Path) -> None:
     assert cells(grid_table([tried], MAE, tmp_path)) == [["model", "0.001", "0.002"], [CLCR, "0.500", ""]]
 
 
+def test_the_learning_rates_have_the_mean_over_the_seeds_that_choose(tmp_path: Path) -> None:
+    two = row(tmp_path, CLCR, [0.5, 0.7])
+    path = two.runs[1].path(tmp_path)
+    path.write_text(path.read_text().replace('"valid": {"mae": 0.5', '"valid": {"mae": 0.7'))
+    assert cells(grid_table([two], MAE, tmp_path)) == [["model", "0.001"], [CLCR, "0.600"]]
+
+
 def test_the_report_shows_only_tables_that_have_runs(tmp_path: Path) -> None:
     section = Section("tiny", ("text", "audio"), seeds=(1, 2), learning_rates=(0.001,))
     empty = Section("empty", ("text",))
