@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from multifuse import CLCRConfig, CLCRForPrediction
-from tests.layers.test_exchange_levels import hooked
+from tests.layers.test_exchange_levels import hooked, replaced
 
 WIDTHS = {"text": 5, "audio": 3}
 SHAPES = ((4, 9, 7), (6, 11, 8), (5, 7, 12))
@@ -62,10 +62,12 @@ def test_a_training_step_is_one_graph_for_every_shape_with_the_loss_and_gradient
 
 
 @torch.no_grad()  # torch.compile warns of intermediate values that require a gradient
-def test_a_wrapped_exchange_is_called_and_changes_the_output() -> None:
+def test_exchanges_that_were_compiled_replaced_or_hooked_are_called() -> None:
     network, given = model().eval(), batch(*SHAPES[0])
     plain = network(**given).logits
     network.clcr.exchanges[1] = torch.compile(network.clcr.exchanges[1], backend="eager")  # type: ignore[assignment]
+    torch.testing.assert_close(network(**given).logits, plain)
+    replaced(network.clcr.exchanges[0])  # type: ignore[arg-type]
     torch.testing.assert_close(network(**given).logits, plain)
     hooked(network.clcr.exchanges[0])  # type: ignore[arg-type]
     assert not torch.allclose(network(**given).logits, plain)

@@ -115,7 +115,7 @@ class IntraCED(DrawsOwnParameters):
     ) -> IntraCEDOutput:
         present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
         for name, checked in present.items():
-            checks.same_dtype(f"tokens[{name!r}]", checked.values, self.query_key_value.weight)
+            checks.same_dtype(f"tokens[{name!r}]", checked.values, self.budget.threshold)  # maps may have been replaced
         return self.with_bases(tokens, present, self.projector.bases())
 
     def with_bases(
