@@ -47,5 +47,10 @@ def test_each_modality_has_the_means_of_its_own_tokens_and_one_left_out_has_none
 
 
 def test_half_types_are_averaged_in_float32() -> None:
-    values = torch.full((1, 4096, 1), 1.0, dtype=torch.float16)
+    values = torch.full((1, 109, 1), 1.0, dtype=torch.float16)  # 1/109, rounded to float16, would give 0.9995
     assert segment_means(values, None, None)[0].item() == 1.0
+
+
+def test_float64_is_averaged_in_float64() -> None:
+    values = torch.rand(2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(segment_means(values, None, None)[0], values.mean(1), atol=1e-15, rtol=1e-15)

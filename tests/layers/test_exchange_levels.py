@@ -1,6 +1,7 @@
 """The exchanges of all levels together: the same as one by one, and left aside where an exchange was changed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -87,13 +88,93 @@ def parametrized(layer: IntraCED) -> nn.Module:
     return layer
 
 
+def patched(layer: IntraCED) -> nn.Module:
+    layer.output.forward = lambda values: values * 0  # type: ignore[method-assign, assignment]
+    return layer
+
+
+def compiled_in_place(layer: IntraCED) -> nn.Module:
+    layer.query_key_value.compile(backend="eager")
+    return layer
+
+
+def without_dropout(layer: IntraCED) -> nn.Module:
+    layer.dropout = nn.Identity()  # type: ignore[assignment]
+    return layer
+
+
+def without_bias(layer: IntraCED) -> nn.Module:
+    layer.output.bias = None  # type: ignore[assignment]
+    return layer
+
+
+def with_dropout(layer: IntraCED) -> nn.Module:
+    layer.dropout.p = 0.5
+    return layer.train()
+
+
+class Subclass(IntraCED):
+    """An exchange that may do something else."""
+
+
+def of_a_subclass(layer: IntraCED) -> nn.Module:
+    layer.__class__ = Subclass
+    return layer
+
+
+def in_double(layer: IntraCED) -> nn.Module:
+    layer.projector.double()
+    return layer
+
+
 def another_gamma(layer: IntraCED) -> nn.Module:
     layer.budget.gamma = 0.5
     return layer
 
 
-@pytest.mark.parametrize("change", [torch.compile, nn.Sequential, hooked, replaced, parametrized, another_gamma])
+CHANGES: list[Callable[[IntraCED], Any]] = [
+    *(torch.compile, nn.Sequential, hooked, replaced, parametrized, another_gamma, patched, compiled_in_place),
+    *(without_dropout, without_bias, with_dropout, of_a_subclass, in_double),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_was_changed_is_not_computed_together(change: Callable[[IntraCED], nn.Module]) -> None:
     layers = exchanges(SIZES)
     assert can_exchange_together(layers)
     assert not can_exchange_together([layers[0], change(layers[1])])
+
+
+def test_a_hook_of_all_modules_sees_every_exchange() -> None:
+    seen: list[str] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    try:
+        assert not can_exchange_together(exchanges(SIZES))
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("change", [without_dropout, with_dropout])
+def test_a_replaced_dropout_is_called(change: Callable[[IntraCED], nn.Module]) -> None:
+    layer, (tokens, mask) = exchanges(SIZES, 1)[0], batch(SIZES)
+    expected = layer(tokens, mask)
+    change(layer)
+    assert layer(tokens, mask).shared_code["text"].shape == expected.shared_code["text"].shape
+    layer.dropout = nn.Dropout(1.0)  # type: ignore[assignment]
+    silent = layer.train()(tokens, mask)
+    for name, values in tokens.items():
+        torch.testing.assert_close(silent.tokens[name], values)
+
+
+def test_the_order_of_a_dict_of_tokens_changes_nothing() -> None:
+    layers, (tokens, mask) = exchanges(SIZES), batch(SIZES)
+    other = dict(reversed(tokens.items()))
+    codes, expected = (exchange_levels(layers, [first, tokens], mask) for first in (other, tokens))
+    torch.testing.assert_close(codes.shared, expected.shared)
+    assert list(codes.packing.lengths) == list(SIZES.modalities)
+
+
+def test_codes_of_another_number_of_levels_are_refused() -> None:
+    layers, (tokens, mask) = exchanges(SIZES, 1), batch(SIZES)
+    with pytest.raises(ValueError, match="levels must hold 2 levels, got 1"):
+        InterCAD(SIZES.dim, SIZES.modalities, num_levels=2)(exchange_levels(layers, [tokens], mask), mask)

@@ -1,4 +1,4 @@
-"""The inverse Cholesky factor of a batch of matrices, the basis of whitening and of orthonormal frames."""
+"""The inverse Cholesky factor of a batch of matrices, the basis of whitening."""
 
 from typing import Any
 

@@ -6,20 +6,22 @@ import torch
 from torch import Tensor
 
 
-def token_count(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Counts the real tokens of every sample: values (B, T, ...) -> (B,), in float32 or better."""
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    if mask is None:
-        return torch.full((values.shape[0],), values.shape[1], dtype=dtype, device=values.device)
-    return mask.sum(dim=1).to(dtype)
+def token_count(mask: Tensor | None, length: int) -> Tensor | int:
+    """Counts the real tokens of every row: mask (..., T) -> (...,); without a mask, each has ``length``."""
+    return length if mask is None else mask.sum(dim=-1)
+
+
+def without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Zeroes tokens (..., T, d) at padding, where even NaN must not spread."""
+    return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Averages the real tokens of every sample, in float32 or better: (B, T, d) -> (B, d); no token gives 0."""
-    if mask is not None:
-        values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
-    count = token_count(values, mask).clamp(min=1.0)
-    return (values.sum(dim=1, dtype=count.dtype) / count.unsqueeze(-1)).to(values.dtype)
+    total = without_padding(values, mask).sum(dim=1, dtype=torch.promote_types(values.dtype, torch.float32))
+    count = token_count(mask, values.shape[1])
+    count = count.clamp(min=1).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
+    return (total / count).to(values.dtype)
 
 
 def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:

@@ -19,5 +19,5 @@ class ChannelDropout(nn.Dropout):
         if not self.training or self.p == 0:
             return None
         keep = 1 - self.p
-        kept = torch.bernoulli(like.new_empty(shape), keep)
+        kept = torch.bernoulli(torch.empty(shape, dtype=like.dtype, device=like.device), keep)
         return kept / keep if keep else kept

@@ -6,34 +6,38 @@ from typing import TypeGuard
 from torch import Tensor, nn
 
 from multifuse._internal.initialisation import XavierLinear
+from multifuse._internal.untouched import is_untouched
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.intra_ced import IntraCED, LevelCodes, exchanged
 from multifuse.layers.stiefel import StiefelProjector, bases_of_levels
 from multifuse.layers.token_budget import TokenBudget
 
 _PARTS = (IntraCED, StiefelProjector, TokenBudget, XavierLinear, ChannelDropout)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def can_exchange_together(exchanges: Sequence[nn.Module]) -> TypeGuard[Sequence[IntraCED]]:
     """Tells whether one computation for all levels does what calling each exchange does.
 
-    It does not where one was compiled, wrapped, replaced, sharded or parametrized, has a hook, or differs from the
-    others in its sizes or settings.
+    It does not where one was compiled, wrapped, patched, replaced, sharded or parametrized, has a hook, or differs from
+    the others in its settings or in the types of its parameters.
     """
     return all(map(_is_plain, exchanges)) and len(set(map(_settings, exchanges))) == 1  # type: ignore[arg-type]
 
 
 def _is_plain(exchange: nn.Module) -> bool:
-    return type(exchange) is IntraCED and all(
-        type(part) in _PARTS and not any(getattr(part, hooks) for hooks in _HOOKS) for part in exchange.modules()
+    return (
+        type(exchange) is IntraCED
+        and all(is_untouched(part, *_PARTS) for part in exchange.modules())
+        and all(type(weight) in (Tensor, nn.Parameter) for weight in exchange.parameters())
+        and exchange.query_key_value.bias is not None
+        and exchange.output.bias is not None
     )
 
 
 def _settings(exchange: IntraCED) -> tuple[object, ...]:
     rate = exchange.dropout.p if exchange.dropout.training else 0.0
-    sizes = (exchange.dim, exchange.modalities, exchange.shared_rank, exchange.private_rank, exchange.num_heads)
-    return (*sizes, exchange.budget.gamma, rate, exchange.output.weight.dtype, exchange.output.weight.device)
+    weights = tuple((name, value.shape, value.dtype, value.device) for name, value in exchange.named_parameters())
+    return exchange.modalities, exchange.num_heads, exchange.budget.gamma, rate, weights
 
 
 def exchange_levels(

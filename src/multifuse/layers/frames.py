@@ -1,9 +1,9 @@
 """Orthonormal frames from unconstrained matrices, by Cholesky QR: the fast parametrization of StiefelProjector.
 
 Batched QR, LU and eigendecompositions can hang under oneMKL with two threads; a batched Cholesky factorisation and
-triangular solves do not, and cost less. The factorisation runs twice: first in float64, where the device has it, which
-makes the columns nearly orthonormal for every matrix whose condition number is below about 1e7; then in the dtype of
-the result, which makes them orthonormal to its rounding.
+triangular solves do not, and cost less. The factorisation runs twice, in float64 where the device has it: the first
+pass makes the columns nearly orthonormal for every matrix whose condition number is below about 1e7, and the second
+makes them orthonormal to rounding.
 """
 
 from typing import Any
@@ -20,19 +20,22 @@ def orthonormal_columns(matrix: Tensor) -> Tensor:
     Column k depends on the first k columns alone, as in a QR decomposition with positive diagonal.
     """
     with without_autocast(matrix.device):
-        if torch.compiler.is_compiling():  # torch.compile does not trace an autograd.Function with a jvp
-            return _cholesky_qr(matrix)
-        frame: Tensor = _Orthonormal.apply(matrix)  # type: ignore[no-untyped-call]
-        return frame
+        return _orthonormal(matrix.to(_working(matrix))).to(_output(matrix))
 
 
 def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
     """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
     with without_autocast(shared.device):
-        frame = orthonormal_columns(shared)
-        precise = frame.to(_working(shared))
-        outside = _outside(precise, private.to(precise.dtype))
-        return frame, orthonormal_columns(_outside(precise, outside)).to(frame.dtype)
+        frame = _orthonormal(shared.to(_working(shared)))
+        privates = _orthonormal(_outside(frame, _outside(frame, private.to(frame.dtype))))
+        return frame.to(_output(shared)), privates.to(_output(shared))
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # torch.compile does not trace an autograd.Function with a jvp
+        return _cholesky_qr(matrix)
+    frame: Tensor = _Orthonormal.apply(matrix)  # type: ignore[no-untyped-call]
+    return frame
 
 
 def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ class _Orthonormal(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         matrix, frame = ctx.saved_tensors
         with without_autocast(frame.device):
-            moved = _right_divided(tangents[0].to(frame.dtype), frame.mT @ matrix.to(frame.dtype))
+            moved = _right_divided(tangents[0], frame.mT @ matrix)
             along = frame.mT @ moved
             pushed: Tensor = moved - frame @ (along.triu() + along.mT.triu(1))
             return pushed
@@ -73,9 +76,9 @@ class _Orthonormal(torch.autograd.Function):
         with without_autocast(frame.device):
             lower = (grads[0].mT @ frame).tril()
             outside = grads[0] - frame @ (lower + lower.tril(-1).mT)
-            factor = matrix.to(frame.dtype).mT @ frame  # R^T, from what was saved: differentiable once more
+            factor = matrix.mT @ frame  # R^T, from what was saved: differentiable once more
             pulled: Tensor = torch.linalg.solve_triangular(factor, outside, upper=False, left=False)
-            return pulled.to(matrix.dtype)
+            return pulled
 
 
 def _right_divided(matrix: Tensor, factor: Tensor) -> Tensor:
@@ -86,10 +89,8 @@ def _right_divided(matrix: Tensor, factor: Tensor) -> Tensor:
 
 def _cholesky_qr(matrix: Tensor) -> Tensor:
     """Orthonormalises in two passes; the second removes the shift and the rounding of the first."""
-    working = matrix.to(_working(matrix))
-    norms = torch.linalg.vector_norm(working, dim=-2, keepdim=True)
-    working = _pass(working / norms.clamp(min=torch.finfo(norms.dtype).tiny), 8 * matrix.shape[-1])
-    return _pass(working.to(torch.promote_types(matrix.dtype, torch.float32)), 1)
+    norms = torch.linalg.vector_norm(matrix, dim=-2, keepdim=True)
+    return _pass(_pass(matrix / norms.clamp(min=torch.finfo(norms.dtype).tiny), 8 * matrix.shape[-1]), 1)
 
 
 def _pass(matrix: Tensor, shift: int) -> Tensor:
@@ -99,5 +100,9 @@ def _pass(matrix: Tensor, shift: int) -> Tensor:
     return _right_divided(matrix, torch.linalg.cholesky_ex(gram, upper=True).L)
 
 
+def _output(matrix: Tensor) -> torch.dtype:
+    return torch.promote_types(matrix.dtype, torch.float32)
+
+
 def _working(matrix: Tensor) -> torch.dtype:
-    return torch.promote_types(matrix.dtype, torch.float32) if matrix.device.type == "mps" else torch.float64
+    return _output(matrix) if matrix.device.type == "mps" else torch.float64

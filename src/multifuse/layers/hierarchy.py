@@ -126,6 +126,9 @@ class SemanticHierarchyEncoder(nn.Module):
             sequences = self._encoded(name, inputs[name], real, padding)
             if len(sequences) != self.num_levels:
                 raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
+            lengths = [sequence.shape[1] for sequence in sequences]
+            if any(length != lengths[0] for length in lengths):
+                raise ValueError(f"encoders[{name!r}] must give levels of the same length, gave {lengths}")
             token_mask = self._token_mask(name, real, sequences[0])
             if token_mask is not real:
                 padding = _padding(token_mask)

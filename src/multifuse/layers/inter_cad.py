@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear, fill
+from multifuse._internal.masks import without_padding
 from multifuse._internal.pooling import Pooling, pooling_of
 from multifuse.layers.intra_ced import IntraCEDOutput, LevelCodes
 
@@ -147,6 +148,7 @@ class InterCAD(DrawsOwnParameters):
         if segments is not None:
             checks.positive_integer("segments", segments)
         if isinstance(levels, LevelCodes):
+            self._check_number(len(levels.shared))
             activation, masks = levels.packing.parts(levels.activation[0], 1), dict(mask or {})
             pooling = pooling_of(activation, masks, self.modalities, segments)
             pooled = _pooled_codes(levels, pooling)
@@ -176,14 +178,17 @@ class InterCAD(DrawsOwnParameters):
         fused = torch.cat([z_shared, u_private], dim=-1)
         return InterCADOutput(fused, z_shared, u_private, level_weights, modality_weights, gates, descriptors)
 
+    def _check_number(self, given: int) -> None:
+        if given != self.num_levels:
+            raise ValueError(f"levels must hold {self.num_levels} levels, got {given}")
+
     def _checked_masks(
         self, levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None] | None
     ) -> dict[str, Tensor | None]:
         """Checks the levels, and returns the masks as bool."""
         checks.levels(levels)
         masks = checks.modality_masks(mask, self.modalities)
-        if len(levels) != self.num_levels:
-            raise ValueError(f"levels must hold {self.num_levels} levels, got {len(levels)}")
+        self._check_number(len(levels))
         for index, level in enumerate(levels):
             if set(level.shared) != set(level.activation):
                 raise ValueError(f"levels[{index}] must hold the streams of width {self.dim}, holds codes only")
@@ -230,16 +235,12 @@ def _pooled_streams(
     """Returns the means of the shared and of the private streams of all levels, (B, L, M, d) each."""
 
     def means(streams: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        parts = [_without_padding(stream[name], mask.get(name)) for stream in streams for name in names]
+        parts = [without_padding(stream[name], mask.get(name)) for stream in streams for name in names]
         packed = torch.cat(parts, dim=1).unflatten(1, (len(levels), -1)).movedim(1, 0)
         return pooling.means(packed)
 
     names = [name for name in modalities if name in levels[0].shared]
     return means([level.shared for level in levels]), means([level.private for level in levels])
-
-
-def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def _pooled_codes(levels: LevelCodes, pooling: Pooling) -> tuple[Tensor, Tensor]:

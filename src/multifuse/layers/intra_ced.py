@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from multifuse._internal import checks
 from multifuse._internal.checks import Tokens
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear
-from multifuse._internal.masks import joined_mask
+from multifuse._internal.masks import joined_mask, without_padding
 from multifuse._internal.packing import Packing
 from multifuse._internal.precision import at_least_float32
+from multifuse._internal.untouched import is_untouched
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
 from multifuse.layers.token_budget import TokenBudget, activation_of_levels
@@ -183,8 +184,9 @@ def exchanged(
         mask: by modality, (B, T_m) bool.
         bases: those of all levels.
     """
-    packing = Packing({name: values.shape[1] for name, values in levels[0].items()})
-    joined = joined_mask([(values, mask.get(name)) for name, values in levels[0].items()])
+    given = {name: levels[0][name] for name in layers[0].modalities if name in levels[0]}
+    packing = Packing({name: values.shape[1] for name, values in given.items()})
+    joined = joined_mask([(values, mask.get(name)) for name, values in given.items()])
     shared, private = _codes(levels, bases, layers[0].modalities, joined)
     real = packing.rows_mask(joined, shared.device)  # (B, M, width)
     evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
@@ -207,11 +209,9 @@ def _codes(
     columns = torch.cat([shared, bases.private], dim=-1).to(next(iter(levels[0].values())).dtype)
     codes = []
     for tokens, of_level in zip(levels, columns.unbind(), strict=True):
-        of_modality = dict(zip(modalities, of_level.unbind(), strict=True))
-        codes.append(torch.cat([values @ of_modality[name] for name, values in tokens.items()], dim=1))
-    packed = torch.stack(codes) if len(codes) > 1 else codes[0].unsqueeze(0)
-    if mask is not None:
-        packed = packed.masked_fill(~mask.unsqueeze(-1), 0.0)
+        of_modality = zip(modalities, of_level.unbind(), strict=True)
+        codes.append(torch.cat([tokens[name] @ basis for name, basis in of_modality if name in tokens], dim=1))
+    packed = without_padding(torch.stack(codes) if len(codes) > 1 else codes[0].unsqueeze(0), mask)
     parts = packed.split([bases.shared.shape[-1], bases.private.shape[-1]], dim=-1)
     return parts[0], parts[1]
 
@@ -249,6 +249,9 @@ def _mapped(maps: Sequence[nn.Linear], values: Tensor) -> Tensor:
 
 def _channels_dropped(dropout: ChannelDropout, values: Tensor, packing: Packing) -> Tensor:
     """Drops whole channels of what a modality of a sample receives: (L, B, T, r)."""
+    if not is_untouched(dropout, ChannelDropout):  # of a single level: others are not computed together
+        parts = packing.parts(values.squeeze(0), 1).values()
+        return torch.cat([dropout(part) for part in parts], dim=1).unsqueeze(0)
     levels, batch, _, rank = values.shape
     scale = dropout.scale(values, levels, batch, len(packing.lengths), rank)
     return values if scale is None else values * packing.of_rows(scale)

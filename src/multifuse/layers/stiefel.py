@@ -178,7 +178,9 @@ class _CachedBases(NamedTuple):
 
 
 def bases_of_levels(projectors: Sequence[StiefelProjector]) -> Bases:
-    """Computes the bases of several projectors of equal sizes together: (L, d, r_s) and (L, M, d, r_p).
+    """Computes the bases of several projectors together: (L, d, r_s) and (L, M, d, r_p).
+
+    All have equal sizes and the parametrization ``"cholesky"``.
 
     Within `cached_bases` the kept ones are returned, unless a gradient is asked for.
 

@@ -1,5 +1,6 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters
+from multifuse._internal.untouched import is_untouched
 from multifuse.layers.channel_dropout import ChannelDropout
 
 
@@ -73,12 +75,11 @@ class TemporalConvLevels(DrawsOwnParameters):
         length = hidden.shape[1]
         padded = [_padded_length(length, 4**level) for level in range(self.num_levels)]
         masks = _masks(hidden, mask, max(padded))
-        scale = self.dropout.scale(hidden, self.num_levels, hidden.shape[0], 1, hidden.shape[-1])
-        scales = [None] * self.num_levels if scale is None else scale.unbind()
+        dropouts = self._dropouts(hidden)
         levels = []
         for index, stage in enumerate(self.stages):
             masked = mask is not None or padded[index] > length
-            arguments = (hidden, padded[index], masks if masked else None, scales[index])
+            arguments = (hidden, padded[index], masks if masked else None, dropouts[index])
             if self.gradient_checkpointing and self.training:
                 hidden = self._gradient_checkpointing_func(stage.__call__, *arguments)
             else:
@@ -86,8 +87,19 @@ class TemporalConvLevels(DrawsOwnParameters):
             levels.append(hidden)
         return levels
 
+    def _dropouts(self, hidden: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """Returns the dropout of each stage, whose factors are drawn together."""
+        if not is_untouched(self.dropout, ChannelDropout):
+            return [self.dropout] * self.num_levels
+        scale = self.dropout.scale(hidden, self.num_levels, hidden.shape[0], 1, hidden.shape[-1])
+        return [_unchanged] * self.num_levels if scale is None else [factors.mul for factors in scale.unbind()]
+
     def extra_repr(self) -> str:
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
+
+
+def _unchanged(tokens: Tensor) -> Tensor:
+    return tokens
 
 
 class _Masks(NamedTuple):
@@ -122,7 +134,7 @@ class _Stage(nn.Module):
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
 
-    def forward(self, hidden: Tensor, padded: int, masks: _Masks | None, scale: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, padded: int, masks: _Masks | None, dropout: Callable[[Tensor], Tensor]) -> Tensor:
         length = hidden.shape[1]
         first, second = self.convolutions
         update: Tensor = self.norm(hidden)
@@ -135,7 +147,7 @@ class _Stage(nn.Module):
         if masks is not None:
             update = update * masks.real[:, :padded]  # finite, so that this is masked_fill, and faster on a CPU
         residual: Tensor = self.mixer(functional.gelu(second(update)[:, :length]))
-        return hidden + (residual if scale is None else residual * scale)
+        return hidden + dropout(residual)
 
 
 class _Convolution(nn.Conv1d):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters
+from multifuse._internal.masks import token_count
 from multifuse._internal.precision import at_least_float32
 from multifuse.ops import project_capped_simplex
 
@@ -99,7 +100,7 @@ def activation_of_levels(budgets: Sequence[TokenBudget], evidence: Tensor, mask:
     standard = standardised(evidence, mask)
     sharpness, participation = by_level("log_sharpness").exp(), torch.sigmoid(by_level("participation_logit"))
     activation = torch.sigmoid(sharpness * (standard - by_level("threshold")))
-    budget = budgets[0].gamma * participation.squeeze(-1) * _count(evidence, mask)
+    budget = budgets[0].gamma * participation.squeeze(-1) * token_count(mask, evidence.shape[-1])
     return project_capped_simplex(activation, budget, mask)
 
 
@@ -108,8 +109,8 @@ def standardised(evidence: Tensor, mask: Tensor | None) -> Tensor:
 
     Equal tokens, or a single one, give 0.
     """
-    count = _count(evidence, mask)
-    count = count.clamp(min=1.0).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
+    count = token_count(mask, evidence.shape[-1])
+    count = count.clamp(min=1).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
     mean = evidence.sum(-1, keepdim=True) / count
     centred = evidence - mean
     if mask is not None:
@@ -118,8 +119,3 @@ def standardised(evidence: Tensor, mask: Tensor | None) -> Tensor:
     # The floor, far below any real deviation, keeps the rounding of equal tokens from being scaled up to deviation 1.
     floor = (1e-4 * mean).square() + torch.finfo(evidence.dtype).tiny
     return centred / (variance + floor).sqrt()
-
-
-def _count(evidence: Tensor, mask: Tensor | None) -> Tensor | int:
-    """Returns the number of real tokens of each row."""
-    return evidence.shape[-1] if mask is None else mask.sum(dim=-1).to(evidence.dtype)

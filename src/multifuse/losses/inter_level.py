@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from multifuse._internal.precision import at_least_float32
+from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
@@ -80,13 +80,11 @@ class InterLevelLoss(Regulariser):
 
 
 def _mixing(aggregate: InterCADOutput, synchronise: bool) -> Tensor:
-    r"""Returns L_mix, averaged over the samples or segments (of all ranks) that have any modality.
-
-    With unit vectors u_l along the descriptors, the sum over pairs is
-    ``((sum_l omega_l)^2 - ||sum_l omega_l u_l||^2) / 4``.
-    """
+    """Returns L_mix, averaged over the samples or segments (of all ranks) that have any modality."""
     direction = normalize(at_least_float32(aggregate.level_descriptors).flatten(0, -3), dim=-1)
-    weights = at_least_float32(aggregate.level_weights).flatten(0, -2)
-    agreement = (weights.unsqueeze(-1) * direction).sum(dim=1).square().sum(dim=-1)
+    weights = at_least_float32(aggregate.level_weights).flatten(0, -2).unsqueeze(-1)
+    with without_autocast(direction.device):
+        disagreement = (1 - direction @ direction.mT) / 2
+    mixing = (weights * weights.mT * disagreement).triu(1).sum(dim=(-2, -1))
     present = (aggregate.modality_weights != 0).any(dim=-1).flatten()  # NaN is present: it must reach the loss
-    return mean_over_ranks((weights.sum(dim=-1).square() - agreement) / 4, present, synchronise)
+    return mean_over_ranks(mixing, present, synchronise)

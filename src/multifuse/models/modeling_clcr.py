@@ -70,7 +70,7 @@ class CLCRPreTrainedModel(PreTrainedModel):
     base_model_prefix = "clcr"
     supports_gradient_checkpointing = True
     main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for a tensor to count tokens of
-    # Without the exchanges: the bases of all levels are computed together, which needs all their weights in one place.
+    # Without the exchanges: as units of their own they would be called one by one, which is slower than all together.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
 
     @classmethod
