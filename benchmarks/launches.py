@@ -78,10 +78,16 @@ def operators_in(function: Callable[[], object]) -> Counter[str]:
     return calls
 
 
+def launches_of_step(name: str) -> int:
+    """Returns the launches of a whole training step of a model, by its name in `MODELS`."""
+    model = built(name)
+    return _step(name, model, partial(loss_of, model, *ragged_batch())).total
+
+
 def most_frequent(count: int = 12) -> str:
     """Returns the operators that a step of CLCR calls most often, before the optimiser."""
-    model = _built("clcr")
-    calls = operators_in(lambda: _loss(model, *_batch()).backward())
+    model = built("clcr")
+    calls = operators_in(lambda: loss_of(model, *ragged_batch()).backward())
     return ", ".join(f"{name} {number}" for name, number in calls.most_common(count))
 
 
@@ -99,34 +105,37 @@ def table(rows: Sequence[Launches]) -> str:
 
 
 def _models() -> Iterator[Launches]:
-    inputs, mask, labels = _batch()
+    inputs, mask, labels = ragged_batch()
     configs: dict[str, dict[str, object]] = {
         "CLCR": {},
         **{f"CLCR, {name}": changes for name, changes in ABLATIONS.items()},
     }
     for name, changes in configs.items():
-        model = _built("clcr", **changes)
-        yield _step(name, model, partial(_loss, model, inputs, mask, labels))
+        model = built("clcr", **changes)
+        yield _step(name, model, partial(loss_of, model, inputs, mask, labels))
     for name in MODELS:
         if name not in ("clcr", "text"):
-            model = _built(name)
-            yield _step(name, model, partial(_loss, model, inputs, mask, labels))
+            model = built(name)
+            yield _step(name, model, partial(loss_of, model, inputs, mask, labels))
     transformer = Transformer(WIDTHS)
     yield _step("a 2-layer transformer", transformer, lambda: nn.functional.l1_loss(transformer(inputs)[:, 0], labels))
 
 
-def _loss(model: nn.Module, inputs: dict[str, Tensor], mask: dict[str, Tensor], labels: Tensor) -> Tensor:
+def loss_of(model: nn.Module, inputs: dict[str, Tensor], mask: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Returns the loss of a training step."""
     loss: Tensor = model(inputs, mask, labels=labels).loss
     return loss
 
 
-def _batch() -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    inputs = {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}
-    mask = {name: torch.arange(LENGTH) < torch.randint(LENGTH // 2, LENGTH + 1, (BATCH, 1)) for name in WIDTHS}
-    return inputs, mask, torch.randn(BATCH)
+def ragged_batch(size: int = BATCH) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Returns inputs, masks and labels of a batch at the sizes of MOSI."""
+    inputs = {name: torch.randn(size, LENGTH, width) for name, width in WIDTHS.items()}
+    mask = {name: torch.arange(LENGTH) < torch.randint(LENGTH // 2, LENGTH + 1, (size, 1)) for name in WIDTHS}
+    return inputs, mask, torch.randn(size)
 
 
-def _built(name: str, **changes: object) -> nn.Module:
+def built(name: str, **changes: object) -> nn.Module:
+    """Returns a model by its name in `MODELS`, with encoders of stored features at the sizes of MOSI."""
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
     model: nn.Module = model_class(name)(CLCRConfig(modalities=modalities, **changes))  # type: ignore[arg-type]
     return model.train()
@@ -144,8 +153,8 @@ def _step(what: str, model: nn.Module, loss: Callable[[], Tensor]) -> Launches:
 
 
 def _parts() -> Iterator[Launches]:
-    inputs, mask, _ = _batch()
-    model = _built("clcr")
+    inputs, mask, _ = ragged_batch()
+    model = built("clcr")
     assert isinstance(model, CLCRForPrediction)
     clcr, names = model.clcr, tuple(WIDTHS)
     yield _part("the hierarchy", lambda: _values(clcr.hierarchy(inputs, mask)))

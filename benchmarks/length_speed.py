@@ -44,16 +44,16 @@ def _measure_here(tokens: int, threads: int) -> Length:
         torch.stack([stream.sum() for stream in layer(inputs).tokens.values()]).sum().backward()
 
     call(8)
-    before = _mebibytes("VmRSS")
+    before = mebibytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call(tokens)
-    memory = _mebibytes("VmHWM") - before
+    memory = mebibytes("VmHWM") - before
     start = time.perf_counter()
     call(tokens)
     return Length(tokens, time.perf_counter() - start, memory)
 
 
-def _mebibytes(field: str) -> float:
+def mebibytes(field: str) -> float:
     """Returns a memory figure that Linux keeps of this process."""
     match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert match, field
