@@ -40,7 +40,8 @@ def test_a_compiled_model_is_trained_like_one_that_is_not(tmp_path: Path, monkey
         return graph
 
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, dynamic: _compiled_by(counted, module, dynamic))
-    options = {"data": data, "epochs": 1, "dropout": 0.0, "device": "cpu"}
+    config = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_levels": 1}
+    options = {"data": data, "epochs": 1, "dropout": 0.0, "device": "cpu", "config": config}
     plain, compiled = (
         run(SentimentJob(output=tmp_path / str(compile), compile=compile, **options))  # type: ignore[arg-type]
         for compile in (False, True)
