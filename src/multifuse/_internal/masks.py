@@ -11,6 +11,12 @@ def token_count(mask: Tensor | None, length: int) -> Tensor | int:
     return length if mask is None else mask.sum(dim=-1)
 
 
+def token_divisor(mask: Tensor | None, length: int) -> Tensor | int:
+    """Returns what a sum over the tokens of every row is divided by for their mean, (..., 1): at least 1."""
+    count = token_count(mask, length)
+    return count.clamp(min=1).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
+
+
 def without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     """Zeroes tokens (..., T, d) at padding, where even NaN must not spread."""
     return values if mask is None else values.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -19,9 +25,7 @@ def without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Averages the real tokens of every sample, in float32 or better: (B, T, d) -> (B, d); no token gives 0."""
     total = without_padding(values, mask).sum(dim=1, dtype=torch.promote_types(values.dtype, torch.float32))
-    count = token_count(mask, values.shape[1])
-    count = count.clamp(min=1).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
-    return (total / count).to(values.dtype)
+    return (total / token_divisor(mask, values.shape[1])).to(values.dtype)
 
 
 def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multifuse._internal.precision import without_autocast
+from multifuse._internal.precision import at_least_float32, precise, without_autocast
 
 
 def orthonormal_columns(matrix: Tensor) -> Tensor:
@@ -20,13 +20,13 @@ def orthonormal_columns(matrix: Tensor) -> Tensor:
     Column k depends on the first k columns alone, as in a QR decomposition with positive diagonal.
     """
     with without_autocast(matrix.device):
-        return _orthonormal(matrix.to(_working(matrix))).to(_output(matrix))
+        return _orthonormal(_working(matrix)).to(_output(matrix))
 
 
 def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
     """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
     with without_autocast(shared.device):
-        frame = _orthonormal(shared.to(_working(shared)))
+        frame = _orthonormal(_working(shared))
         privates = _orthonormal(_outside(frame, _outside(frame, private.to(frame.dtype))))
         return frame.to(_output(shared)), privates.to(_output(shared))
 
@@ -104,5 +104,5 @@ def _output(matrix: Tensor) -> torch.dtype:
     return torch.promote_types(matrix.dtype, torch.float32)
 
 
-def _working(matrix: Tensor) -> torch.dtype:
-    return _output(matrix) if matrix.device.type == "mps" else torch.float64
+def _working(matrix: Tensor) -> Tensor:
+    return precise(at_least_float32(matrix))

@@ -133,8 +133,7 @@ class StiefelProjector(DrawsOwnParameters):
         Raises:
             ValueError: weights that FSDP2 has not gathered.
         """
-        if _is_sharded(self):
-            raise ValueError("the bases are computed from whole weights, got weights that FSDP2 has not gathered")
+        _check_whole([self])
         return _cached(self) or _computed([self])[0]
 
     @property
@@ -187,11 +186,7 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> Bases:
     Raises:
         ValueError: weights that FSDP2 has not gathered.
     """
-    if any(map(_is_sharded, projectors)):
-        raise ValueError(
-            "the bases of all levels are computed together, from whole weights, got weights in shards: fully_shard the "
-            "model that holds all levels"
-        )
+    _check_whole(projectors)
     kept = [bases for bases in map(_cached, projectors) if bases is not None]
     if len(kept) == len(projectors):
         return Bases(*(torch.stack(levels) for levels in zip(*kept, strict=True)))
@@ -256,6 +251,11 @@ def _weights(projector: StiefelProjector) -> list[Tensor]:
 
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def _check_whole(projectors: Sequence[StiefelProjector]) -> None:
+    if any(map(_is_sharded, projectors)):
+        raise ValueError("the bases are computed from whole weights, got weights that FSDP2 has not gathered")
 
 
 def _is_sharded(projector: StiefelProjector) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.initialisation import DrawsOwnParameters
-from multifuse._internal.masks import token_count
+from multifuse._internal.masks import token_count, token_divisor
 from multifuse._internal.precision import at_least_float32
 from multifuse.ops import project_capped_simplex
 
@@ -109,8 +109,7 @@ def standardised(evidence: Tensor, mask: Tensor | None) -> Tensor:
 
     Equal tokens, or a single one, give 0.
     """
-    count = token_count(mask, evidence.shape[-1])
-    count = count.clamp(min=1).unsqueeze(-1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
+    count = token_divisor(mask, evidence.shape[-1])
     mean = evidence.sum(-1, keepdim=True) / count
     centred = evidence - mean
     if mask is not None:

@@ -62,6 +62,7 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
         budget = torch.full(rows, float(budget), dtype=dtype, device=z.device)
     elif budget.dtype != dtype or budget.device != z.device:
         budget = budget.to(device=z.device, dtype=dtype)
+    # First the number of dimensions: a compiler would otherwise compare sizes that have nothing to do with each other.
     if budget.ndim != len(rows) or budget.shape != rows:
         budget = _broadcast("budget", budget, rows)
     if mask is not None:
