@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.peers import Transformer
-from benchmarks.step_speed import ABLATIONS, BATCH, LENGTH, WIDTHS
-from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
+from benchmarks.step_speed import ABLATIONS, BATCH, LENGTH, WIDTHS, built, loss_of
+from multifuse import CLCRForPrediction, IntraCED
 from multifuse.layers.exchange_levels import exchange_levels
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.ops import transforms
-from multifuse.recipes.jobs.models import MODELS, model_class
+from multifuse.recipes.jobs.models import MODELS
 
 _ON_THE_HOST = (
     "empty",
@@ -105,40 +105,27 @@ def table(rows: Sequence[Launches]) -> str:
 
 
 def _models() -> Iterator[Launches]:
-    inputs, mask, labels = ragged_batch()
+    inputs, labels, mask = ragged_batch()
     configs: dict[str, dict[str, object]] = {
         "CLCR": {},
         **{f"CLCR, {name}": changes for name, changes in ABLATIONS.items()},
     }
     for name, changes in configs.items():
         model = built("clcr", **changes)
-        yield _step(name, model, partial(loss_of, model, inputs, mask, labels))
+        yield _step(name, model, partial(loss_of, model, inputs, labels, mask))
     for name in MODELS:
         if name not in ("clcr", "text"):
             model = built(name)
-            yield _step(name, model, partial(loss_of, model, inputs, mask, labels))
+            yield _step(name, model, partial(loss_of, model, inputs, labels, mask))
     transformer = Transformer(WIDTHS)
     yield _step("a 2-layer transformer", transformer, lambda: nn.functional.l1_loss(transformer(inputs)[:, 0], labels))
 
 
-def loss_of(model: nn.Module, inputs: dict[str, Tensor], mask: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Returns the loss of a training step."""
-    loss: Tensor = model(inputs, mask, labels=labels).loss
-    return loss
-
-
-def ragged_batch(size: int = BATCH) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Returns inputs, masks and labels of a batch at the sizes of MOSI."""
+def ragged_batch(size: int = BATCH) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+    """Returns inputs, labels and masks of a batch at the sizes of MOSI."""
     inputs = {name: torch.randn(size, LENGTH, width) for name, width in WIDTHS.items()}
     mask = {name: torch.arange(LENGTH) < torch.randint(LENGTH // 2, LENGTH + 1, (size, 1)) for name in WIDTHS}
-    return inputs, mask, torch.randn(size)
-
-
-def built(name: str, **changes: object) -> nn.Module:
-    """Returns a model by its name in `MODELS`, with encoders of stored features at the sizes of MOSI."""
-    modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    model: nn.Module = model_class(name)(CLCRConfig(modalities=modalities, **changes))  # type: ignore[arg-type]
-    return model.train()
+    return inputs, torch.randn(size), mask
 
 
 def _step(what: str, model: nn.Module, loss: Callable[[], Tensor]) -> Launches:
@@ -153,7 +140,7 @@ def _step(what: str, model: nn.Module, loss: Callable[[], Tensor]) -> Launches:
 
 
 def _parts() -> Iterator[Launches]:
-    inputs, mask, _ = ragged_batch()
+    inputs, _, mask = ragged_batch()
     model = built("clcr")
     assert isinstance(model, CLCRForPrediction)
     clcr, names = model.clcr, tuple(WIDTHS)

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,21 @@ def _measure_here(tokens: int, threads: int) -> Length:
         torch.stack([stream.sum() for stream in layer(inputs).tokens.values()]).sum().backward()
 
     call(8)
-    before = mebibytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    call(tokens)
-    memory = mebibytes("VmHWM") - before
+    memory = added_at_peak(lambda: call(tokens))
     start = time.perf_counter()
     call(tokens)
     return Length(tokens, time.perf_counter() - start, memory)
 
 
-def mebibytes(field: str) -> float:
+def added_at_peak(function: Callable[[], object]) -> float:
+    """Returns the MiB that a call adds to this process at its peak."""
+    before = _mebibytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    function()
+    return _mebibytes("VmHWM") - before
+
+
+def _mebibytes(field: str) -> float:
     """Returns a memory figure that Linux keeps of this process."""
     match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert match, field

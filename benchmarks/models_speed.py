@@ -9,13 +9,14 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.launches import built, launches_of_step, loss_of, ragged_batch
-from benchmarks.length_speed import mebibytes
+from benchmarks.launches import launches_of_step, ragged_batch
+from benchmarks.length_speed import added_at_peak
+from benchmarks.step_speed import built, loss_of, sgd_step
 from benchmarks.timing import Timing, in_turns
 
 NAMES = {
@@ -29,22 +30,15 @@ NAMES = {
 }
 
 
-def training_step(name: str) -> tuple[nn.Module, Callable[[], None]]:
+def training_step(name: str) -> tuple[nn.Module, Callable[[], object]]:
     """Returns a model, and a function that trains it for a step."""
-    model, (inputs, mask, labels) = built(name), ragged_batch()
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        loss_of(model, inputs, mask, labels).backward()
-        optimiser.step()
-
-    return model, step
+    model = built(name)
+    return model, sgd_step(model, partial(loss_of, model, *ragged_batch()))
 
 
 def inference(name: str, size: int) -> Callable[[], Tensor]:
     """Returns a function that predicts for a batch of ``size`` samples."""
-    model, (inputs, mask, _) = built(name).eval(), ragged_batch(size)
+    model, (inputs, _, mask) = built(name).eval(), ragged_batch(size)
 
     @torch.no_grad()
     def predict() -> Tensor:
@@ -86,11 +80,7 @@ def _peak(name: str, threads: int) -> float:
 def peak_here(name: str) -> float:
     """Returns the MiB that a training step adds to this process at its peak; the optimiser's state is counted."""
     torch.manual_seed(0)
-    _, step = training_step(name)
-    before = mebibytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    step()
-    return mebibytes("VmHWM") - before
+    return added_at_peak(training_step(name)[1])
 
 
 def main() -> None:

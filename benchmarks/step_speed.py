@@ -13,6 +13,7 @@ from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.losses.streams import measure
 from multifuse.recipes.baselines.cross_attention import CrossAttention
 from multifuse.recipes.baselines.late import LateFusion
+from multifuse.recipes.jobs.models import model_class
 
 BATCH, LENGTH, WIDTHS = 64, 50, {"text": 768, "vision": 20, "audio": 5}
 ABLATIONS: dict[str, dict[str, object]] = {
@@ -27,7 +28,7 @@ def compare(seconds: float) -> Iterator[Comparison]:
     """Compares the step with other models and with ablations, its parts with the step, and the exchange with torch."""
     inputs, labels = _batch()
     model = _clcr()
-    functions = {"ours": _step(model, lambda: _loss(model, inputs, labels))}
+    functions = {"ours": sgd_step(model, lambda: loss_of(model, inputs, labels))}
     for name, peer in {
         "a 2-layer transformer": Transformer(WIDTHS),
         "cross-modal nn.MultiheadAttention": Projected(WIDTHS, CrossAttention),
@@ -54,7 +55,7 @@ def training_step() -> Callable[[], object]:
     """Returns one training step of the reference configuration at the sizes of MOSI."""
     inputs, labels = _batch()
     model = _clcr()
-    return _step(model, lambda: _loss(model, inputs, labels))
+    return sgd_step(model, lambda: loss_of(model, inputs, labels))
 
 
 def projector_and_losses() -> Callable[[], object]:
@@ -67,17 +68,29 @@ def _batch() -> tuple[dict[str, Tensor], Tensor]:
     return {name: torch.randn(BATCH, LENGTH, width) for name, width in WIDTHS.items()}, torch.randn(BATCH)
 
 
-def _clcr(**changes: object) -> CLCRForPrediction:
+def built(name: str, **changes: object) -> nn.Module:
+    """Returns a model by its name in `MODELS`, with encoders of stored features at the sizes of MOSI."""
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    return CLCRForPrediction(CLCRConfig(modalities=modalities, **changes))  # type: ignore[arg-type]
+    model: nn.Module = model_class(name)(CLCRConfig(modalities=modalities, **changes))  # type: ignore[arg-type]
+    return model.train()
 
 
-def _loss(model: CLCRForPrediction, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    loss: Tensor = model(inputs, labels=labels).loss
+def _clcr(**changes: object) -> CLCRForPrediction:
+    model = built("clcr", **changes)
+    assert isinstance(model, CLCRForPrediction)
+    return model
+
+
+def loss_of(
+    model: nn.Module, inputs: dict[str, Tensor], labels: Tensor, mask: dict[str, Tensor] | None = None
+) -> Tensor:
+    """Returns the loss of a training step."""
+    loss: Tensor = model(inputs, mask, labels=labels).loss
     return loss
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+def sgd_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+    """Returns a function that takes a step with the gradient of a loss, by SGD with momentum."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
@@ -89,12 +102,12 @@ def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
 
 
 def _peer_step(peer: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Callable[[], object]:
-    return _step(peer, lambda: nn.functional.l1_loss(peer(inputs)[:, 0], labels))
+    return sgd_step(peer, lambda: nn.functional.l1_loss(peer(inputs)[:, 0], labels))
 
 
 def _ablated_step(changes: dict[str, object], inputs: dict[str, Tensor], labels: Tensor) -> Callable[[], object]:
     model = _clcr(**changes)
-    return _step(model, lambda: _loss(model, inputs, labels))
+    return sgd_step(model, lambda: loss_of(model, inputs, labels))
 
 
 def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -> Callable[[], object]:
