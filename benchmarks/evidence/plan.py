@@ -68,7 +68,7 @@ class Section:
 
 SECTIONS = (
     Section("planted-default", ("text", "vision", "audio"), (MODELS, *CONFIGS), epochs=10),
-    Section("planted-levels", ("text", "vision", "audio"), (MODELS, "ablation")),
+    Section("planted-levels", ("text", "vision", "audio"), (MODELS, "ablation"), epochs=10),
     Section(
         "planted-cues",
         ("text", "vision", "audio"),

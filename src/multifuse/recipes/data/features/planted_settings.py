@@ -201,16 +201,21 @@ _DEFAULT = PlantedSettings(
 _LEVELS = PlantedSettings(
     factors=(
         Factor("word", "token", ("text",), 0.8),
-        Factor("gesture", "order", ("vision",), 0.6, values="binary"),
-        Factor("tone", "clip", ("audio",), 0.8),
+        Factor("mood", "clip", ("text",), 0.8),
+        Factor("glance", "token", ("vision",), 0.6),
+        Factor("sway", "clip", ("vision",), 0.6),
+        Factor("select", "order", ("audio",), 0.0, values="binary"),
     ),
-    interactions=(
-        Interaction("word", "gesture", 0.8),
-        Interaction("gesture", "tone", 0.8),
-        Interaction("word", "tone", 0.8),
+    interactions=(  # the label is 1.6 word + 1.2 glance where select is 1, and 1.6 mood + 1.2 sway where it is -1
+        Interaction("select", "word", 0.8),
+        Interaction("select", "mood", -0.8),
+        Interaction("select", "glance", 0.6),
+        Interaction("select", "sway", -0.6),
     ),
-    distractors=2.0,
+    sizes=_DEFAULT.sizes,
+    distractors=1.0,
     distractor_levels="other",
+    feature_noise=0.3,
 )
 _SHARED = PlantedSettings(
     factors=(
