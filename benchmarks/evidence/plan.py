@@ -57,6 +57,10 @@ class Section:
     fusions: tuple[str, ...] = FUSIONS
     """CLCR first."""
     seeds: tuple[int, ...] = SEEDS
+    close: tuple[str, ...] = ()
+    """The fusions, CLCR first, that `seeds` cannot tell apart."""
+    close_seeds: tuple[int, ...] = ()
+    """The seeds that these have in addition."""
     choosing_seeds: int = 1
     """How many of the seeds, from the first on, choose the learning rates."""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
@@ -67,7 +71,14 @@ class Section:
 
 
 SECTIONS = (
-    Section("planted-default", ("text", "vision", "audio"), (MODELS, *CONFIGS), epochs=10),
+    Section(
+        "planted-default",
+        ("text", "vision", "audio"),
+        (MODELS, *CONFIGS),
+        close=(CLCR, "cross-attention", "late-fusion"),
+        close_seeds=(6, 7, 8, 9, 10),
+        epochs=10,
+    ),
     Section("planted-levels", ("text", "vision", "audio"), (MODELS, "ablation"), epochs=10),
     Section(
         "planted-cues",
@@ -168,7 +179,9 @@ def missing(section: Section, results: Path) -> Iterator[list[Run]]:
             break
     for table in section.tables:
         in_table = [row.runs for row in rows(section, table, results)]
-        by_seed = (runs[index] for index in range(len(section.seeds)) for runs in in_table if index < len(runs))
+        by_seed = (
+            runs[index] for index in range(max(map(len, in_table), default=0)) for runs in in_table if index < len(runs)
+        )
         yield _undone(by_seed, results)
 
 
@@ -194,5 +207,6 @@ def _seeded(section: Section, run: Run, results: Path) -> Iterator[Run]:
     if not run.is_trained:
         yield replace(run, seed=section.seeds[0])
     elif (lr := learning_rate(section, run, results)) is not None:
-        for seed in section.seeds:
+        is_close = run == _run(section, run.model) and run.model in section.close
+        for seed in (*section.seeds, *(section.close_seeds if is_close else ())):
             yield replace(run, seed=seed, lr=lr)

@@ -142,3 +142,16 @@ def test_the_grid_is_missing_first_and_then_what_its_results_ask_for(tmp_path: P
     for run in of_models:
         write(run, tmp_path)
     assert list(missing(SECTION, tmp_path)) == [[]]
+
+
+def test_only_the_close_models_have_the_additional_seeds(tmp_path: Path) -> None:
+    section = replace(SECTION, fusions=(CLCR, "late-fusion", "low-rank"), close=(CLCR, "late-fusion"), close_seeds=(9,))
+    section = replace(section, tables=(MODELS, "budget"), learning_rates=(0.001,))
+    for row in grid(section, tmp_path):
+        write(row.runs[0], tmp_path)
+    seeds = {row.label: [run.seed for run in row.runs] for row in rows(section, MODELS, tmp_path)}
+    assert seeds[CLCR] == seeds["late-fusion"] == [7, 8, 9]
+    assert seeds["low-rank"] == seeds["text alone"] == [7, 8]
+    assert {row.label: len(row.runs) for row in rows(section, "budget", tmp_path)}["gamma 0.5"] == 2
+    of_models = next(runs for runs in missing(section, tmp_path) if runs)
+    assert {run.seed for run in of_models if run.is_trained} == {8, 9}
