@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.machine import machine
+from multifuse.processing.collator import MultimodalCollator, padded
 from multifuse.recipes.corruption.corrupted import KINDS, CorruptionScores, LevelScores, curves, deviations, evaluated
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSASplit, read_mmsa, standardised
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.data.features.text import token_ids
-from multifuse.recipes.data.features.utterances import Collator, datasets
+from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.models import model_class
 from multifuse.recipes.jobs.sentiment import SentimentJob, run
@@ -48,8 +49,8 @@ def measure(data: Path, fusion: str, seed: int, output: Path) -> None:
         metrics = json.loads((job.output / "metrics.json").read_text())
         model = model_class(fusion).from_pretrained(job.output / "model")
     content = standardised(read_mmsa(data))
-    splits, collator = datasets(content, tuple(model.config.modalities))
-    batches: DataLoader[Any] = DataLoader(splits["test"], batch_size=64, collate_fn=collator)
+    test = datasets(content, tuple(model.config.modalities))["test"]
+    batches: DataLoader[Any] = DataLoader(test, batch_size=64, collate_fn=MultimodalCollator())
     scores = evaluated(model, batches, deviations(content.train), draws=DRAWS)
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     metrics["machine"] = machine()
@@ -73,7 +74,8 @@ def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
         fields["text"] = np.zeros((len(ids), max(map(len, ids)), model.config.hidden_size), np.float32)
         fields["text_lengths"] = [len(row) for row in ids]
         for start in range(0, len(ids), 64):
-            tokens, real = Collator(tokenizer.pad_token_id).padded_ids(ids[start : start + 64])
+            rows = [torch.tensor(row) for row in ids[start : start + 64]]
+            tokens, real = padded(rows, tokenizer.pad_token_id)
             with torch.no_grad():
                 last = model(input_ids=tokens, attention_mask=real.long()).last_hidden_state
             fields["text"][start : start + 64, : last.shape[1]] = last * real.unsqueeze(-1)

@@ -1,11 +1,14 @@
 """MMSA feature files and a text encoder, written by the tests."""
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BertConfig, BertModel, BertTokenizer
+
+from multifuse import CLCRProcessor, FeatureInput
 
 Splits = dict[str, dict[str, Any]]
 
@@ -60,3 +63,10 @@ def bert(folder: Path) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
     return folder
+
+
+def save_unscaled(folder: Path, widths: Mapping[str, int]) -> None:
+    """Saves the processor of a model of feature sequences, which leaves them as they are."""
+    CLCRProcessor(
+        {name: FeatureInput((0.0,) * width, (1.0,) * width) for name, width in widths.items()}
+    ).save_pretrained(folder)

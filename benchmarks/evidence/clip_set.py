@@ -14,10 +14,11 @@ from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
+from multifuse.processing import MultimodalCollator
 from multifuse.recipes.baselines import pooled
 from multifuse.recipes.baselines.pooled import Splits
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
-from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+from multifuse.recipes.data.media.clip_dataset import ClipDataset
 from multifuse.recipes.data.media.preparation import Preparation, prepare, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
@@ -64,7 +65,7 @@ class DigitSet:
             return _pooled(run, clips)
         result, model = trained(job, run.model)
         test = ClipDataset(clips.splits["test"], tuple(model.config.modalities))
-        batches: DataLoader[Any] = DataLoader(test, batch_size=64, collate_fn=ClipCollator())
+        batches: DataLoader[Any] = DataLoader(test, batch_size=64, collate_fn=MultimodalCollator())
         result["subsets"] = on_fewer_modalities(model, batches, CLASSES)
         if isinstance(model, CLCRForPrediction):
             result["activation"] = participation(streams(model, batches))

@@ -58,7 +58,7 @@ def training_step(model_name: str, settings: PlantedSettings) -> tuple[PreTraine
     torch.manual_seed(0)
     learning = job.learning(recipe, data)
     train = learning.splits["train"]
-    batch = learning.collator([train[index] for index in range(min(BATCH, settings.sizes["train"]))])
+    batch = learning.processor.collator([train[index] for index in range(min(BATCH, settings.sizes["train"]))])
     model = learning.model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
 

@@ -12,6 +12,7 @@ from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, probes, recall, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
+from multifuse.processing import MultimodalCollator
 from multifuse.recipes.baselines import pooled
 from multifuse.recipes.corruption import corrupted
 from multifuse.recipes.corruption.corrupted import Levels
@@ -72,9 +73,9 @@ class FeatureSet:
         """Returns what corrupted and missing input costs a model and, of CLCR, what its streams contain."""
         names = tuple(model.config.modalities)
         content = standardised(read_mmsa(data, modalities=names))
-        splits, collator = datasets(content, names)
+        splits = datasets(content, names)
         batches: dict[str, DataLoader[Any]] = {
-            name: DataLoader(splits[name], batch_size=64, collate_fn=collator) for name in ("train", "test")
+            name: DataLoader(splits[name], batch_size=64, collate_fn=MultimodalCollator()) for name in ("train", "test")
         }
         scores = corrupted.evaluated(model, batches["test"], corrupted.deviations(content.train), LEVELS, DRAWS)
         result: dict[str, Any] = {

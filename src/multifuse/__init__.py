@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from multifuse.models import CLCRModel as CLCRModel
     from multifuse.models import CLCRModelOutput as CLCRModelOutput
     from multifuse.models import CLCRPredictionOutput as CLCRPredictionOutput
+    from multifuse.processing import FeatureInput as FeatureInput
+    from multifuse.processing import FrameInput as FrameInput
+    from multifuse.processing import MultimodalCollator as MultimodalCollator
+    from multifuse.processing import Sample as Sample
+    from multifuse.processing import SoundInput as SoundInput
+    from multifuse.processing import TextInput as TextInput
+    from multifuse.processing.processor import CLCRProcessor as CLCRProcessor
 
 # Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
 _HOMES = {
@@ -59,6 +66,13 @@ _HOMES = {
     "CLCRModel": "multifuse.models",
     "CLCRModelOutput": "multifuse.models",
     "CLCRPredictionOutput": "multifuse.models",
+    "FeatureInput": "multifuse.processing",
+    "FrameInput": "multifuse.processing",
+    "MultimodalCollator": "multifuse.processing",
+    "Sample": "multifuse.processing",
+    "SoundInput": "multifuse.processing",
+    "TextInput": "multifuse.processing",
+    "CLCRProcessor": "multifuse.processing.processor",
 }
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 

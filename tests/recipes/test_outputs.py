@@ -24,7 +24,7 @@ from multifuse.recipes.jobs import resumption
 from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
 from multifuse.recipes.trainer.checkpoints import native_writes
 from tests import media_files
-from tests.files import contents, mmsa_splits, write
+from tests.files import contents, mmsa_splits, save_unscaled, write
 
 SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
 
@@ -82,6 +82,7 @@ def saved_model(folder: Path) -> Path:
         name: {"encoder": "temporal_conv", "input_size": width} for name, width in (("text", 7), ("audio", 5))
     }
     CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    save_unscaled(folder / "model", {"text": 7, "audio": 5})
     return folder
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.processing import MultimodalCollator
 from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.corruption.corrupted import Levels, deviations, evaluated
@@ -21,7 +22,7 @@ from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs.model_identity import ModelIdentity
 from multifuse.recipes.measures.scores import SENTIMENT, mean_measures
 from multifuse.recipes.measures.sentiment import SentimentMeasures, sentiment_measures
-from tests.files import mmsa_splits, write
+from tests.files import mmsa_splits, save_unscaled, write
 
 WIDTHS = {"text": 7, "audio": 5, "vision": 4}
 
@@ -40,12 +41,13 @@ def data(tmp_path: Path) -> Path:
 
 def saved(folder: Path, kind: type[PreTrainedModel] = CLCRForPrediction) -> Path:
     model(kind).save_pretrained(folder / "model")
+    save_unscaled(folder / "model", WIDTHS)
     return folder
 
 
 def batches(data: Path) -> torch.utils.data.DataLoader:  # type: ignore[type-arg]
-    splits, collator = datasets(standardised(read_mmsa(data)), tuple(WIDTHS))
-    return torch.utils.data.DataLoader(splits["test"], batch_size=5, collate_fn=collator)
+    splits = datasets(standardised(read_mmsa(data)), tuple(WIDTHS))
+    return torch.utils.data.DataLoader(splits["test"], batch_size=5, collate_fn=MultimodalCollator())
 
 
 def test_every_subset_scores_as_the_model_without_the_other_modalities(data: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse import CLCRConfig, CLCRForPrediction, CLCRProcessor, FeatureInput, TextInput
+from multifuse.processing.processor import ModalityInput
 from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
-from tests.files import bert, contents, mmsa_splits, write
+from tests.files import bert, contents, mmsa_splits, save_unscaled, write
 from tests.pages import parsed
 
 SIZES = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2}
@@ -34,6 +36,7 @@ def saved(
     torch.manual_seed(seed)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in widths.items()}
     kind(CLCRConfig(modalities=modalities, **SIZES)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    save_unscaled(folder / "model", widths)
     return folder
 
 
@@ -99,9 +102,11 @@ def test_the_tokens_of_a_text_encoder_are_shaded(tmp_path: Path) -> None:
         "audio": {"encoder": "temporal_conv", "input_size": 5},
     }
     CLCRForPrediction(CLCRConfig(modalities=modalities, **SIZES)).save_pretrained(tmp_path / "model")  # type: ignore[arg-type]
+    inputs: dict[str, ModalityInput] = {"text": TextInput(), "audio": FeatureInput((0.0,) * 5, (1.0,) * 5)}
+    CLCRProcessor(inputs, AutoTokenizer.from_pretrained(encoder)).save_pretrained(tmp_path / "model")
     data = write(tmp_path / "mosi.pkl", mmsa_splits(count=12))
     output = tmp_path / "page.html"
-    assert explain(tmp_path, "--data", data, "--text-encoder", encoder, "--output", output) == 0
+    assert explain(tmp_path, "--data", data, "--output", output) == 0
     html = output.read_text()
     text = parsed(html).text
     assert "[CLS] the film" in text

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
 from multifuse import CLCRForPrediction
+from multifuse.processing import MultimodalCollator
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
-from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+from multifuse.recipes.data.media.clip_dataset import ClipDataset
 from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.jobs import progress
@@ -187,7 +188,7 @@ def test_two_processes_train_one_model_whose_measures_count_every_sample_once(pr
     model = CLCRForPrediction.from_pretrained(tmp_path / "run/model").eval()
     for split in ("valid", "test"):
         clips = ClipDataset(shards.read_split(prepared, split), ("audio", "vision"))
-        batch = ClipCollator()([clips[index] for index in range(len(clips))])
+        batch = MultimodalCollator()([clips[index] for index in range(len(clips))])
         with torch.no_grad():
             predictions = model(batch["inputs"], batch["mask"]).logits.argmax(-1)
         expected = classification_measures(predictions.numpy(), batch["labels"].numpy())

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a model on a benchmark and test it",
     "prepare": "decode the media files of an audio-visual benchmark",
     "evaluate": "test a trained model with missing modalities or corrupted input",
+    "predict": "predict for a new sample, or for a set of them",
     "explain": "show what a trained CLCR model computes, as one HTML page",
     "info": "print versions, kernels and devices for a bug report",
 }

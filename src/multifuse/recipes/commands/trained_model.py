@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from transformers import PreTrainedModel
 
+    from multifuse.processing.processor import CLCRProcessor
     from multifuse.recipes.jobs.model_identity import ModelIdentity
 
 
@@ -45,9 +46,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, help="MMSA feature file or folder of prepared clips (default: those in the run's folder)"
     )
-    parser.add_argument(
-        "--text-encoder", help="Hugging Face name or folder of the tokenizer, for a model that reads token ids"
-    )
     add_padding_option(parser)
     parser.add_argument(
         "--split", choices=("train", "valid", "test"), default="test", help="split to test on (default: test)"
@@ -71,6 +69,16 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
         raise ArgumentError(f"{argument} {folder} cannot be loaded: {' '.join(str(error).split())}") from None
 
 
+def load_processor(argument: str, folder: Path) -> "CLCRProcessor":
+    """Loads the processor that was saved with a model."""
+    from multifuse.processing.processor import CLCRProcessor
+
+    try:
+        return CLCRProcessor.from_pretrained(_model_folder(folder))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{argument} {' '.join(str(error).split())}") from None
+
+
 def identity(folder: Path) -> "ModelIdentity":
     """Returns which model is in the folder, as reports name it."""
     from multifuse.recipes.jobs.model_identity import ModelIdentity
@@ -91,7 +99,7 @@ def read_source(argument: str, folder: Path, model: Any, args: argparse.Namespac
         MMSAFileError, PreparationError, JobError, OSError: if the data, or the tokenizer, cannot be read.
     """
     if not reads_clips(model):
-        return _utterances(folder, model, args)
+        return _utterances(argument, folder, model, args)
     if args.padding is not None:
         raise ArgumentError(f"--padding is only for feature files, but {argument} {folder} reads clips")
     return _clips(folder, model, args)
@@ -115,30 +123,25 @@ def _model_folder(folder: Path) -> Path:
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
-def _utterances(folder: Path, model: Any, args: argparse.Namespace) -> Source:
+def _utterances(argument: str, folder: Path, model: Any, args: argparse.Namespace) -> Source:
     from torch.utils.data import DataLoader
-    from transformers import AutoTokenizer
 
+    from multifuse.processing import FeatureInput, TextInput
     from multifuse.recipes.corruption.corrupted import deviations
     from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
     from multifuse.recipes.data.features.utterances import datasets
-    from multifuse.recipes.jobs.job import naming_encoder
 
     path = args.data or folder / "planted.pkl"
+    processor = load_processor(argument, folder)
     modalities = tuple(model.config.modalities)
-    reads_text = model.config.modalities.get("text", {}).get("encoder") == "text"
-    stored = [name for name in modalities if name != "text" or not reads_text]
-    if reads_text and args.text_encoder is None:
-        raise ArgumentError("--text-encoder is required: the model reads token ids")
-    data = standardised(read_mmsa(path, args.padding, stored))
-    tokenizer = None
-    if reads_text:
-        with naming_encoder("text-encoder", args.text_encoder):
-            tokenizer = AutoTokenizer.from_pretrained(args.text_encoder, trust_remote_code=False)
-    for modality in modalities:
-        width = model.config.modalities[modality].get("input_size")
-        if width is not None and data.widths.get(modality) != width:
+    statistics = {name: kind for name, kind in processor.modalities.items() if isinstance(kind, FeatureInput)}
+    data = read_mmsa(path, args.padding, tuple(statistics))
+    for modality, kind in statistics.items():
+        width = len(kind.mean)
+        if data.widths.get(modality) != width:
             raise ArgumentError(f"--data {path}: {modality} must have width {width}, got {data.widths.get(modality)}")
+    data = standardised(data, statistics)
+    tokenizer = processor.tokenizer
     split = getattr(data, args.split)
     positions = model.config.max_positions
     for modality, sequence in split.features.items():
@@ -146,8 +149,9 @@ def _utterances(folder: Path, model: Any, args: argparse.Namespace) -> Source:
             raise ArgumentError(
                 f"--data {path}: {modality} has a sample of {longest} tokens; the model has {positions} positions"
             )
-    splits, collator = datasets(data, modalities, tokenizer)
-    batches: DataLoader[Any] = DataLoader(splits[args.split], batch_size=64, collate_fn=collator)
+    text = processor.modalities.get("text")
+    splits = datasets(data, modalities, tokenizer, text if isinstance(text, TextInput) else TextInput())
+    batches: DataLoader[Any] = DataLoader(splits[args.split], batch_size=64, collate_fn=processor.collator)
     ids = splits[args.split].token_ids
 
     def tokens(index: int) -> tuple[str, ...]:
@@ -170,8 +174,9 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     from torch.utils.data import DataLoader
 
     from multifuse.models import CLCRForSegmentPrediction
+    from multifuse.processing import MultimodalCollator
     from multifuse.recipes.data.media import shards
-    from multifuse.recipes.data.media.clip_dataset import ClipCollator, ClipDataset
+    from multifuse.recipes.data.media.clip_dataset import ClipDataset
     from multifuse.recipes.data.media.preparation import prepared_record
 
     path = args.data or folder / "prepared"
@@ -184,7 +189,7 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
         clips = ClipDataset(rows, tuple(model.config.modalities), target)
     except ValueError as error:
         raise ArgumentError(f"--data {path}: {error}") from None
-    batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=ClipCollator())
+    batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=MultimodalCollator())
     ids = tuple(map(str, rows.with_format(None)["id"]))
     return Source(path.name, batches, ids, synthetic=_made_by_run(folder, record))
 

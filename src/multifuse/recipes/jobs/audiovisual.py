@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
+from multifuse.media.spectrogram import SpectrogramOptions
 from multifuse.models.configuration_clcr import SCRATCH, CLCRConfig
 from multifuse.models.modeling_clcr import CLCRForSegmentPrediction
 from multifuse.models.pretrained import load_pretrained
+from multifuse.processing import FrameInput, SoundInput
+from multifuse.processing.processor import CLCRProcessor
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
-from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipCollator, ClipDataset, spectrogram_statistics
+from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipDataset, spectrogram_statistics
 from multifuse.recipes.data.media.preparation import RECORD, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from multifuse.recipes.jobs import progress
@@ -170,7 +173,20 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
                 assert isinstance(levels, BackboneLevels)
                 with naming_encoder(_flag(name), backbone):
                     load_pretrained(levels, backbone)
-        return Learning(model, splits, ClipCollator())
+        return Learning(model, splits, CLCRProcessor({name: self._input(name, data) for name in names}))
+
+    def _input(self, name: str, data: PreparedClips) -> SoundInput | FrameInput:
+        """Returns how new clips are read: as the preparation's record says that those of training were."""
+        record = data.record
+        if name == "audio":
+            return SoundInput(record["sound"], SpectrogramOptions(**record["spectrogram"]))
+        return FrameInput(
+            record["frames"],
+            record["frame_size"],
+            record["frame_seconds"],
+            every_part="segments" in data.splits["train"].column_names,
+            flow=({"dis": "dis", "folder": "given"}[record["flow"]] if name == "flow" else None),  # type: ignore[arg-type]
+        )
 
     def _backbone(self, name: str) -> str:
         """Returns the backbone of a modality; frames and optical flow have the same."""

@@ -20,6 +20,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainingArguments, set
 
 import multifuse
 from multifuse.ops import backend
+from multifuse.processing.processor import CLCRProcessor
 from multifuse.recipes.files import check_writable, whole, write_json
 from multifuse.recipes.jobs import figure, progress, resumption
 from multifuse.recipes.jobs.recipe import Recipe
@@ -38,11 +39,11 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Learning:
-    """What is trained, and on which data: a model, the splits by name, and the collator of their batches."""
+    """What is trained, on which data, and how inputs are read: it also reads new data for the trained model."""
 
     model: PreTrainedModel
     splits: Mapping[str, Dataset[Any]]
-    collator: Any
+    processor: CLCRProcessor
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Job(ABC, Generic[Data, Measured]):
 
     @abstractmethod
     def learning(self, recipe: Recipe, data: Data) -> Learning:
-        """Returns the model, the splits and the collator."""
+        """Returns the model, the splits and the processor."""
 
     @abstractmethod
     def predictions(self, logits: NDArray[np.float32]) -> NDArray[Any]:
@@ -175,7 +176,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         recipe=chosen,
         train_dataset=learning.splits["train"],
         eval_dataset=learning.splits["valid"],
-        data_collator=learning.collator,
+        data_collator=learning.processor.collator,
         compute_metrics=_Metrics(job, tuple(learning.model.config.modalities)),
     )
     if job.compile:
@@ -198,7 +199,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
         predicted["test"],
     )
     if trainer.is_world_process_zero():
-        _write(job, chosen, data, trainer, result)
+        _write(job, chosen, data, trainer, learning.processor, result)
     return result
 
 
@@ -388,10 +389,18 @@ def _epochs(history: Sequence[Mapping[str, float]], metric: str) -> list[dict[st
     return epochs
 
 
-def _write(job: Job[Data, Any], chosen: Recipe, data: Data, trainer: RecipeTrainer, result: JobResult[Any]) -> None:
-    """Writes the model, the figure and, last, metrics.json, each atomically."""
+def _write(
+    job: Job[Data, Any],
+    chosen: Recipe,
+    data: Data,
+    trainer: RecipeTrainer,
+    processor: CLCRProcessor,
+    result: JobResult[Any],
+) -> None:
+    """Writes the model with its processor, the figure and, last, metrics.json, each atomically."""
     with whole(job.output / "model") as folder, native_writes(job.output / "model"):
         trainer.model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)
     metrics = {
         "valid": result.valid.as_dict(),

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from multifuse.processing import MultimodalCollator, TextInput
+from multifuse.processing.text_input import lowered
 from multifuse.recipes.data.features.mmsa import MMSAFileError, read_mmsa
-from multifuse.recipes.data.features.text import lowered, token_ids
-from multifuse.recipes.data.features.utterances import Collator, UtteranceDataset
+from multifuse.recipes.data.features.text import token_ids
+from multifuse.recipes.data.features.utterances import UtteranceDataset
 from tests.files import mmsa_splits, write
 
 
@@ -25,7 +27,7 @@ class Words:
 
 def test_another_vocabulary_uses_the_lower_cased_raw_text(tmp_path: Path) -> None:
     split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
-    assert token_ids(split, Words(), max_tokens=4) == [[3, 4, 1, 3]] * 6
+    assert token_ids(split, Words(), TextInput(max_tokens=4)) == [[3, 4, 1, 3]] * 6
     assert lowered("A GOOD FILM") == "a good film"
     assert lowered("The Film of USA") == "The Film of USA"
 
@@ -54,7 +56,7 @@ def test_missing_text_is_named(tmp_path: Path) -> None:
 def test_batches_are_padded_to_their_longest_sample_and_masked(tmp_path: Path) -> None:
     split = read_mmsa(write(tmp_path / "file.pkl", mmsa_splits())).train
     dataset = UtteranceDataset(split, ("text", "audio"), [[5, 6, 7], [8], [9, 9], [1], [1], [1]])
-    batch = Collator(pad_token_id=3)([dataset[0], dataset[1]])
+    batch = MultimodalCollator({"text": 3})([dataset[0], dataset[1]])
     assert batch["inputs"]["text"].tolist() == [[5, 6, 7], [8, 3, 3]]
     assert batch["mask"]["text"].tolist() == [[True] * 3, [True, False, False]]
     lengths = split.features["audio"].lengths[:2]

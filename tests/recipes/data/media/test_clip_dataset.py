@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from multifuse.processing import MultimodalCollator, Sample
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.augmentation import ImageAugmentation, SpectrogramAugmentation
 from multifuse.recipes.data.media.clip_dataset import (
     Augmentation,
-    ClipCollator,
     ClipDataset,
-    ClipSample,
     spectrogram_statistics,
 )
 from multifuse.recipes.data.media.clip_rows import _encoded
@@ -69,8 +68,8 @@ def test_samples_contain_the_requested_inputs_and_labels(prepared: Path) -> None
 
 def test_batches_are_padded_to_their_longest_clip_and_masked(prepared: Path) -> None:
     clips = ClipDataset(shards.read_split(prepared, "train"), ("audio", "vision", "flow"))
-    one_frame = {**clips[1].inputs, "vision": clips[1].inputs["vision"][:1], "flow": torch.zeros(0, 0, 0, 0).byte()}
-    batch = ClipCollator()([clips[0], ClipSample(one_frame, clips[1].label), clips[2]])
+    one_frame = {**clips[1].inputs, "vision": clips[1].inputs["vision"][:1], "flow": torch.zeros(0, 2, 1, 1).byte()}
+    batch = MultimodalCollator()([clips[0], Sample(one_frame, clips[1].label), clips[2]])
     assert batch["inputs"]["vision"].shape == (3, 3, 3, 16, 16)
     assert batch["mask"]["vision"].tolist() == [[True] * 3, [True, False, False], [True] * 3]
     assert batch["mask"]["flow"].tolist() == [[True] * 3, [False] * 3, [True] * 3], "a single frame has no flow"
@@ -80,8 +79,8 @@ def test_batches_are_padded_to_their_longest_clip_and_masked(prepared: Path) -> 
 
 
 def test_a_batch_without_motion_has_absent_flow() -> None:
-    sample = ClipSample({"flow": torch.zeros(0, 0, 0, 0, dtype=torch.uint8)}, 1)
-    batch = ClipCollator()([sample, sample])
+    sample = Sample({"flow": torch.zeros(0, 2, 1, 1, dtype=torch.uint8)}, 1)
+    batch = MultimodalCollator()([sample, sample])
     assert not batch["mask"]["flow"].any()
     assert batch["inputs"]["flow"].shape[:2] == (2, 1)
 

@@ -8,12 +8,14 @@ read from the file.
 import pickle
 import textwrap
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multifuse._internal.file_kinds import FileKind, head_of, kind_of, text_kind_of
+from multifuse.processing import FeatureInput
 from multifuse.recipes.data.features import safe_pickle
 from multifuse.recipes.data.features.field_names import FEATURES, check_names
 from multifuse.recipes.data.features.fields import MMSAFileError, finite_reals, integers, numbers, reals, strings
@@ -26,7 +28,6 @@ from multifuse.recipes.data.features.padding import (
     resolved,
     resolved_text_mask,
 )
-from multifuse.recipes.data.file_kinds import FileKind, head_of, kind_of, text_kind_of
 
 __all__ = [
     "FEATURES",
@@ -66,6 +67,8 @@ class MMSAData:
     """How the sequences are padded, by split and modality; also for ``text_bert``, if the file has it."""
     ignored: tuple[str, ...]
     """Fields and keys of the file that are not read, and that MMSA files do not usually have."""
+    statistics: Mapping[str, FeatureInput] = field(default_factory=dict)
+    """By modality, what the features have been standardised by; empty if they have not been."""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -158,8 +161,11 @@ def _data(content: object, padding: Padding | None, modalities: Collection[str])
         if split.text_padding is not None:
             counts[name]["text_bert"] = split.text_padding
     ignored = [*layout.ignored, *(f"{name}.{field}" for name, split in stored.items() for field in split.ignored)]
+    train, valid, test = (replace(stored[name].split, features=features[name]) for name in SPLITS)
     return MMSAData(
-        **{name: replace(split.split, features=features[name]) for name, split in stored.items()},
+        train,
+        valid,
+        test,
         replaced={name: sum(split.replaced[name] for split in stored.values()) for name in stored["train"].features},
         padding=counts,
         ignored=tuple(ignored),
@@ -226,18 +232,18 @@ def _sequence(
     return StoredSequence(values, lengths, name.split(".", 1)[1], ids, differing)
 
 
-def standardised(data: MMSAData) -> MMSAData:
-    """Standardises every feature to mean 0 and standard deviation 1 over the real tokens of the training split."""
-    splits = {name: getattr(data, name) for name in SPLITS}
-    for modality in data.widths:
-        train = data.train.features[modality]
-        tokens = train.values[train.mask].astype(np.float64)
-        if len(tokens) == 0:
-            continue
-        mean, deviation = tokens.mean(0), tokens.std(0)
-        deviation = np.where(deviation > 1e-8 * (1 + np.abs(mean)), deviation, 1.0)
-        for name, split in splits.items():
-            sequence = split.features[modality]
-            values = ((sequence.values - mean) / deviation).astype(np.float32) * sequence.mask[..., None]
-            splits[name] = replace(split, features={**split.features, modality: replace(sequence, values=values)})
-    return replace(data, **splits)
+def standardised(data: MMSAData, statistics: Mapping[str, FeatureInput] | None = None) -> MMSAData:
+    """Standardises every feature by statistics, by default those of the real tokens of the training split."""
+    if statistics is None:
+        features = data.train.features
+        statistics = {name: FeatureInput.of(sequence.values[sequence.mask]) for name, sequence in features.items()}
+    train, valid, test = (_standardised(getattr(data, name), statistics) for name in SPLITS)
+    return replace(data, train=train, valid=valid, test=test, statistics=statistics)
+
+
+def _standardised(split: MMSASplit, statistics: Mapping[str, FeatureInput]) -> MMSASplit:
+    features = {
+        name: replace(sequence, values=statistics[name].standardised(sequence.values) * sequence.mask[..., None])
+        for name, sequence in split.features.items()
+    }
+    return replace(split, features=features)

@@ -3,12 +3,13 @@
 import hashlib
 from typing import Any
 
-import numpy as np
-
+from multifuse.processing import TextInput
 from multifuse.recipes.data.features.mmsa import MMSAFileError, MMSASplit
 
 # SHA-256 of bert-base-uncased's 30,522 word pieces, one per line in the order of their ids.
 BERT_VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+
+DEFAULT = TextInput()
 
 
 def has_bert_vocabulary(tokenizer: Any) -> bool:
@@ -19,7 +20,7 @@ def has_bert_vocabulary(tokenizer: Any) -> bool:
     return digest == BERT_VOCABULARY
 
 
-def token_ids(split: MMSASplit, tokenizer: Any, max_tokens: int = 128) -> list[list[int]]:
+def token_ids(split: MMSASplit, tokenizer: Any, text_input: TextInput = DEFAULT) -> list[list[int]]:
     """Returns the token ids of every utterance, without padding.
 
     Raises:
@@ -32,12 +33,4 @@ def token_ids(split: MMSASplit, tokenizer: Any, max_tokens: int = 128) -> list[l
         return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
     if split.raw_text is None:
         raise MMSAFileError("raw_text is missing, and text_bert is not in the text encoder's vocabulary")
-    limit = int(np.clip(tokenizer.model_max_length, 1, max_tokens))
-    texts = [lowered(text) for text in split.raw_text]
-    encoded: list[list[int]] = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-    return encoded
-
-
-def lowered(text: str) -> str:
-    """Converts a text to lower case if it is all capitals, as CMU-MOSI's transcripts are; keeps any other unchanged."""
-    return text.lower() if text == text.upper() else text
+    return text_input.token_ids(split.raw_text, tokenizer)

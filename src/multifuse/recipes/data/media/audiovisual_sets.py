@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from multifuse.media.spectrogram import SpectrogramOptions
 from multifuse.recipes.data.media.clip_rows import PreparationOptions
-from multifuse.recipes.data.media.spectrogram import SpectrogramOptions
 from multifuse.recipes.data.split_lists.av_digits import read_av_digits
 from multifuse.recipes.data.split_lists.ave import read_ave
 from multifuse.recipes.data.split_lists.clips import ClipList

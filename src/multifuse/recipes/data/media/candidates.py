@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from multifuse.recipes.data.media.decoding import MediaError
+from multifuse.media.decoding import MediaError
 
 Value = TypeVar("Value")
 

@@ -1,4 +1,4 @@
-"""A torch data set of prepared clips, and the collator that builds the models' batches."""
+"""A torch data set of prepared clips."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from multifuse.processing import Sample, SoundInput
 from multifuse.recipes.data.media.augmentation import ImageAugmentation, SpectrogramAugmentation
 
 if TYPE_CHECKING:
@@ -36,15 +37,7 @@ class Augmentation:
         return self if self.audio is None else replace(self, audio=replace(self.audio, time_shift=0.0, stretch=0.0))
 
 
-@dataclass(frozen=True)
-class ClipSample:
-    """One clip: frames and flow (F, C, H, W) in bytes, a spectrogram (1, frequency, time) or a waveform (samples,)."""
-
-    inputs: dict[str, Tensor]
-    label: int | list[int]
-
-
-class ClipDataset(Dataset[ClipSample]):
+class ClipDataset(Dataset[Sample]):
     """The clips of a prepared split.
 
     Args:
@@ -90,13 +83,13 @@ class ClipDataset(Dataset[ClipSample]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> ClipSample:
+    def __getitem__(self, index: int) -> Sample:
         label = self.labels[index]
         picture_index = index
         if self.augmentation.pair_anew and "audio" in self.modalities and len(self.modalities) > 1:
             picture_index = self._partner(label)
         inputs = {name: self._input(name, index if name == "audio" else picture_index) for name in self.modalities}
-        return ClipSample(inputs, label)
+        return Sample(inputs, label)
 
     def _partner(self, label: int) -> int:
         """Draws the index of a clip of this class."""
@@ -108,29 +101,13 @@ class ClipDataset(Dataset[ClipSample]):
         augment: Callable[[Tensor], Tensor] | None
         if name == "audio":
             augment = self.augmentation.audio
+            values = SoundInput.restored(row[self.sound])
             if self.sound == "waveform":
-                return torch.from_numpy(np.asarray(row["waveform"], np.float32) / 32768)
-            values = torch.from_numpy(np.asarray(row["spectrogram"], np.float32)).T.unsqueeze(0)
+                return values
         else:
             augment = self.augmentation.vision
             values = _decoded(row[_COLUMNS[name]])
         return values if augment is None or len(values) == 0 else augment(values)
-
-
-@dataclass(frozen=True)
-class ClipCollator:
-    """Pads clips to the most frames in their batch: ``{"inputs", "mask", "labels"}`` for `CLCRForPrediction`."""
-
-    def __call__(self, samples: Sequence[ClipSample]) -> dict[str, Any]:
-        inputs: dict[str, Tensor] = {}
-        masks: dict[str, Tensor] = {}
-        for name in samples[0].inputs:
-            rows = [sample.inputs[name] for sample in samples]
-            if name == "audio":
-                inputs[name], masks[name] = torch.stack(rows), torch.ones(len(rows), 1, dtype=torch.bool)
-            else:
-                inputs[name], masks[name] = _padded(rows)
-        return {"inputs": inputs, "mask": masks, "labels": torch.tensor([sample.label for sample in samples])}
 
 
 def spectrogram_statistics(rows: "ArrowDataset", most: int = 500) -> tuple[float, float]:
@@ -154,16 +131,5 @@ def _decoded(pictures: Sequence[Mapping[str, bytes]]) -> Tensor:
         with Image.open(io.BytesIO(picture["bytes"])) as image:
             frames.append(np.asarray(image if image.mode == "LA" else image.convert("RGB")))
     if not frames:
-        return torch.zeros(0, 0, 0, 0, dtype=torch.uint8)
+        return torch.zeros(0, 2, 1, 1, dtype=torch.uint8)
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
-
-
-def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    counts = torch.tensor([len(row) for row in rows])
-    longest = max(int(counts.max()), 1)
-    shape = next((row.shape[1:] for row in rows if len(row)), torch.Size((2, 1, 1)))
-    padded = torch.zeros(len(rows), longest, *shape, dtype=torch.uint8)
-    for index, row in enumerate(rows):
-        if len(row):
-            padded[index, : len(row)] = row
-    return padded, torch.arange(longest) < counts[:, None]

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from multifuse.media.decoding import Frames, MediaError, read_audio, read_frames
+from multifuse.media.flow import dis_flow, flow_from_folder
+from multifuse.media.frame_selection import Bytes
+from multifuse.media.spectrogram import SpectrogramOptions
+from multifuse.processing import SoundInput
 from multifuse.recipes.data.media.candidates import first_usable
-from multifuse.recipes.data.media.decoding import Frames, MediaError, read_audio, read_frames
-from multifuse.recipes.data.media.flow import dis_flow, flow_from_folder
-from multifuse.recipes.data.media.frame_selection import Bytes
 from multifuse.recipes.data.media.media_index import ClipFiles
-from multifuse.recipes.data.media.spectrogram import SpectrogramOptions, log_spectrogram
 from multifuse.recipes.data.split_lists.clips import Clip
 
 
@@ -183,10 +184,8 @@ def _pictures(task: ClipTask, frames: Frames) -> dict[str, Any]:
 
 
 def _sound(samples: NDArray[np.float32], options: PreparationOptions) -> Any:
-    spectrogram = options.spectrogram
-    if options.sound == "spectrogram":
-        return log_spectrogram(samples, spectrogram).T.astype(np.float16)
-    return np.round(np.clip(spectrogram.fitted(samples), -1, 1) * 32767).astype(np.int16)
+    assert options.sound is not None
+    return SoundInput(options.sound, options.spectrogram).stored(samples)
 
 
 def _encoded(image: Bytes, image_format: str, quality: int = 0) -> dict[str, Any]:

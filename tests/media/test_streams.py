@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from multifuse.recipes.data.media.decoding import MediaError, read_audio, read_frames
+from multifuse.media.decoding import MediaError, read_audio, read_frames
 
 
 def record_with_cover(path: Path, codec: str) -> Path:

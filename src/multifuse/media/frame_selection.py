@@ -6,7 +6,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from multifuse.recipes.data.media.rotation import upright
+from multifuse.media.rotation import upright
 
 Bytes = NDArray[np.uint8]
 

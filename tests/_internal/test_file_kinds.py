@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from multifuse._internal.file_kinds import kind_of, text_kind_of
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.data.features.mmsa import read_mmsa
-from multifuse.recipes.data.file_kinds import kind_of, text_kind_of
 from tests.files import mmsa_splits, write
 
 PICKLE = pickle.dumps(mmsa_splits(count=2))

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multifuse.recipes.data.media.decoding import read_audio
-from multifuse.recipes.data.media.sound_track import SoundTrack
+from multifuse.media.decoding import read_audio
+from multifuse.media.sound_track import SoundTrack
 from tests import media_files, people_files
 
 

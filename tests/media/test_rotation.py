@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from multifuse.recipes.data.media.decoding import read_frames
-from multifuse.recipes.data.media.flow import BOUND, dis_flow
+from multifuse.media.decoding import read_frames
+from multifuse.media.flow import BOUND, dis_flow
 from multifuse.recipes.data.media.planted_media import write_video
 from tests import people_files
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multifuse.recipes.data.media import decoding
-from multifuse.recipes.data.media.decoding import MediaError, NoSoundError, read_audio, read_frames
+from multifuse.media import decoding
+from multifuse.media.decoding import MediaError, NoSoundError, read_audio, read_frames
 from multifuse.recipes.data.media.media_index import MediaIndex
 from tests import media_files
 from tests.paths import REAL_DATA

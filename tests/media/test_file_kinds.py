@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from multifuse.media.decoding import MediaError, read_audio, read_frames
+from multifuse.media.file_kinds import wrong_kind
 from multifuse.recipes.data.media.clip_rows import ClipTask, clip_row
-from multifuse.recipes.data.media.decoding import MediaError, read_audio, read_frames
-from multifuse.recipes.data.media.file_kinds import wrong_kind
 from multifuse.recipes.data.media.media_index import ClipFiles
 from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.split_lists.clips import Clip

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from multifuse.media.decoding import MediaError, NoSoundError, read_audio, read_frames
+from multifuse.media.sound_track import SoundTrack
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.augmentation import SpectrogramAugmentation
 from multifuse.recipes.data.media.clip_dataset import Augmentation, ClipDataset
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
-from multifuse.recipes.data.media.decoding import MediaError, NoSoundError, read_audio, read_frames
 from multifuse.recipes.data.media.media_index import ClipFiles
 from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
-from multifuse.recipes.data.media.sound_track import SoundTrack
 from multifuse.recipes.data.split_lists.clips import Clip, PreparationError
 from tests import media_files, people_files
 from tests.paths import REAL_DATA

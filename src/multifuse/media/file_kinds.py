@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multifuse.recipes.data.file_kinds import head_of, kind_of
+from multifuse._internal.file_kinds import head_of, kind_of
 
 _AGAIN = "download it again"
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multifuse.recipes.data.media.decoding import MediaError
-from multifuse.recipes.data.media.frame_selection import Bytes
+from multifuse.media.decoding import MediaError
+from multifuse.media.frame_selection import Bytes
 
 BOUND = 20.0
 """Displacements from -BOUND to BOUND pixels are mapped to bytes from 0 to 255, as two-stream networks store them."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multifuse.recipes.data.media.decoding import MediaError
-from multifuse.recipes.data.media.flow import dis_flow, displacement_bytes, flow_from_folder
+from multifuse.media.decoding import MediaError
+from multifuse.media.flow import dis_flow, displacement_bytes, flow_from_folder
 
 
 def test_displacements_become_the_bytes_of_two_stream_networks() -> None:

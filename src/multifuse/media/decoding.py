@@ -16,9 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from multifuse.recipes.data.media.file_kinds import wrong_kind
-from multifuse.recipes.data.media.frame_selection import Bytes, FrameSelection
-from multifuse.recipes.data.media.sound_track import SoundTrack
+from multifuse.media.file_kinds import wrong_kind
+from multifuse.media.frame_selection import Bytes, FrameSelection
+from multifuse.media.sound_track import SoundTrack
 
 MAX_PIXELS = 8192 * 8192
 """The largest frame that is decoded; a frame that declares more is refused beforehand."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multifuse.recipes.data.media.spectrogram import SpectrogramOptions, log_spectrogram
+from multifuse.media.spectrogram import SpectrogramOptions, log_spectrogram
 from tests.media_files import tone
 
 

@@ -1,0 +1,145 @@
+"""multifuse predict: new samples and sets of them, what it prints and writes, and the arguments that it refuses."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multifuse import CLCRForPrediction, CLCRProcessor
+from multifuse.recipes.commands.main import main
+from multifuse.recipes.data.media import shards
+from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from multifuse.recipes.data.media.clip_dataset import ClipDataset
+from multifuse.recipes.data.media.media_index import MediaIndex
+from multifuse.recipes.data.media.planted_media import planted_options
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from tests import media_files
+from tests.files import bert, mmsa_splits, write
+
+
+def predict(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[dict[str, str]]:
+    """Runs the command, and returns the rows that it prints."""
+    capsys.readouterr()
+    assert main(["predict", *map(str, arguments)]) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains a model on Kinetics-Sounds with lossless frames, in ``run``; ``ks/media`` holds its files."""
+    folder = tmp_path_factory.mktemp("clips")
+    source = media_files.kinetics_sounds(folder / "ks", clips=12, train=6)
+    options = replace(planted_options("ks"), frames=2, frame_size=32, image_format="png")
+    prepare(
+        Preparation(AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", folder / "set", options, quiet=True)
+    )
+    small = [
+        "--epochs",
+        "1",
+        "--vision-backbone",
+        "resnet-small",
+        "--audio-backbone",
+        "resnet-small",
+        "--device",
+        "cpu",
+    ]
+    assert main(["train", "ks", "--data", str(folder / "set"), "--output", str(folder / "run"), *small]) == 0
+    return folder
+
+
+def test_a_clips_file_is_read_as_its_preparation_read_it(clips: Path) -> None:
+    rows = shards.read_split(clips / "set", "test")
+    index = MediaIndex(clips / "ks/media", preferred=(".mp4",))
+    processor = CLCRProcessor.from_pretrained(clips / "run/model")
+    dataset = ClipDataset(rows, ("audio", "vision"))
+    for position, name in enumerate(rows.with_format(None)["id"]):
+        path = index.find((name,)).pictures[0]
+        batch = processor(audio=path, vision=path)
+        for modality, values in dataset[position].inputs.items():
+            assert torch.equal(batch["inputs"][modality][0], values), (name, modality)
+
+
+def test_a_new_clip_is_classified_with_or_without_its_sound(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = media_files.video(clips / "new.mp4", sound=True)
+    (row,) = predict(capsys, clips / "run", "--video", film)
+    processor, model = (cls.from_pretrained(clips / "run/model") for cls in (CLCRProcessor, CLCRForPrediction))
+    logits = model.eval()(**processor(audio=film, vision=film)).logits
+    assert row["class"] == model.config.id2label[int(logits.argmax())]
+    assert float(row["probability"]) == pytest.approx(logits.softmax(-1).max().item(), abs=1e-3)
+    (sound,) = predict(capsys, clips / "run", "--audio", film)
+    assert sound["id"] == "new"
+
+
+def test_a_prepared_set_has_a_row_per_clip(clips: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = predict(capsys, clips / "run", "--data", clips / "set", "--split", "valid")
+    assert [row["id"] for row in rows] == list(shards.read_split(clips / "set", "valid").with_format(None)["id"])
+    assert set(rows[0]) == {"id", "class", "probability", "label"}
+    output = tmp_path / "rows.csv"
+    assert main(["predict", str(clips / "run"), "--data", str(clips / "set"), "--output", str(output)]) == 0
+    assert len(list(csv.DictReader(output.read_text().splitlines()))) == len(shards.read_split(clips / "set", "test"))
+    assert main(["predict", str(clips / "run"), "--data", str(clips / "set"), "--output", str(output)]) == 2
+    assert "already exists; choose another file" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains a model that reads words and stored audio features, in ``run``; ``mosi.pkl`` is its file."""
+    folder = tmp_path_factory.mktemp("sentiment")
+    (folder / "bert").mkdir()
+    data, encoder = write(folder / "mosi.pkl", mmsa_splits(count=12)), bert(folder / "bert")
+    options = ["--modalities", "text", "audio", "--epochs", "1", "--device", "cpu", "--output", str(folder / "run")]
+    assert main(["train", "mosi", "--data", str(data), "--text-encoder", str(encoder), *options]) == 0
+    return folder
+
+
+def test_a_sentence_is_scored_without_the_training_file(
+    sentiment: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (sentiment / "run").rename(tmp_path / "moved")
+    (row,) = predict(capsys, tmp_path / "moved", "--text", "the film was good")
+    (tmp_path / "moved").rename(sentiment / "run")
+    assert set(row) == {"id", "score"}
+    assert -10 < float(row["score"]) < 10
+
+
+def test_scores_of_a_feature_file_are_those_of_training(sentiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = predict(capsys, sentiment / "run", "--data", sentiment / "mosi.pkl")
+    errors = [abs(float(row["score"]) - float(row["label"])) for row in rows]
+    metrics = (sentiment / "run/metrics.json").read_text()
+    assert f'"mae": {sum(errors) / len(errors):.2f}' in metrics.split('"test"')[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--audio", "a.wav"], "a.wav: the model reads audio as features of another program; use --data"),
+        (["--video", "v.mp4", "--text", "good"], "v.mp4: the model reads audio as features of another program"),
+        (["--text", "good", "--data", "x.pkl"], "--data x.pkl is a set, --text a new sample: give one of both"),
+        (["--output", "pyproject.toml/rows.csv"], "pyproject.toml is not a folder"),
+    ],
+)
+def test_bad_arguments_give_a_one_line_error(
+    sentiment: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["predict", str(sentiment / "run"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("multifuse predict: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_without_a_processor_and_inputs_that_the_model_lacks_are_refused(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(clips / "run"), "--text", "hello"]) == 2
+    assert "--text hello: the model reads only audio, vision" in capsys.readouterr().err
+    assert main(["predict", str(clips / "run"), "--video", "nowhere.mp4"]) == 2
+    assert "nowhere.mp4 cannot be decoded" in capsys.readouterr().err
+    CLCRForPrediction.from_pretrained(clips / "run/model").save_pretrained(tmp_path)
+    assert main(["predict", str(tmp_path), "--audio", "a.wav"]) == 2
+    assert f"MODEL {tmp_path} has no processor_config.json" in capsys.readouterr().err
