@@ -104,6 +104,7 @@ def keep_top(tokens: Tensor, alpha: Tensor, k: int) -> KeptTokens:
     """Keeps the k tokens of every sample that have the largest weights, in the order in which they came.
 
     It is for inference: what follows then works on k tokens instead of T. Of equal weights, any may be kept.
+    The weights of `soft_topk` sum to its k, but more tokens than that may have some: ``(alpha > 0).sum(dim=1)`` tells.
 
     Args:
         tokens: (B, T, d).
