@@ -12,7 +12,7 @@ from multifuse import ops
 
 PUBLIC: dict[str, Any] = {
     **{name: getattr(multifuse, name) for name in multifuse.__all__ if name != "__version__"},
-    "project_capped_simplex": ops.project_capped_simplex,
+    **{name: getattr(ops, name) for name in ops.__all__ if name != "backend"},
 }
 OUTPUTS = {name for name, value in PUBLIC.items() if hasattr(value, "_fields") or name.endswith("Output")}
 """Result tuples and dataclasses, whose fields are documented where they are declared."""

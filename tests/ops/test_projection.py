@@ -142,6 +142,51 @@ def test_budget_broadcasts_as_a_number_and_as_a_tensor() -> None:
     assert not one_mask[..., 1].any()
 
 
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -2, -3])
+def test_rows_along_any_dimension_equal_rows_along_the_last(device: torch.device, dim: int) -> None:
+    z, mask = torch.randn(4, 5, 6, device=device), torch.rand(4, 5, 6, device=device) < 0.8
+    budget = torch.rand(z.movedim(dim, -1).shape[:-1], device=device) * 2
+    expected = project_capped_simplex(z.movedim(dim, -1), budget, mask.movedim(dim, -1)).movedim(-1, dim)
+    assert torch.equal(project_capped_simplex(z, budget, mask, dim=dim), expected)
+    assert torch.equal(project_capped_simplex(z, budget.unsqueeze(dim), mask, dim=dim), expected)
+    leaf = z.clone().requires_grad_()
+    grad = torch.randn(4, 5, 6, device=device)
+    (ours,) = torch.autograd.grad(project_capped_simplex(leaf, budget, mask, dim=dim), leaf, grad)
+    moved = project_capped_simplex(leaf.movedim(dim, -1), budget, mask.movedim(dim, -1))
+    assert torch.equal(ours, torch.autograd.grad(moved, leaf, grad.movedim(dim, -1))[0])
+
+
+def test_a_budget_that_keeps_the_dimension_gives_what_one_without_it_gives() -> None:
+    z = torch.rand(3, 7)
+    budget = torch.tensor([0.5, 1.0, 2.0])
+    expected = project_capped_simplex(z, budget)
+    assert torch.equal(project_capped_simplex(z, budget[:, None]), expected)
+    assert torch.equal(project_capped_simplex(z, budget[:1, None]), project_capped_simplex(z, 0.5))
+    assert torch.equal(project_capped_simplex(z[0], budget[:1]), expected[0])
+    # A budget with one dimension less keeps its meaning: (B, 1) broadcasts over the rows of (B, M, T).
+    rows = torch.rand(3, 2, 7)
+    assert torch.equal(
+        project_capped_simplex(rows, budget[:, None]), project_capped_simplex(rows, budget[:, None].expand(3, 2))
+    )
+
+
+@pytest.mark.parametrize(
+    ("z", "budget", "dim", "message"),
+    [
+        (torch.rand(2, 3), 1.0, 2, r"dim must be an integer in \[-2, 1\] for z of shape \(2, 3\), got 2"),
+        (torch.rand(2, 3), 1.0, -3, r"dim must be an integer in \[-2, 1\] .*, got -3"),
+        (torch.rand(2, 3), 1.0, 0.5, r"dim must be an integer in \[-2, 1\] .*, got 0.5"),
+        (torch.rand(2, 3), torch.ones(2), 0, r"budget of shape \(2,\) does not broadcast to \(3,\) or \(1, 3\)$"),
+        (torch.rand(2, 3), torch.ones(2, 3), -1, r"budget of shape \(2, 3\) does not broadcast to \(2,\) or \(2, 1\)$"),
+        (torch.rand(2, 3), torch.ones(3, 1), -1, r"budget of shape \(3, 1\) does not broadcast to \(2,\) or \(2, 1\)$"),
+        (torch.rand(2, 3), torch.ones(1, 2, 1), -1, r"budget of shape \(1, 2, 1\) does not broadcast"),
+    ],
+)
+def test_dimensions_and_budgets_that_do_not_fit_are_named(z: Tensor, budget: Any, dim: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        project_capped_simplex(z, budget, dim=dim)
+
+
 @pytest.mark.parametrize(
     ("z", "budget", "mask", "message"),
     [

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from multifuse import IntraCED, TemporalConvLevels
-from multifuse.ops import project_capped_simplex
+from multifuse.ops import project_capped_simplex, soft_topk
 from multifuse.ops.attention import attend_others
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "project": lambda values: project_capped_simplex(values, 0.8),
+    "soft_topk": lambda values: soft_topk(values, 1.5, temperature=0.8),
     "attend_others": lambda values: attend_others(values, (2, 3), 1),
 }
 

@@ -1,6 +1,7 @@
-"""The library's op, as a function of tensors, and which implementation of it runs on a device."""
+"""The library's ops, as functions of tensors, and which implementation of them runs on a device."""
 
 from multifuse.ops.native import backend
 from multifuse.ops.projection import project_capped_simplex
+from multifuse.ops.selection import KeptTokens, keep_top, soft_topk
 
-__all__ = ["backend", "project_capped_simplex"]
+__all__ = ["KeptTokens", "backend", "keep_top", "project_capped_simplex", "soft_topk"]

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multifuse._internal import checks
 from multifuse.ops import portable
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
+from multifuse.ops.rows import Rows, checked_rows, moved_back
 from multifuse.ops.transforms import is_transformed, pulled_back
 
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-
-def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | None = None) -> Tensor:
-    r"""Solves, for every row of ``z``,
+def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | None = None, *, dim: int = -1) -> Tensor:
+    r"""Solves, for every row of ``z`` along ``dim``,
 
     .. math:: \min_\alpha \|\alpha - z\|_2^2 \quad\text{subject to}\quad 0 \le \alpha_t \le 1,\ \sum_t \alpha_t \le B .
 
@@ -29,11 +27,13 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
     root of ``sum clip(z - threshold, 0, 1) = B``, found exactly by a bracketed Newton iteration on the linear pieces.
 
     Args:
-        z: (..., T), float16, bfloat16 (both computed in float32), float32 or float64. ``-inf`` is a masked token.
-            ``+inf`` counts as a value one above all finite ones and receives no gradient. NaN in a valid token makes
-            its own row NaN, and no other row.
-        budget: B, a number, or a tensor that broadcasts to ``z.shape[:-1]``. ``B <= 0`` gives zeros.
+        z: (..., T), or with T at ``dim``; float16, bfloat16 (both computed in float32), float32 or float64. ``-inf`` is
+            a masked token. ``+inf`` counts as a value one above all finite ones and receives no gradient. NaN in a
+            valid token makes its own row NaN, and no other row.
+        budget: B, a number, or a tensor with one number per row: of the shape of ``z`` without ``dim``, or with size 1
+            at ``dim``, or one that broadcasts to the shape without ``dim``. ``B <= 0`` gives zeros.
         mask: broadcasts to ``z.shape``; True or 1 = real token, False or 0 = padding. Padding gets exactly 0.
+        dim: the dimension of the tokens, over which alpha is summed.
 
     Returns:
         alpha, with the shape and dtype of ``z``. Differentiable in ``z`` and ``budget``, to every order. With
@@ -42,7 +42,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
 
     Raises:
         TypeError: ``z`` is not a tensor of one of the four floating types.
-        ValueError: ``budget`` or ``mask`` does not broadcast, ``mask`` is on another device or holds other values.
+        ValueError: ``z`` has no ``dim``, ``budget`` or ``mask`` does not broadcast, ``mask`` is on another device or
+            holds other values.
 
     Source: CLCR (arXiv 2602.19605), the projection onto the truncated simplex in IntraCED's token budget.
 
@@ -50,38 +51,15 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
         >>> project_capped_simplex(torch.tensor([0.9, 0.5, 0.1]), budget=1.0)
         tensor([0.7000, 0.3000, 0.0000])
     """
-    if not isinstance(z, Tensor):
-        raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
-    if z.dtype not in _FLOATING:
-        raise TypeError(f"z must be float16, bfloat16, float32 or float64, got {z.dtype}")
-    if z.ndim == 0:
-        raise ValueError("z must have at least one dimension (..., T), got a scalar tensor")
-    rows = z.shape[:-1]
-    dtype = compute_dtype(z.dtype)
-    if not isinstance(budget, Tensor):
-        budget = torch.full(rows, float(budget), dtype=dtype, device=z.device)
-    elif budget.dtype != dtype or budget.device != z.device:
-        budget = budget.to(device=z.device, dtype=dtype)
-    # First the number of dimensions: a compiler would otherwise compare sizes that have nothing to do with each other.
-    if budget.ndim != len(rows) or budget.shape != rows:
-        budget = _broadcast("budget", budget, rows)
-    if mask is not None:
-        if mask.device != z.device:
-            raise ValueError(f"mask must be on z's device {z.device}, is on {mask.device}")
-        mask = checks.bool_mask("mask", mask)
-        if mask.ndim != z.ndim or mask.shape != z.shape:
-            mask = _broadcast("mask", mask, z.shape)
+    return moved_back(projected(checked_rows(z, budget, mask, dim)), dim)
+
+
+def projected(rows: Rows) -> Tensor:
+    """Projects rows that have been checked, by the path that serves their device and the transforms around the call."""
     if is_transformed():
-        return portable.differentiable_projection(z, budget, mask)
-    alpha: Tensor = _project(z, budget, mask)[0]
+        return portable.differentiable_projection(*rows)
+    alpha: Tensor = _project(*rows)[0]
     return alpha
-
-
-def _broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-    try:
-        return tensor.expand(shape)
-    except RuntimeError:
-        raise ValueError(f"{name} of shape {tuple(tensor.shape)} does not broadcast to {tuple(shape)}") from None
 
 
 LIBRARY.impl("project", portable.project, "CompositeExplicitAutograd")
