@@ -80,7 +80,7 @@ def test_the_named_settings_have_what_their_names_promise() -> None:
     assert replace(SETTINGS["synchronous"], asynchrony=1.0) == SETTINGS["default"]
     values = np.array([[0.5, -0.3, 0.25, -0.1, 1.0], [0.5, -0.3, 0.25, -0.1, -1.0]])
     np.testing.assert_allclose(
-        SETTINGS["levels"].clean_labels(values), [1.6 * 0.5 + 1.2 * 0.25, -1.6 * 0.3 - 1.2 * 0.1]
+        SETTINGS["levels"].clean_labels(values), [0.6 + 1.6 * 0.5 + 1.2 * 0.25, -0.6 - 1.6 * 0.3 - 1.2 * 0.1]
     )
     weights: dict[bool, float] = {True: 0.0, False: 0.0}
     for factor in SETTINGS["shared"].factors:

@@ -204,9 +204,9 @@ _LEVELS = PlantedSettings(
         Factor("mood", "clip", ("text",), 0.8),
         Factor("glance", "token", ("vision",), 0.6),
         Factor("sway", "clip", ("vision",), 0.6),
-        Factor("select", "order", ("audio",), 0.0, values="binary"),
+        Factor("select", "order", ("audio",), 0.6, values="binary"),
     ),
-    interactions=(  # the label is 1.6 word + 1.2 glance where select is 1, and 1.6 mood + 1.2 sway where it is -1
+    interactions=(  # where select is 1, the label is 1.6 word + 1.2 glance + 0.6; elsewhere 1.6 mood + 1.2 sway - 0.6
         Interaction("select", "word", 0.8),
         Interaction("select", "mood", -0.8),
         Interaction("select", "glance", 0.6),
