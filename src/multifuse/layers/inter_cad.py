@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
+from multifuse._internal.exportable import exportable
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear, fill
 from multifuse._internal.masks import without_padding
 from multifuse._internal.pooling import Pooling, pooling_of
 from multifuse.layers.intra_ced import IntraCEDOutput, LevelCodes
 
 
+@exportable
 class InterCADOutput(NamedTuple):
     """The aggregate of a batch. Columns of M follow the constructor's order, 0 for a modality that the sample lacks.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 from multifuse._internal.checks import Tokens
+from multifuse._internal.exportable import exportable
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear
 from multifuse._internal.masks import joined_mask, without_padding
 from multifuse._internal.packing import Packing
@@ -19,6 +20,7 @@ from multifuse.layers.token_budget import TokenBudget, activation_of_levels
 from multifuse.ops.attention import attend_others
 
 
+@exportable
 class IntraCEDOutput(NamedTuple):
     """One level after its exchange, by modality. All but ``tokens`` are 0 at padding, where ``tokens`` is the input.
 

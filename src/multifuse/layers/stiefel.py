@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
+from multifuse._internal.exportable import exportable
 from multifuse._internal.initialisation import DrawsOwnParameters, is_loaded
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.frames import orthonormal_columns, shared_and_private_frames
 from multifuse.ops.transforms import is_transformed
 
 
+@exportable
 class Bases(NamedTuple):
     """Orthonormal bases: ``shared`` (d, r_s), ``private`` (M, d, r_p) in the constructor's order.
 
@@ -24,6 +26,7 @@ class Bases(NamedTuple):
     private: Tensor
 
 
+@exportable
 class SharedPrivate(NamedTuple):
     """Codes by modality: ``shared`` (B, T, r_s) and ``private`` (B, T, r_p)."""
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from multifuse._internal.exportable import exportable
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.layers.intra_ced import IntraCEDOutput
@@ -15,6 +16,7 @@ from multifuse.losses.regulariser import Regulariser
 from multifuse.losses.streams import Correlations
 
 
+@exportable
 class InterLevelTerms(NamedTuple):
     """Scalars; ``total`` is the sum of the three terms, all 0 with a single level."""
 

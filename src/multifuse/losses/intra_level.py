@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from multifuse._internal.exportable import exportable
 from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.regulariser import Regulariser
 from multifuse.losses.streams import Correlations
 
 
+@exportable
 class IntraLevelTerms(NamedTuple):
     """Scalars; ``total`` is the sum of the two terms."""
 

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from multifuse._internal import checks
+from multifuse._internal.exportable import exportable
 from multifuse.ops.projection import projected
 from multifuse.ops.rows import Rows, checked_rows, moved_back
 
 
+@exportable
 class KeptTokens(NamedTuple):
     """The tokens that `keep_top` keeps, in the order in which they came."""
 
