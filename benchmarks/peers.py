@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from multifuse.recipes.baselines.fusion import Fusion
+from multifuse.baselines.fusion import Fusion
 
 DIM, HEADS = 128, 4
 

@@ -9,10 +9,10 @@ from benchmarks.peers import Projected, Transformer
 from benchmarks.timing import Comparison, in_turns
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED
 from multifuse._internal.checks import Tokens
+from multifuse.baselines.cross_attention import CrossAttention
+from multifuse.baselines.late import LateFusion
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.losses.streams import measure
-from multifuse.recipes.baselines.cross_attention import CrossAttention
-from multifuse.recipes.baselines.late import LateFusion
 from multifuse.recipes.jobs.models import model_class
 
 BATCH, LENGTH, WIDTHS = 64, 50, {"text": 768, "vision": 20, "audio": 5}

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import multifuse
-from multifuse import ops
+from multifuse import baselines, ops
 
 PUBLIC: dict[str, Any] = {
     **{name: getattr(multifuse, name) for name in multifuse.__all__ if name != "__version__"},
     **{name: getattr(ops, name) for name in ops.__all__ if name != "backend"},
+    "Fusion": baselines.Fusion,
+    "FusionOutput": baselines.FusionOutput,
 }
 OUTPUTS = {name for name, value in PUBLIC.items() if hasattr(value, "_fields") or name.endswith("Output")}
 """Result tuples and dataclasses, whose fields are documented where they are declared."""

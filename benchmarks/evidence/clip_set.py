@@ -15,8 +15,7 @@ from benchmarks.evidence.streams import participation, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.processing import MultimodalCollator
-from multifuse.recipes.baselines import pooled
-from multifuse.recipes.baselines.pooled import Splits
+from multifuse.recipes import pooled
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_dataset import ClipDataset
 from multifuse.recipes.data.media.preparation import Preparation, prepare, prepared_record
@@ -25,6 +24,7 @@ from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
 from multifuse.recipes.jobs.recipe import AV_DIGITS
 from multifuse.recipes.measures.classification import classification_measures
 from multifuse.recipes.measures.scores import CLASSES
+from multifuse.recipes.pooled import Splits
 
 DIGITS = AUDIOVISUAL_SETS["av_digits"]
 _NETWORK = "resnet-small"

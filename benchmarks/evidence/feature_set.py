@@ -13,7 +13,7 @@ from benchmarks.evidence.streams import participation, probes, recall, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
 from multifuse.models.modeling_clcr import CLCRForPrediction
 from multifuse.processing import MultimodalCollator
-from multifuse.recipes.baselines import pooled
+from multifuse.recipes import pooled
 from multifuse.recipes.corruption import corrupted
 from multifuse.recipes.corruption.corrupted import Levels
 from multifuse.recipes.data.features.mmsa import read_mmsa, standardised

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.machine import machine
-from multifuse.recipes.baselines import pooled
+from multifuse.recipes import pooled
 from multifuse.recipes.files import whole
 
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from multifuse.recipes.baselines.pooled import PooledPredictions
 from multifuse.recipes.corruption.missing import on_subsets
 from multifuse.recipes.jobs import job as jobs
 from multifuse.recipes.jobs.job import Job
 from multifuse.recipes.jobs.models import model_class
 from multifuse.recipes.measures.measures import Measures
 from multifuse.recipes.measures.scores import Scoring
+from multifuse.recipes.pooled import PooledPredictions
 
 _KEPT = ("valid", "test", "best_epoch", "epochs", "seconds", "samples", "recipe", "versions", "op_backend")
 

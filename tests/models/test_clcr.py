@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, Trainer, TrainingArguments
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel
-from multifuse.recipes.baselines.text import TextBaselineForPrediction
+from multifuse.baselines.text import TextBaselineForPrediction
 
 BERT: dict[str, Any] = {
     "model_type": "bert",

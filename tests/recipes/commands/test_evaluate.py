@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.baselines.late import LateFusionForPrediction
 from multifuse.processing import MultimodalCollator
-from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.corruption.corrupted import Levels, deviations, evaluated
 from multifuse.recipes.corruption.corruptions import FeatureNoise

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoTokenizer
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRProcessor, FeatureInput, TextInput
+from multifuse.baselines.late import LateFusionForPrediction
 from multifuse.processing.processor import ModalityInput
-from multifuse.recipes.baselines.late import LateFusionForPrediction
 from multifuse.recipes.commands.main import main
 from tests.files import bert, contents, mmsa_splits, save_unscaled, write
 from tests.pages import parsed

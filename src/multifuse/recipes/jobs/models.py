@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BASELINES = "multifuse.recipes.baselines"
+_BASELINES = "multifuse.baselines"
 # Classes are named, not imported: the command line lists the models without loading torch.
 MODELS = {
     "clcr": "multifuse.models.modeling_clcr.CLCRForPrediction",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from multifuse.recipes.baselines.fusion import (
+from multifuse.baselines.fusion import (
     Fusion,
     FusionForPrediction,
     FusionOutput,

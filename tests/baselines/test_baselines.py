@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from multifuse import CLCRConfig
-from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction
+from multifuse.baselines.fusion import Fusion, FusionForPrediction
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 
 NAMES = ("text", "keys", "audio")
@@ -158,3 +158,19 @@ def test_no_two_weights_start_equal_and_a_checkpoint_may_lack_any_of_them(
         if parameter.ndim > 1 and parameter.numel() > 100:
             expected = network.fusion.get_parameter(name).std()
             torch.testing.assert_close(parameter.std(), expected, rtol=0.3, atol=0.0, msg=name)
+
+
+@fusions
+def test_wrong_sizes_tokens_and_masks_are_named(fusion: type[Fusion]) -> None:
+    with pytest.raises(ValueError, match="num_labels must be an integer >= 1, got 0"):
+        layer(fusion, num_labels=0)
+    module, tokens = layer(fusion), batch()
+    with pytest.raises(ValueError, match=r"tokens\['audio'\] must have shape \(batch, tokens, 8\), got \(3, 5, 7\)"):
+        module({**tokens, "audio": tokens["audio"][..., :7]})
+    with pytest.raises(ValueError, match=r"mask\['keys'\] must have shape \(3, 6\), got \(3, 5\)"):
+        module(tokens, {"keys": torch.ones(3, 5, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="smell"):
+        module({**tokens, "smell": tokens["audio"]})
+    torch.testing.assert_close(
+        module.eval()({**tokens, "audio": None}).logits, module({"text": tokens["text"], "keys": tokens["keys"]}).logits
+    )

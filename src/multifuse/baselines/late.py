@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
+from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
 
 
 class LateFusion(Fusion):

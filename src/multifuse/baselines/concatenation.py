@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from multifuse._internal.masks import joined_mask
-from multifuse.recipes.baselines.attention import MaskedTransformer
-from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, Tokens, normalised_mean
+from multifuse.baselines.attention import MaskedTransformer
+from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, Tokens, normalised_mean
 
 LAYERS = 2
 

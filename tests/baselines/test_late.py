@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from multifuse.recipes.baselines.cross_attention import CrossAttention
-from multifuse.recipes.baselines.late import LateFusion
+from multifuse.baselines.cross_attention import CrossAttention
+from multifuse.baselines.late import LateFusion
 
 NAMES = ("text", "keys")
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal.masks import joined_mask
-from multifuse.recipes.baselines.attention import MaskedAttention
-from multifuse.recipes.baselines.fusion import FusionForPrediction, FusionOutput, Masks, Tokens
-from multifuse.recipes.baselines.late import LateFusion
+from multifuse.baselines.attention import MaskedAttention
+from multifuse.baselines.fusion import FusionForPrediction, FusionOutput, Masks, Tokens
+from multifuse.baselines.late import LateFusion
 
 
 class CrossAttention(LateFusion):

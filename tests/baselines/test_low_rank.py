@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from multifuse.recipes.baselines.fusion import ModalityMeans
-from multifuse.recipes.baselines.low_rank import RANK, LowRankFusion
+from multifuse.baselines.fusion import ModalityMeans
+from multifuse.baselines.low_rank import RANK, LowRankFusion
 
 NAMES = ("text", "keys", "audio")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from multifuse.recipes.baselines.mult import CROSS_LAYERS, MulT
+from multifuse.baselines.mult import CROSS_LAYERS, MulT
 
 NAMES = ("text", "keys", "audio")
 

@@ -8,7 +8,7 @@ import torch.distributed as distributed
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from multifuse.recipes.baselines.shared_private_terms import difference, reconstruction, similarity
+from multifuse.baselines.shared_private_terms import difference, reconstruction, similarity
 
 
 def column(*values: float) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from multifuse.recipes.baselines.pooled import KINDS, PENALTIES, Kind, Splits, classification, pooled, regression
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSAData, read_mmsa, standardised
+from multifuse.recipes.pooled import KINDS, PENALTIES, Kind, Splits, classification, pooled, regression
 from tests.files import mmsa_splits, write
 
 kinds = pytest.mark.parametrize("kind", KINDS)

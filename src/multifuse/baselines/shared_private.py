@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal.precision import at_least_float32, without_autocast
-from multifuse.recipes.baselines.attention import MaskedTransformer
-from multifuse.recipes.baselines.fusion import (
+from multifuse.baselines.attention import MaskedTransformer
+from multifuse.baselines.fusion import (
     Fusion,
     FusionForPrediction,
     FusionOutput,
@@ -16,7 +16,7 @@ from multifuse.recipes.baselines.fusion import (
     NormalisedMeans,
     Tokens,
 )
-from multifuse.recipes.baselines.shared_private_terms import difference, reconstruction, similarity
+from multifuse.baselines.shared_private_terms import difference, reconstruction, similarity
 
 
 class SharedPrivateFusion(Fusion):

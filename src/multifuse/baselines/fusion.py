@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multifuse._internal import checks
 from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, hierarchy, token_masks
@@ -29,14 +30,23 @@ class Fusion(nn.Module, ABC):
 
     Args:
         dim: d, the width of the tokens.
-        modalities: the names of the modalities.
+        modalities: the names of the modalities, in a fixed order.
         num_labels: the width of the output.
         dropout: dropout rate during training.
         num_heads: number of attention heads, where a fusion has attention; divides ``dim``.
 
     Shape:
-        ``forward(tokens, mask=None)``: dicts of (B, T_m, d) and (B, T_m) bool -> `FusionOutput`. A modality that is
-        fully masked equals one that is left out.
+        ``forward(tokens, mask=None)``, called as `IntraCED` is: dicts of (B, T_m, d) and (B, T_m), True or 1 = real
+        token -> `FusionOutput`. A modality may be left out or be ``None``; fully masked is the same.
+
+    Raises:
+        ValueError: a size that is not a positive integer, tokens or masks that do not fit, by modality.
+
+    Example:
+        >>> from multifuse.baselines import LateFusion, MulT
+        >>> tokens = {"text": torch.randn(8, 12, 64), "audio": torch.randn(8, 30, 64)}
+        >>> [fusion(64, ("text", "audio"))(tokens).logits.shape for fusion in (LateFusion, MulT)]
+        [torch.Size([8, 1]), torch.Size([8, 1])]
     """
 
     term_weights: ClassVar[Mapping[str, float]] = {}
@@ -46,11 +56,16 @@ class Fusion(nn.Module, ABC):
         self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0, num_heads: int = 4
     ) -> None:
         super().__init__()
-        self.dim, self.num_labels, self.dropout, self.num_heads = dim, num_labels, dropout, num_heads
-        self.modalities = tuple(modalities)
+        self.dim = checks.positive_integer("dim", dim)
+        self.modalities = checks.modality_names(modalities)
+        self.num_labels = checks.positive_integer("num_labels", num_labels)
+        self.dropout = checks.in_range("dropout", dropout, 0.0, 1.0)
+        self.num_heads = checks.positive_integer("num_heads", num_heads)
 
-    def forward(self, tokens: Tokens, mask: Masks | None = None) -> FusionOutput:
-        return self._fused(tokens, {} if mask is None else mask)
+    def forward(self, tokens: Mapping[str, Tensor | None], mask: Masks | None = None) -> FusionOutput:
+        masks = checks.modality_masks(mask, self.modalities)
+        checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
+        return self._fused({name: values for name, values in tokens.items() if values is not None}, masks)
 
     @abstractmethod
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:

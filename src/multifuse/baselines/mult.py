@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from multifuse.recipes.baselines.attention import MaskedAttention, MaskedTransformer
-from multifuse.recipes.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
+from multifuse.baselines.attention import MaskedAttention, MaskedTransformer
+from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
 
 CROSS_LAYERS = 1
 
