@@ -32,9 +32,16 @@ def measured() -> dict[str, Launches]:
 
 def test_a_step_of_clcr_does_not_need_more_launches_again(measured: dict[str, Launches]) -> None:
     """It needed more than twice as many when every level, modality and loss was computed by itself."""
-    assert measured["CLCR"].total <= 1250
+    assert measured["CLCR"].total <= 1100
     assert measured["CLCR, no regularisers"].total < measured["CLCR"].total
     assert measured["late-fusion"].total < measured["cross-attention"].total < measured["CLCR"].total
+
+
+def test_one_orthonormalisation_serves_the_bases_and_one_computation_the_budgets_of_all_levels(
+    measured: dict[str, Launches],
+) -> None:
+    assert measured["the bases of all levels"].total <= 40
+    assert measured["the budgets of all levels, from codes"].total <= 70
 
 
 def test_the_parts_add_up_to_less_than_the_step(measured: dict[str, Launches]) -> None:
