@@ -3,9 +3,10 @@
 One step (forward, backward, SGD with momentum) of CLCR and of other models at the sizes of MOSI, with ragged masks,
 then parts of CLCR for inputs that are given. The count is made on a CPU, on the path that a GPU takes: everything is
 plain torch, but for the projection, which is one operator. Views, allocations and scalars that stay on the host are
-left out.
+left out. With --compiled, the steps are compiled instead, which takes a minute or more each (see compiled_launches.py).
 """
 
+import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.compiled_launches import CompiledStep, compiled_step
+from benchmarks.compiled_launches import table as compiled_table
 from benchmarks.peers import Transformer
 from benchmarks.step_speed import ABLATIONS, BATCH, LENGTH, WIDTHS, built, loss_of
 from multifuse import CLCRForPrediction, IntraCED
 from multifuse.layers.exchange_levels import exchange_levels
+from multifuse.layers.inter_cad import InterCADOutput
+from multifuse.layers.intra_ced import LevelCodes
 from multifuse.layers.stiefel import Bases, bases_of_levels
+from multifuse.layers.token_budget import activation_of_levels
 from multifuse.ops import transforms
 from multifuse.recipes.jobs.models import MODELS
 
@@ -144,51 +150,84 @@ def _parts() -> Iterator[Launches]:
     model = built("clcr")
     assert isinstance(model, CLCRForPrediction)
     clcr, names = model.clcr, tuple(WIDTHS)
-    yield _part("the hierarchy", lambda: _values(clcr.hierarchy(inputs, mask)))
     exchanges = [exchange for exchange in clcr.exchanges if isinstance(exchange, IntraCED)]
+    yield _part("the hierarchy", model, lambda: _values(clcr.hierarchy(inputs, mask)))
     projectors = [exchange.projector for exchange in exchanges]
-    yield _part("the bases of all levels", lambda: list(bases_of_levels(projectors)))
-    levels = [
-        {name: values.detach().requires_grad_() for name, values in level.items()}
-        for level in clcr.hierarchy(inputs, mask)
-    ]
+    yield _part("the bases of all levels", model, lambda: list(bases_of_levels(projectors)))
+    levels = [{name: _leaf(values) for name, values in level.items()} for level in clcr.hierarchy(inputs, mask)]
     yield _part(
-        "the exchanges of all levels, bases included", lambda: list(exchange_levels(exchanges, levels, mask)[:2])
-    )  # type: ignore[arg-type]
-    codes = exchange_levels(exchanges, levels, mask)  # type: ignore[arg-type]
-    leaves = _without_graph(codes)
-    yield _part("InterCAD", lambda: [clcr.aggregation(leaves, mask).fused])
-    aggregate, outputs = clcr.aggregation(leaves, mask), leaves.outputs()
+        "the exchanges of all levels, bases included",
+        model,
+        lambda: list(exchange_levels(exchanges, levels, mask)[:2]),  # type: ignore[arg-type]
+    )
+    codes = _without_graph(exchange_levels(exchanges, levels, mask))  # type: ignore[arg-type]
+    yield _part("the budgets of all levels, from codes", model, partial(_activations, exchanges, codes, mask))
+    codes = _without_graph(codes)
+    yield _part("InterCAD", model, lambda: [clcr.aggregation(codes, mask).fused])
+    outputs, aggregate = _without_graph(codes).outputs(), _detached(clcr.aggregation(codes, mask))
 
     def losses() -> list[Tensor]:
         correlations = model.intra_loss.correlations(outputs, mask)
         return [model.intra_loss.terms(correlations).total, model.inter_loss.terms(correlations, aggregate, True).total]
 
-    yield _part("the regularisers", losses)
+    yield _part("the regularisers", model, losses)
     layer = IntraCED(128, names, shared_rank=48, private_rank=32)
     tokens = {name: torch.randn(BATCH, LENGTH, 128, requires_grad=True) for name in names}
-    yield _part("IntraCED by itself", lambda: [values for field in layer(tokens)[:3] for values in field.values()])
+
+    def exchanged() -> list[Tensor]:
+        return [values for field in layer(tokens)[:3] for values in field.values()]
+
+    yield _part("IntraCED by itself", layer, exchanged)
 
 
-def _without_graph(codes: Any) -> Any:
+def _activations(exchanges: Sequence[IntraCED], codes: LevelCodes, mask: dict[str, Tensor]) -> list[Tensor]:
+    evidence = codes.packing.rows(torch.linalg.vector_norm(codes.shared, dim=-1))
+    real = torch.stack([*mask.values()], dim=1)
+    return [activation_of_levels([exchange.budget for exchange in exchanges], evidence, real)]
+
+
+def _without_graph(codes: LevelCodes) -> LevelCodes:
     """Returns codes and bases without the graph that computed them."""
-    shared, private = (values.detach().requires_grad_() for values in (codes.shared, codes.private))
-    bases = Bases(*(basis.detach().requires_grad_() for basis in codes.bases))
+    shared, private = map(_leaf, (codes.shared, codes.private))
+    bases = Bases(*map(_leaf, codes.bases))
     return codes._replace(shared=shared, private=private, activation=codes.activation.detach(), bases=bases)
+
+
+def _detached(aggregate: InterCADOutput) -> InterCADOutput:
+    """Returns the aggregate without the graph that computed it."""
+    return InterCADOutput(*map(_leaf, aggregate))
+
+
+def _leaf(values: Tensor) -> Tensor:
+    return values.detach().requires_grad_()
 
 
 def _values(levels: Sequence[dict[str, Tensor]]) -> list[Tensor]:
     return [values for level in levels for values in level.values()]
 
 
-def _part(what: str, outputs: Callable[[], list[Tensor]]) -> Launches:
+def _part(what: str, model: nn.Module, outputs: Callable[[], list[Tensor]]) -> Launches:
+    model.zero_grad()  # as in a step, so that no gradient is added to another
     kept: list[list[Tensor]] = []
     forward = launches_in(lambda: kept.append(outputs()))
     grads = [torch.ones_like(output) for output in kept[0]]
     return Launches(what, forward, launches_in(lambda: torch.autograd.backward(kept[0], grads)))
 
 
+def measure_compiled() -> Iterator[CompiledStep]:
+    """Counts the calls of compiled steps, of the models in `MODELS` but the one that only reads text."""
+    inputs, labels, mask = ragged_batch()
+    for name in MODELS:
+        if name != "text":
+            yield compiled_step(name, built(name), lambda model: loss_of(model, inputs, labels, mask))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compiled", action="store_true", help="count the calls of compiled steps")
+    if parser.parse_args().compiled:
+        print(compiled_table(list(measure_compiled())))
+        return
     print(table(measure()))
     print(f"Most frequent in forward and backward of CLCR: {most_frequent()}.")
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from multifuse._internal.masks import joined_mask
 from multifuse._internal.precision import at_least_float32, without_autocast
@@ -41,25 +40,28 @@ def pooling_of(
     given = {name: tokens[name] for name in modalities if name in tokens}
     some = next(iter(given.values()))
     like = at_least_float32(some.new_empty(0))
-    total, start = sum(values.shape[1] for values in given.values()), 0
+    of_modality = torch.eye(len(modalities), dtype=like.dtype, device=like.device).unsqueeze(-1)  # (M, M, 1)
     columns = []
-    for name in modalities:
-        length = given[name].shape[1] if name in given else 0
-        columns.append(pad(_overlaps(length, segments, like), (start, total - start - length)))
-        start = start + length
-    member = torch.stack(columns, dim=1).flatten(0, 1)  # (S M, T)
+    for index, name in enumerate(modalities):
+        if name in given:
+            columns.append(_overlaps(given[name].shape[1], segments, of_modality[index]))
+    member = torch.cat(columns, dim=-1).flatten(0, -2)  # (S M, T)
     real = joined_mask([(values, mask.get(name)) for name, values in given.items()])
     weights = member.expand(some.shape[0], -1, -1) if real is None else member * real.unsqueeze(1)
     count = weights.sum(dim=-1)
-    present = (count > 0).float().unflatten(1, (-1, len(modalities))).flatten(0, 1)
+    present = count.clamp(max=1.0).float().unflatten(1, (-1, len(modalities))).flatten(0, 1)
     return Pooling(weights / count.clamp(min=1.0).unsqueeze(-1), present)
 
 
-def _overlaps(length: int, segments: int | None, like: Tensor) -> Tensor:
-    """Returns which tokens overlap the time of which segment, (S, T) of 0 and 1."""
+def _overlaps(length: int, segments: int | None, of_modality: Tensor) -> Tensor:
+    """Returns which tokens overlap the time of which segment, in the row of their modality: (S, M, T) of 0 and 1.
+
+    ``of_modality`` (M, 1) is 1 in that row. Without segments S is left out.
+    """
     if segments is None:
-        return like.new_ones(1, length)
-    bounds = torch.arange(segments + 1, device=like.device) * length
+        return of_modality.expand(-1, length)
+    bounds = torch.arange(segments + 1, device=of_modality.device) * length
     first, end = bounds[:-1] // segments, -(-bounds[1:] // segments)
-    position = torch.arange(length, device=like.device)
-    return ((position >= first.unsqueeze(-1)) & (position < end.unsqueeze(-1))).to(like.dtype)
+    position = torch.arange(length, device=of_modality.device)
+    overlaps = (position >= first.unsqueeze(-1)) & (position < end.unsqueeze(-1))
+    return overlaps.unsqueeze(1) * of_modality

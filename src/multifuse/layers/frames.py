@@ -24,11 +24,15 @@ def orthonormal_columns(matrix: Tensor) -> Tensor:
 
 
 def shared_and_private_frames(shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
-    """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better."""
+    """Turns weights (..., d, r_s) and (..., M, d, r_p) into frames with ``U_sh^T U_pr^m = 0``, in float32 or better.
+
+    ``[U_sh, U_pr^m]`` is the frame of ``[A_sh, A_pr^m]``, whose first r_s columns are the same for every m.
+    """
     with without_autocast(shared.device):
-        frame = _orthonormal(_working(shared))
-        privates = _orthonormal(_outside(frame, _outside(frame, private.to(frame.dtype))))
-        return frame.to(_output(shared)), privates.to(_output(shared))
+        rank = shared.shape[-1]
+        repeated = shared.unsqueeze(-3).expand(*private.shape[:-1], rank)
+        frames = _orthonormal(_working(torch.cat([repeated, private], dim=-1))).to(_output(shared))
+        return frames[..., 0, :, :rank], frames[..., rank:]
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
@@ -36,15 +40,6 @@ def _orthonormal(matrix: Tensor) -> Tensor:
         return _cholesky_qr(matrix)
     frame: Tensor = _Orthonormal.apply(matrix)  # type: ignore[no-untyped-call]
     return frame
-
-
-def _outside(frame: Tensor, matrices: Tensor) -> Tensor:
-    """Projects the columns of (..., M, d, r) onto the complement of a frame (..., d, s), in one product."""
-    count, _, rank = matrices.shape[-3:]
-    columns = matrices.movedim(-3, -2).flatten(-2)
-    columns = columns - frame @ (frame.mT @ columns)
-    outside: Tensor = columns.unflatten(-1, (count, rank)).movedim(-2, -3)
-    return outside
 
 
 class _Orthonormal(torch.autograd.Function):

@@ -200,10 +200,9 @@ class InterCAD(DrawsOwnParameters):
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:
             return torch.full_like(descriptors[..., 0], 1.0 / self.num_levels)
-        score = self.level_scorer(descriptors + self.anchors).squeeze(-1).float() / math.sqrt(self.dim)
-        logits = (score + self.level_bias.float()) / self.level_temperature
-        weights: Tensor = (1 - self.level_floor) * logits.softmax(dim=-1) + self.level_floor / self.num_levels
-        return weights
+        score = self.level_scorer(descriptors + self.anchors).squeeze(-1).float()
+        logits = torch.add(self.level_bias.float(), score, alpha=1 / math.sqrt(self.dim)) / self.level_temperature
+        return _with_floor(logits.softmax(dim=-1), 1.0 / self.num_levels, self.level_floor)
 
     def _modality_weights(self, shared: Tensor, uniform: Tensor) -> Tensor:
         if not self.adaptive:
@@ -214,7 +213,7 @@ class InterCAD(DrawsOwnParameters):
         # A sample without any modality keeps finite logits; the last product gives it weights of 0.
         absent = (uniform == 0) & uniform.any(dim=-1, keepdim=True)
         weights = logits.masked_fill(absent, float("-inf")).softmax(dim=-1)
-        return ((1 - self.modality_floor) * weights + self.modality_floor * uniform) * (uniform > 0)
+        return _with_floor(weights, uniform, self.modality_floor) * (uniform > 0)
 
     def _private_gates(self, private: Tensor, present: Tensor) -> Tensor:
         if not self.adaptive:
@@ -229,6 +228,11 @@ class InterCAD(DrawsOwnParameters):
             f"modality_temperature={self.modality_temperature}, modality_floor={self.modality_floor}, "
             f"init_last_level={self.init_last_level}"
         )
+
+
+def _with_floor(weights: Tensor, uniform: Tensor | float, floor: float) -> Tensor:
+    """Mixes the fraction ``floor`` of uniform weights in."""
+    return weights if floor == 0 else (1 - floor) * weights + floor * uniform
 
 
 def _pooled_streams(

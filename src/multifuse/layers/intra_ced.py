@@ -210,10 +210,11 @@ def _codes(
     shared = bases.shared.unsqueeze(1).expand(-1, len(modalities), -1, -1)
     columns = torch.cat([shared, bases.private], dim=-1).to(next(iter(levels[0].values())).dtype)
     codes = []
-    for tokens, of_level in zip(levels, columns.unbind(), strict=True):
-        of_modality = zip(modalities, of_level.unbind(), strict=True)
-        codes.append(torch.cat([tokens[name] @ basis for name, basis in of_modality if name in tokens], dim=1))
-    packed = without_padding(torch.stack(codes) if len(codes) > 1 else codes[0].unsqueeze(0), mask)
+    for name, of_modality in zip(modalities, columns.unbind(1), strict=True):
+        if name in levels[0]:
+            tokens = torch.stack([level[name] for level in levels])
+            codes.append(torch.bmm(tokens.flatten(1, 2), of_modality).unflatten(1, tokens.shape[1:3]))
+    packed = without_padding(torch.cat(codes, dim=2), mask)
     parts = packed.split([bases.shared.shape[-1], bases.private.shape[-1]], dim=-1)
     return parts[0], parts[1]
 

@@ -40,14 +40,17 @@ class Family(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The moments of a family, in float64 where the device has it; those of features that do not vary are 0."""
+    """The moments of a family, in float64 where the device has it; those of features that do not vary are 0.
+
+    They are sums over the rows: covariances times the number of rows, a factor that whitening takes out again.
+    """
 
     num_rows: Tensor
     """(G, ...): the number of rows, or 1 without any."""
     cross: Tensor
-    """(G, ..., leading, D): covariances of the leading features with all."""
+    """(G, ..., leading, D): the centred products of the leading features with all."""
     auto: Tensor | None
-    """(G, others, d, d): the covariance of every other stream with itself."""
+    """(G, others, d, d): those of every other stream with itself."""
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -97,12 +100,11 @@ def sum_over_ranks(tensor: Tensor, synchronise: bool) -> Tensor:
     return tensor
 
 
-def mean_over_ranks(values: Tensor, weight: Tensor, synchronise: bool) -> Tensor:
-    """Returns the weighted mean of values (N,) over the samples of all ranks; 0 where the weights sum to 0."""
-    weight = weight.to(values.dtype)
-    weighted = values.masked_fill(weight == 0, 0.0) * weight
-    total, count = sum_over_ranks(torch.stack([weighted, weight]).sum(-1), synchronise).unbind()
-    return total / count.detach().clamp(min=torch.finfo(values.dtype).tiny)
+def mean_over_ranks(values: Tensor, counted: Tensor, synchronise: bool) -> Tensor:
+    """Returns the mean of those values (N,) that are counted (N,), over the samples of all ranks; 0 without any."""
+    both = torch.stack([values.masked_fill(~counted, 0.0), counted.to(values.dtype)]).sum(-1)
+    total, count = sum_over_ranks(both, synchronise).unbind()
+    return total / count.detach().clamp(min=1.0)
 
 
 def real_rows(values: Tensor, mask: Tensor | None) -> Rows:
@@ -120,13 +122,14 @@ def moments_of(families: Sequence[Family], synchronise: bool) -> list[Moments]:
     counts, sums = flat.split([sum(tensor.numel() for tensor in tensors) for tensors in given])
     counts = counts.detach().clamp(min=1.0)
     of_count, of_sums = ([tensor.shape for tensor in tensors] for tensors in given)
-    means = [total / count.unsqueeze(-1) for total, count in zip(_split(sums, of_sums), _split(counts, of_count))]
+    totals = _split(sums, of_sums)
+    means = [total / count.unsqueeze(-1) for total, count in zip(totals, _split(counts, of_count))]
     products = [block for family in zip(families, means) for block in _products(*family)]
     flat = sum_over_ranks(_flat([product for block in products for product in block]), synchronise)
     reduced = iter(_split(precise(flat), [(len(block), *block[0].shape) for block in products]))
     return [
-        _moments(count, mean.detach(), next(reduced), next(reduced) if family.others else None)
-        for family, count, mean in zip(families, _split(precise(counts), of_count), means)
+        _moments(count, (mean * total).detach(), next(reduced), next(reduced) if family.others else None)
+        for family, count, mean, total in zip(families, _split(precise(counts), of_count), means, totals)
     ]
 
 
@@ -145,28 +148,27 @@ def _products(family: Family, means: Tensor) -> list[list[Tensor]]:
     return [cross, auto] if family.others else [cross]
 
 
-def _moments(count: Tensor, mean: Tensor, cross: Tensor, auto: Tensor | None) -> Moments:
-    """Divides the products by the counts, and sets those of features that do not vary to 0."""
+def _moments(count: Tensor, of_means: Tensor, cross: Tensor, auto: Tensor | None) -> Moments:
+    """Sets the products of features that do not vary to 0; ``of_means`` (..., D): the squares of the means, summed."""
     leading = cross.shape[-1]
-    cross = cross.mT / count[..., None, None]
-    steady = _steady(cross, mean[..., :leading])
+    cross = cross.mT
+    steady = _steady(cross, of_means[..., :leading])
     if auto is None:
         return Moments(count, _without(cross, steady, steady), None)
-    auto = auto / count[..., None, None, None]
-    of_streams = _steady(auto, mean[..., leading:].view(auto.shape[:-1]))
+    of_streams = _steady(auto, of_means[..., leading:].view(auto.shape[:-1]))
     every = torch.cat([steady, of_streams.flatten(-2)], dim=-1)
     return Moments(count, _without(cross, steady, every), _without(auto, of_streams, of_streams))
 
 
-def _steady(covariance: Tensor, mean: Tensor) -> Tensor:
+def _steady(products: Tensor, of_means: Tensor) -> Tensor:
     """Returns which of the features (..., d) vary by no more than the rounding of their mean."""
-    rounding = 32 * torch.finfo(mean.dtype).eps
-    variance = covariance.detach().diagonal(dim1=-2, dim2=-1)
-    return torch.addcmul(variance, mean, mean, value=-(rounding**2)) <= 0  # not NaN: it must reach the loss
+    rounding = 32 * torch.finfo(of_means.dtype).eps
+    squares = products.detach().diagonal(dim1=-2, dim2=-1)
+    return squares <= rounding**2 * of_means  # not NaN: it must reach the loss
 
 
-def _without(covariance: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return covariance.masked_fill(rows.unsqueeze(-1) | columns.unsqueeze(-2), 0.0)
+def _without(products: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return products.masked_fill(rows.unsqueeze(-1) | columns.unsqueeze(-2), 0.0)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

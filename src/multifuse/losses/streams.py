@@ -119,37 +119,19 @@ def _correlations(within: Moments, across: Moments, eps: float, debias: bool, dt
     shared_private = _table(with_shared, whitening(within.auto, eps))
     private_private = _table(with_private, private)
     across_modalities = squared_correlation(one, blocks[:, :, 0, :, 1], other)
-    num_rows = within.num_rows[:, None, None], across.num_rows.squeeze(0)
-    compared = [
-        _Compared(shared_private, num_rows[0], max(shared_rank, private_rank)),
-        _Compared(private_private, num_rows[0], private_rank),
-        _Compared(across_modalities, num_rows[1], private_rank),
-    ]
-    of_tokens, of_samples = (
-        _values(compared, debias).to(dtype).split([2 * shared_private.numel(), across_modalities.numel()])
-    )
+    tables = [shared_private, private_private, across_modalities]
+    values = torch.cat([table.flatten() for table in tables])
+    if debias:
+        of_levels = within.num_rows.view(1, -1, 1).expand(2, -1, num_levels**2)
+        num_rows = torch.cat([of_levels.flatten(), across.num_rows.squeeze(0).expand_as(across_modalities).flatten()])
+        widest = torch.full_like(values, private_rank)
+        widest[: shared_private.numel()] = max(shared_rank, private_rank)
+        values = debiased(values, num_rows, widest)
+    of_tokens, of_samples = values.to(dtype).split([2 * shared_private.numel(), across_modalities.numel()])
     of_levels = _shares(within.num_rows, dtype) @ of_tokens.view(2, -1, num_levels**2)
     shared_private, private_private = of_levels.view(2, num_levels, num_levels).unbind()
     across_modalities = _shares(across.num_rows.flatten(), dtype) @ of_samples.view(-1, num_levels)
     return Correlations(shared_private, private_private, across_modalities)
-
-
-class _Compared(NamedTuple):
-    """Correlations between streams, the number of rows (broadcasts) that they are of, and of features in the widest."""
-
-    correlations: Tensor
-    num_rows: Tensor
-    widest: int
-
-
-def _values(compared: Sequence[_Compared], debias: bool) -> Tensor:
-    """Returns all correlations in one flat tensor, so that they are debiased together."""
-    values = torch.cat([table.flatten() for table, _, _ in compared])
-    if not debias:
-        return values
-    num_rows = torch.cat([rows.expand_as(table).flatten() for table, rows, _ in compared])
-    widest = torch.cat([torch.full_like(table, width).flatten() for table, _, width in compared])
-    return debiased(values, num_rows, widest)
 
 
 def _table(whitened: Tensor, whiten_columns: Tensor) -> Tensor:

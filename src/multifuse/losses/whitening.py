@@ -74,7 +74,7 @@ class WhiteningXCorrLoss(nn.Module):
             count, sums = rows.real.sum(-2), rows.values.sum(-2, keepdim=True)
             (moments,) = moments_of([Family([rows], count, sums, values.shape[-1])], self.training)
             d = x.shape[-1]
-            covariance = moments.cross[0]
+            covariance = moments.cross[0]  # times the number of rows
             correlation = squared_correlation(
                 whitening(covariance[:d, :d], self.eps),
                 covariance[:d, d:],
@@ -103,7 +103,10 @@ class WhiteningXCorrLoss(nn.Module):
 
 
 def whitening(covariance: Tensor, eps: float) -> Tensor:
-    """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; without variance the ridge is that of 1."""
+    """Computes W = L^{-1}, where covariance (..., d, d) + ridge = L L^T; without variance the ridge is that of 1.
+
+    A factor of all covariances changes no correlation that is whitened by such W.
+    """
     d = covariance.shape[-1]
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     scale = variance.masked_fill(variance <= torch.finfo(covariance.dtype).tiny, 1.0)

@@ -108,12 +108,13 @@ class CLCRPreTrainedModel(PreTrainedModel):
         problem_type = self.config.inferred_problem_type(labels)
         if self.config.problem_type is None:
             self.config.problem_type = problem_type
-        is_ignored = torch.zeros_like(labels, dtype=torch.bool) if ignored is None else labels == ignored
-        if problem_type != "single_label_classification":
+        is_ignored = None if ignored is None else labels == ignored
+        if is_ignored is not None and problem_type != "single_label_classification":
             labels = labels.masked_fill(is_ignored, 0)
         per_sample, counted = loss_per_sample(logits, labels, problem_type, self.config.regression_loss)
-        sample_is_ignored = is_ignored if is_ignored.ndim == 1 else is_ignored.flatten(1).any(dim=1)
-        return mean_over_ranks(per_sample, counted & ~sample_is_ignored, self.training)
+        if is_ignored is not None:
+            counted = counted & ~is_ignored.view(len(labels), -1).any(dim=1)
+        return mean_over_ranks(per_sample, counted, self.training)
 
 
 class CLCRModel(CLCRPreTrainedModel):
