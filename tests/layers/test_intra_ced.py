@@ -1,6 +1,7 @@
 """IntraCED: the invariants of the exchange, as properties of random sizes, weights and masks."""
 
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -247,3 +248,80 @@ def test_bad_arguments_are_named() -> None:
         layer(tokens, {"text": 2 * mask["text"].long()})
     with pytest.raises(ValueError, match="batch size 2, the modalities before it 3"):
         layer({**tokens, "audio": tokens["audio"][:2]})
+
+
+WIDTHS = {"text": 12, "keys": 20, "image": 7}
+
+
+def between(**options: Any) -> IntraCED:
+    torch.manual_seed(0)
+    return IntraCED(WIDTHS, **{"common_dim": 16, "num_heads": 2, **options})
+
+
+def test_tokens_of_different_widths_leave_in_their_own_and_streams_in_the_common_one() -> None:
+    layer = between()
+    tokens = {name: torch.randn(3, 4, width) for name, width in WIDTHS.items()}
+    output = layer(tokens)
+    assert {name: tuple(values.shape) for name, values in output.tokens.items()} == {
+        name: (3, 4, width) for name, width in WIDTHS.items()
+    }
+    assert all(values.shape == (3, 4, 16) for values in output.shared.values())
+    assert all(not torch.equal(output.tokens[name], tokens[name]) for name in WIDTHS)
+    sum(values.sum() for values in output.tokens.values()).backward()  # type: ignore[union-attr]
+    assert layer.adapters is not None
+    assert all(weight.grad is not None and weight.grad.any() for weight in layer.adapters.parameters())
+
+
+def test_padding_changes_nothing_in_layers_with_adapters() -> None:
+    layer, mask = between(), torch.tensor([[True, True, False], [True, False, False]])
+    tokens = {name: torch.randn(2, 3, width) for name, width in WIDTHS.items()}
+    noisy = {name: values + 100 * ~mask.unsqueeze(-1) for name, values in tokens.items()}
+    masks = dict.fromkeys(WIDTHS, mask)
+    before, after = layer(tokens, masks), layer(noisy, masks)
+    for name in WIDTHS:
+        torch.testing.assert_close(before.tokens[name][mask], after.tokens[name][mask])
+        torch.testing.assert_close(before.activation[name], after.activation[name])
+
+
+@pytest.mark.parametrize("dim", [16, WIDTHS])
+def test_an_identity_start_returns_every_token_as_it_came_and_can_leave_it(dim: Any) -> None:
+    layer = IntraCED(dim, tuple(WIDTHS), init="identity", num_heads=2)
+    tokens = {name: torch.randn(3, 4, layer.widths[name]) for name in WIDTHS}
+    output = layer(tokens)
+    for name, values in tokens.items():
+        assert torch.equal(output.tokens[name], values)
+    torch.stack([values.sum() for values in output.tokens.values()]).sum().backward()
+    assert layer.output.weight.grad is not None
+    assert layer.output.weight.grad.any()
+
+
+def test_a_vector_is_one_token() -> None:
+    layer = between().eval()
+    tokens = {"text": torch.randn(3, 4, 12), "image": torch.randn(3, 7)}
+    as_vector, as_token = layer(tokens), layer({**tokens, "image": tokens["image"].unsqueeze(1)})
+    assert as_vector.tokens["image"].shape == (3, 7)
+    torch.testing.assert_close(as_vector.tokens["image"], as_token.tokens["image"].squeeze(1))
+    torch.testing.assert_close(as_vector.tokens["text"], as_token.tokens["text"])
+
+
+def test_default_ranks_are_the_shares_of_the_reference_configuration() -> None:
+    expected = ((128, 4, (48, 32)), (64, 4, (24, 16)), (100, 4, (36, 25)), (4, 1, (1, 1)), (8, 4, (4, 2)))
+    for dim, heads, ranks in expected:
+        layer = IntraCED(dim, ("a", "b"), num_heads=heads)
+        assert (layer.shared_rank, layer.private_rank) == ranks
+    assert IntraCED({"a": 30, "b": 24}).dim == 24
+
+
+def test_widths_and_modalities_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="modalities must be given, unless dim has widths by modality, got dim=16"):
+        IntraCED(16)
+    with pytest.raises(ValueError, match=r"modalities must be those of dim, \['text', 'keys', 'image'\], got"):
+        IntraCED(WIDTHS, ("text",))
+    with pytest.raises(ValueError, match=r"dim\['a'\] must be an integer >= 1, got 0"):
+        IntraCED({"a": 0, "b": 3})
+    with pytest.raises(ValueError, match="common_dim is only for widths by modality, got common_dim=8 and dim=16"):
+        IntraCED(16, ("a", "b"), common_dim=8)
+    with pytest.raises(ValueError, match="init must be one of"):
+        IntraCED(16, ("a", "b"), init="zero")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"tokens\['image'\] must have shape \(batch, tokens, 7\), got \(3, 4, 12\)"):
+        between()({"image": torch.randn(3, 4, 12)})

@@ -223,9 +223,12 @@ def token_shapes(
     tokens: Mapping[str, Tensor | None],
     mask: Mapping[str, Tensor | None],
     modalities: tuple[str, ...],
-    dim: int,
+    dim: int | Mapping[str, int],
 ) -> None:
-    """Checks the names, shapes and dtypes of a batch of token tensors, and the shapes of their masks."""
+    """Checks the names, shapes and dtypes of a batch of token tensors, and the shapes of their masks.
+
+    ``dim`` is the width of all tokens, or that of each modality's.
+    """
     by_modality(argument, tokens, modalities)
     batch: int | None = None
     for name in modalities:
@@ -233,8 +236,10 @@ def token_shapes(
         if values is None:
             continue
         tensor(f"{argument}[{name!r}]", values)
-        if values.ndim != 3 or values.shape[-1] != dim:
-            raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {dim}), got {tuple(values.shape)}")
+        width = dim if isinstance(dim, int) else dim[name]
+        if values.ndim != 3 or values.shape[-1] != width:
+            shape = tuple(values.shape)
+            raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {width}), got {shape}")
         if not values.is_floating_point():
             raise ValueError(f"{argument}[{name!r}] must be floating point, got {values.dtype}")
         batch = values.shape[0] if batch is None else batch
@@ -251,7 +256,7 @@ def token_mapping(
     tokens: Mapping[str, Tensor | None],
     mask: Mapping[str, Tensor | None] | None,
     modalities: tuple[str, ...],
-    dim: int,
+    dim: int | Mapping[str, int],
 ) -> dict[str, Tokens]:
     """Checks a batch of token tensors and returns the modalities that are present, in the constructor's order."""
     masks = modality_masks(mask, modalities)

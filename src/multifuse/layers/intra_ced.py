@@ -14,6 +14,7 @@ from multifuse._internal.masks import joined_mask, without_padding
 from multifuse._internal.packing import Packing
 from multifuse._internal.precision import at_least_float32
 from multifuse._internal.untouched import is_untouched
+from multifuse.layers.adapters import WidthAdapters
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases, StiefelProjector
 from multifuse.layers.token_budget import TokenBudget, activation_of_levels
@@ -51,10 +52,16 @@ class IntraCED(DrawsOwnParameters):
     as a drop-in layer, read ``output.tokens``: the shape of the input, plus what was exchanged.
 
     Args:
-        dim: d, the width of the tokens.
-        modalities: names, any Python identifiers, one or more, in a fixed order (a set is refused).
-        shared_rank, private_rank: r_s and r_p, ``r_s + r_p <= d``.
+        dim: d, the width of the tokens; or widths by modality (ours). Tokens are then mapped to a common width d, and
+            what is exchanged back to their own (`WidthAdapters`).
+        modalities: names, any Python identifiers, one or more, in a fixed order (a set is refused); by default those
+            of the widths.
+        common_dim: d, where ``dim`` has widths by modality; by default the smallest of them.
+        shared_rank, private_rank: r_s and r_p, ``r_s + r_p <= d``; by default 3/8 of d, rounded down to a multiple of
+            ``num_heads``, and 1/4 of d, the shares of the reference configuration.
         num_heads: divides ``shared_rank``.
+        init: ``"xavier"``, or ``"identity"`` for an output projection of zeros, so that tokens leave as they came
+            before training: for layers put into a model that has been trained.
         gamma: scale of the token budget; 0 gives the identity, ``tokens == h``.
         dropout: the rate at which whole channels of what a sample receives are dropped in training (ours: dropout of
             the attention weights would keep a T x T tensor).
@@ -62,9 +69,10 @@ class IntraCED(DrawsOwnParameters):
         parametrization: of the bases, see `StiefelProjector`.
 
     Shape:
-        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d); mask by modality (B, T_m), True or 1 = real
-        token -> `IntraCEDOutput`. A modality may be left out, ``None``, or fully masked for some samples: the others
-        then see what they would see without it.
+        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d), or of its own width; a vector (B, d) is one
+        token. Mask by modality (B, T_m), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the
+        input, the streams have the width d. A modality may be left out, ``None``, or fully masked for some
+        samples: the others then see what they would see without it.
 
     Raises:
         ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
@@ -76,18 +84,23 @@ class IntraCED(DrawsOwnParameters):
         >>> output = exchange({"text": torch.randn(8, 12, 64), "audio": torch.randn(8, 30, 64)})
         >>> output.tokens["text"].shape, output.activation["audio"].shape
         (torch.Size([8, 12, 64]), torch.Size([8, 30]))
+        >>> between = IntraCED({"text": 96, "image": 128}, init="identity")
+        >>> between({"text": torch.randn(8, 12, 96), "image": torch.randn(8, 128)}).tokens["image"].shape
+        torch.Size([8, 128])
     """
 
     def __init__(
         self,
-        dim: int,
-        modalities: Iterable[str],
+        dim: int | Mapping[str, int],
+        modalities: Iterable[str] | None = None,
         *,
-        shared_rank: int,
-        private_rank: int,
+        common_dim: int | None = None,
+        shared_rank: int | None = None,
+        private_rank: int | None = None,
         num_heads: int = 4,
         gamma: float = 1.0,
         dropout: float = 0.0,
+        init: Literal["xavier", "identity"] = "xavier",
         init_participation: float = 0.68,
         parametrization: Literal["cholesky", "geotorch"] = "cholesky",
         device: torch.device | str | None = None,
@@ -95,9 +108,13 @@ class IntraCED(DrawsOwnParameters):
     ) -> None:
         super().__init__()
         checks.positive_integer("num_heads", num_heads)
+        checks.choice("init", init, ("xavier", "identity"))
+        dim, widths, names = _widths(dim, modalities, common_dim)
+        shared_rank = max(3 * dim // (8 * num_heads), 1) * num_heads if shared_rank is None else shared_rank
+        private_rank = max(dim // 4, 1) if private_rank is None else private_rank
         self.projector = StiefelProjector(
             dim,
-            modalities,
+            names,
             shared_rank=shared_rank,
             private_rank=private_rank,
             parametrization=parametrization,
@@ -108,25 +125,34 @@ class IntraCED(DrawsOwnParameters):
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
         self.num_heads, self.dropout = num_heads, ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.dim, self.modalities = dim, self.projector.modalities
+        self.widths = widths or dict.fromkeys(self.modalities, dim)
+        self.adapters = None if widths is None else WidthAdapters(widths, dim, device=device, dtype=dtype)
         self.shared_rank, self.private_rank = shared_rank, private_rank
         self.budget = TokenBudget(gamma, init_participation, device=device, dtype=dtype)
         self.query_key_value = XavierLinear(shared_rank, 3 * shared_rank, device=device, dtype=dtype)
-        self.output = XavierLinear(shared_rank, shared_rank, device=device, dtype=dtype)
+        gain = 0.0 if init == "identity" else 1.0
+        self.output = XavierLinear(shared_rank, shared_rank, gain=gain, device=device, dtype=dtype)
 
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
-        present = checks.token_mapping(tokens, mask, self.modalities, self.projector.dim)
+        checks.by_modality("tokens", tokens, self.modalities)
+        sequences = {name: _as_sequence(values) for name, values in tokens.items()}
+        present = checks.token_mapping(sequences, mask, self.modalities, self.widths)
         for name, checked in present.items():
             checks.same_dtype(f"tokens[{name!r}]", checked.values, self.budget.threshold)  # maps may have been replaced
-        return self.with_bases(tokens, present, self.projector.bases())
+        output = self.with_bases(sequences, present, self.projector.bases())
+        for name, updated in output.tokens.items():
+            if tokens[name].ndim == 2:  # type: ignore[union-attr]
+                output.tokens[name] = updated.squeeze(1)
+        return output
 
     def with_bases(
         self, tokens: Mapping[str, Tensor | None], present: Mapping[str, Tokens], bases: Bases
     ) -> IntraCEDOutput:
         """Computes `forward`, given the tokens that have been checked and the bases of this level."""
         level = Bases(*(basis.unsqueeze(0) for basis in bases))
-        values = {name: checked.values for name, checked in present.items()}
+        values = {name: self._in_common_width(name, checked) for name, checked in present.items()}
         codes = exchanged([self], [values], {name: checked.mask for name, checked in present.items()}, level)
         (output,) = codes.outputs()
         for name, received in codes.received_by_modality().items():
@@ -134,17 +160,50 @@ class IntraCED(DrawsOwnParameters):
             assert original is not None
             to_ambient = bases.shared.mT.to(original.dtype)
             private_to_ambient = bases.private[self.modalities.index(name)].mT.to(original.dtype)
-            output.tokens[name] = original if received is None else original + received[0] @ to_ambient
+            output.tokens[name] = original
+            if received is not None:
+                update = received[0] @ to_ambient
+                output.tokens[name] = original + (update if self.adapters is None else self.adapters.back(name, update))
             output.shared[name] = output.shared_code[name] @ to_ambient
             output.private[name] = output.private_code[name] @ private_to_ambient
         return output
 
+    def _in_common_width(self, name: str, tokens: Tokens) -> Tensor:
+        if self.adapters is None:
+            return tokens.values
+        mapped = self.adapters.into(name, tokens.values)
+        return mapped if tokens.mask is None else mapped.masked_fill(~tokens.mask.unsqueeze(-1), 0.0)
+
     def extra_repr(self) -> str:
+        width = self.dim if self.adapters is None else f"{self.widths}, common_dim={self.dim}"
         return (
-            f"{self.dim}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
+            f"{width}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
             f"num_heads={self.num_heads}, gamma={self.budget.gamma}, dropout={self.dropout.p}, "
             f"init_participation={self.budget.init_participation}, parametrization={self.projector.parametrization!r}"
         )
+
+
+def _widths(
+    dim: int | Mapping[str, int], modalities: Iterable[str] | None, common_dim: int | None
+) -> tuple[int, dict[str, int] | None, Iterable[str]]:
+    """Returns the common width, the widths by modality if they were given, and the names of the modalities."""
+    if not isinstance(dim, Mapping):
+        if modalities is None:
+            raise ValueError(f"modalities must be given, unless dim has widths by modality, got dim={dim}")
+        if common_dim is not None:
+            raise ValueError(f"common_dim is only for widths by modality, got common_dim={common_dim} and dim={dim}")
+        return dim, None, modalities
+    names = checks.modality_names(dim if modalities is None else modalities)
+    if set(names) != set(dim):
+        raise ValueError(f"modalities must be those of dim, {list(dim)}, got {list(names)}")
+    widths = {name: checks.positive_integer(f"dim[{name!r}]", dim[name]) for name in names}
+    common = min(widths.values()) if common_dim is None else checks.positive_integer("common_dim", common_dim)
+    return common, widths, names
+
+
+def _as_sequence(tokens: Tensor | None) -> Tensor | None:
+    """Returns vectors (B, d) as one token, (B, 1, d)."""
+    return tokens.unsqueeze(1) if isinstance(tokens, Tensor) and tokens.ndim == 2 else tokens
 
 
 class LevelCodes(NamedTuple):
