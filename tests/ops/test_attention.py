@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multifuse.ops import native
+from multifuse.ops import attention, native
 from multifuse.ops.attention import attend_others, by_torch
 from multifuse.ops.transforms import runs_compiled
 
@@ -80,6 +80,18 @@ def test_attention_is_the_softmax_over_the_other_modalities_real_tokens(
     for attend in (attend_others, by_torch):
         ours = attend(query_key_value, lengths, heads, mask, asking)
         torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("width", [5, 8, 12])
+def test_heads_that_are_padded_for_a_gpus_kernel_give_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    query_key_value, mask, asking = drawn(0, (17, 0, 30), 2, width, True, torch.float64)
+    query_key_value.requires_grad_()
+    expected = by_torch(query_key_value, (17, 0, 30), 2, mask, asking)
+    monkeypatch.setattr(attention, "_alignment", lambda values: 8)
+    ours = by_torch(query_key_value, (17, 0, 30), 2, mask, asking)
+    torch.testing.assert_close(ours, expected)
+    grads = [torch.autograd.grad(values.square().sum(), query_key_value)[0] for values in (ours, expected)]
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("masked", [False, True])

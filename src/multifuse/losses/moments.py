@@ -85,6 +85,11 @@ def _group_of_losses() -> Any:
     return group
 
 
+# A compiler asks for the group once, and writes it into its graph. This is what torch.compiler.assume_constant_result
+# does; calling that would import the compiler with this library.
+_group_of_losses._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def ranks(synchronise: bool) -> int:
     """Returns the number of ranks whose rows are compared together."""
     if synchronise and distributed.is_available() and distributed.is_initialized():

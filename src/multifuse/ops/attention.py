@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
@@ -60,6 +60,10 @@ def by_torch(
 ) -> Tensor:
     """Computes `attend_others` by torch's attention, one modality at a time."""
     heads = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, width)
+    width = heads.shape[-1]
+    missing = -width % _alignment(heads)
+    if missing:
+        heads = pad(heads, (0, missing))
     queries, keys_values = heads.split([1, 2])
     queries_of, keys_values_of = queries.squeeze(0).split(list(lengths), dim=2), keys_values.split(list(lengths), dim=3)
     real = None if mask is None else mask.split(list(lengths), dim=1)
@@ -79,12 +83,21 @@ def by_torch(
             blocked.append(alone.expand(-1, length))
             # A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
             reached = (reached | alone)[:, None, None, :]
-        attended.append(scaled_dot_product_attention(queries_of[modality], keys, values, reached))
-    joined = torch.cat(attended, dim=2).transpose(1, 2).flatten(2)
+        attended.append(scaled_dot_product_attention(queries_of[modality], keys, values, reached, scale=width**-0.5))
+    joined = torch.cat(attended, dim=2)[..., :width].transpose(1, 2).flatten(2)
     zeroed = [] if real is None else [torch.cat(blocked, dim=1)]
     if asking is not None:
         zeroed.append(~asking)
     return joined if not zeroed else joined.masked_fill(reduce(torch.logical_or, zeroed).unsqueeze(-1), 0.0)
+
+
+def _alignment(values: Tensor) -> int:
+    """Returns what the width of a head must be a multiple of.
+
+    Of torch's kernels for a GPU, the memory-efficient one alone takes masks, and it needs heads of whole 16 bytes
+    (pytorch/pytorch#110630). Without it, torch would make a T x T tensor.
+    """
+    return 16 // values.itemsize if values.is_cuda else 1
 
 
 def _portable(

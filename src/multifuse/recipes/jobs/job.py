@@ -163,7 +163,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     arguments = _arguments(job, chosen, use_cpu)
     main = arguments.process_index == 0
     if data is None:
-        with arguments.main_process_first():
+        with arguments.main_process_first(local=False):  # the others of all machines wait for the one that writes
             data = job.make(writes=main)
     if main:
         job.announce(data)
