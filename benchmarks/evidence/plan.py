@@ -79,7 +79,13 @@ SECTIONS = (
         close_seeds=(6, 7, 8, 9, 10),
         epochs=10,
     ),
-    Section("planted-levels", ("text", "vision", "audio"), (MODELS, "ablation"), epochs=10),
+    Section(
+        "planted-levels",
+        ("text", "vision", "audio"),
+        (MODELS, "ablation"),
+        choosing_seeds=2,  # as below
+        epochs=10,
+    ),
     Section(
         "planted-cues",
         ("text", "vision", "audio"),
