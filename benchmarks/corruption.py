@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.machine import machine
+from multifuse.processing import TextInput
 from multifuse.processing.collator import MultimodalCollator, padded
 from multifuse.recipes.corruption.corrupted import KINDS, CorruptionScores, LevelScores, curves, deviations, evaluated
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSASplit, read_mmsa, standardised
@@ -70,11 +71,11 @@ def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
         fields: dict[str, Any] = {"id": list(split.ids), "regression_labels": split.labels}
         for modality, sequence in split.features.items():
             fields |= {modality: sequence.values, f"{modality}_lengths": sequence.lengths.tolist()}
-        ids = token_ids(split, tokenizer)
+        ids = token_ids(split, tokenizer, TextInput())
         fields["text"] = np.zeros((len(ids), max(map(len, ids)), model.config.hidden_size), np.float32)
         fields["text_lengths"] = [len(row) for row in ids]
         for start in range(0, len(ids), 64):
-            rows = [torch.tensor(row) for row in ids[start : start + 64]]
+            rows = [torch.tensor(row, dtype=torch.long) for row in ids[start : start + 64]]
             tokens, real = padded(rows, tokenizer.pad_token_id)
             with torch.no_grad():
                 last = model(input_ids=tokens, attention_mask=real.long()).last_hidden_state

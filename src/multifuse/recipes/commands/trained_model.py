@@ -69,6 +69,14 @@ def load_model(argument: str, folder: Path, classes: "Iterable[type[PreTrainedMo
         raise ArgumentError(f"{argument} {folder} cannot be loaded: {' '.join(str(error).split())}") from None
 
 
+def load_any_model(argument: str, folder: Path) -> Any:
+    """Loads a model that `multifuse train` can train, as `load_model` does."""
+    from multifuse.models import CLCRForSegmentPrediction
+    from multifuse.recipes.jobs.models import MODELS, model_class
+
+    return load_model(argument, folder, (*map(model_class, MODELS), CLCRForSegmentPrediction))
+
+
 def load_processor(argument: str, folder: Path) -> "CLCRProcessor":
     """Loads the processor that was saved with a model."""
     from multifuse.processing.processor import CLCRProcessor
@@ -126,7 +134,7 @@ def _model_folder(folder: Path) -> Path:
 def _utterances(argument: str, folder: Path, model: Any, args: argparse.Namespace) -> Source:
     from torch.utils.data import DataLoader
 
-    from multifuse.processing import FeatureInput, TextInput
+    from multifuse.processing import FeatureInput
     from multifuse.recipes.corruption.corrupted import deviations
     from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
     from multifuse.recipes.data.features.utterances import datasets
@@ -149,8 +157,7 @@ def _utterances(argument: str, folder: Path, model: Any, args: argparse.Namespac
             raise ArgumentError(
                 f"--data {path}: {modality} has a sample of {longest} tokens; the model has {positions} positions"
             )
-    text = processor.modalities.get("text")
-    splits = datasets(data, modalities, tokenizer, text if isinstance(text, TextInput) else TextInput())
+    splits = datasets(data, modalities, processor)
     batches: DataLoader[Any] = DataLoader(splits[args.split], batch_size=64, collate_fn=processor.collator)
     ids = splits[args.split].token_ids
 

@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.pretrained import load_pretrained
+from multifuse.processing import TextInput
 from multifuse.processing.processor import CLCRProcessor, ModalityInput
 from multifuse.recipes.data.features.mmsa import FEATURES, SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised
 from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
-from multifuse.recipes.data.features.text import DEFAULT
 from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs import job, progress, resumption
 from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, check_model, naming_encoder
@@ -134,14 +134,13 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
                 modalities = {"text": CLCRConfig.text_modality(self.text_encoder), **modalities}
         if not modalities:
             raise JobError("--text-encoder is none, but the data file stores no features of any modality")
+        inputs: dict[str, ModalityInput] = {**({} if tokenizer is None else {"text": TextInput()}), **data.statistics}
+        processor = CLCRProcessor(inputs, tokenizer)
         try:
-            splits = datasets(data, tuple(modalities), tokenizer)
+            splits = datasets(data, tuple(modalities), processor)
         except MMSAFileError as error:
             raise MMSAFileError(f"{self.data or 'the embedded default'}: {error}") from None
-        inputs: dict[str, ModalityInput] = {**({} if tokenizer is None else {"text": DEFAULT}), **data.statistics}
-        return Learning(
-            self._model(recipe, modalities, self._max_positions(data)), splits, CLCRProcessor(inputs, tokenizer)
-        )
+        return Learning(self._model(recipe, modalities, self._max_positions(data)), splits, processor)
 
     def _max_positions(self, data: MMSAData) -> int:
         """Returns the number of positions to learn: the default, or that of the longest sample if it has more tokens.

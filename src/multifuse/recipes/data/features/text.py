@@ -9,8 +9,6 @@ from multifuse.recipes.data.features.mmsa import MMSAFileError, MMSASplit
 # SHA-256 of bert-base-uncased's 30,522 word pieces, one per line in the order of their ids.
 BERT_VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
-DEFAULT = TextInput()
-
 
 def has_bert_vocabulary(tokenizer: Any) -> bool:
     """Returns whether a tokenizer has the vocabulary of bert-base-uncased, to which MMSA's ``text_bert`` ids belong."""
@@ -20,7 +18,7 @@ def has_bert_vocabulary(tokenizer: Any) -> bool:
     return digest == BERT_VOCABULARY
 
 
-def token_ids(split: MMSASplit, tokenizer: Any, text_input: TextInput = DEFAULT) -> list[list[int]]:
+def token_ids(split: MMSASplit, tokenizer: Any, text_input: TextInput) -> list[list[int]]:
     """Returns the token ids of every utterance, without padding.
 
     Raises:

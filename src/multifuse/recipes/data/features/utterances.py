@@ -1,14 +1,17 @@
 """A torch data set of utterances."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset
 
 from multifuse.processing import Sample, TextInput
 from multifuse.recipes.data.features.mmsa import SPLITS, MMSAData, MMSASplit
-from multifuse.recipes.data.features.text import DEFAULT, token_ids
+from multifuse.recipes.data.features.text import token_ids
+
+if TYPE_CHECKING:
+    from multifuse.processing.processor import CLCRProcessor
 
 
 class UtteranceDataset(Dataset[Sample]):
@@ -31,7 +34,7 @@ class UtteranceDataset(Dataset[Sample]):
         return len(self.split.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        inputs = {} if self.token_ids is None else {"text": torch.tensor(self.token_ids[index])}
+        inputs = {} if self.token_ids is None else {"text": torch.tensor(self.token_ids[index], dtype=torch.long)}
         for name in self.modalities:
             sequence = self.split.features[name]
             inputs[name] = torch.from_numpy(sequence.values[index, : sequence.lengths[index]])
@@ -39,14 +42,15 @@ class UtteranceDataset(Dataset[Sample]):
 
 
 def datasets(
-    data: MMSAData, modalities: Sequence[str], tokenizer: Any | None = None, text_input: TextInput = DEFAULT
+    data: MMSAData, modalities: Sequence[str], processor: "CLCRProcessor | None" = None
 ) -> dict[str, UtteranceDataset]:
-    """Returns the data sets of the splits by name; with a tokenizer, text becomes token ids.
+    """Returns the data sets of the splits by name; text becomes token ids if the processor reads it so.
 
     Raises:
-        MMSAFileError: if a tokenizer is given, but the data has no text that it can read.
+        MMSAFileError: if it does, but the data has no text that its tokenizer can read.
     """
     ids: dict[str, list[list[int]] | None] = dict.fromkeys(SPLITS)
-    if tokenizer is not None:
-        ids = {name: token_ids(getattr(data, name), tokenizer, text_input) for name in SPLITS}
+    text = None if processor is None else processor.modalities.get("text")
+    if processor is not None and isinstance(text, TextInput):
+        ids = {name: token_ids(getattr(data, name), processor.tokenizer, text) for name in SPLITS}
     return {name: UtteranceDataset(getattr(data, name), modalities, ids[name]) for name in SPLITS}
