@@ -42,7 +42,7 @@ def tokens(width: int = 16, batch: int = 4) -> dict[str, torch.Tensor]:
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "modalities as two arguments": (
         lambda: layer()(*tokens().values()),  # type: ignore[arg-type]
-        r"tokens must be a mapping by modality, such as {'text': .*}, got a tensor of shape \(4, 5, 16\)",
+        r"mask must be a mapping by modality, such as {'text': ..., 'audio': ...}, got a tensor of shape \(4, 5, 16\)",
     ),
     "a list": (lambda: layer()(list(tokens().values())), "tokens must be a mapping by modality.*got list$"),  # type: ignore[arg-type]
     "numpy arrays": (

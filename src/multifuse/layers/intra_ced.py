@@ -136,16 +136,10 @@ class IntraCED(DrawsOwnParameters):
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
-        checks.by_modality("tokens", tokens, self.modalities)
-        sequences = {name: _as_sequence(values) for name, values in tokens.items()}
-        present = checks.token_mapping(sequences, mask, self.modalities, self.widths)
+        present = checks.token_mapping(_as_sequences(tokens), mask, self.modalities, self.widths)
         for name, checked in present.items():
             checks.same_dtype(f"tokens[{name!r}]", checked.values, self.budget.threshold)  # maps may have been replaced
-        output = self.with_bases(sequences, present, self.projector.bases())
-        for name, updated in output.tokens.items():
-            if tokens[name].ndim == 2:  # type: ignore[union-attr]
-                output.tokens[name] = updated.squeeze(1)
-        return output
+        return self.with_bases(tokens, present, self.projector.bases())
 
     def with_bases(
         self, tokens: Mapping[str, Tensor | None], present: Mapping[str, Tokens], bases: Bases
@@ -163,7 +157,8 @@ class IntraCED(DrawsOwnParameters):
             output.tokens[name] = original
             if received is not None:
                 update = received[0] @ to_ambient
-                output.tokens[name] = original + (update if self.adapters is None else self.adapters.back(name, update))
+                update = update if self.adapters is None else self.adapters.back(name, update)
+                output.tokens[name] = original + update.view(original.shape)
             output.shared[name] = output.shared_code[name] @ to_ambient
             output.private[name] = output.private_code[name] @ private_to_ambient
         return output
@@ -171,8 +166,7 @@ class IntraCED(DrawsOwnParameters):
     def _in_common_width(self, name: str, tokens: Tokens) -> Tensor:
         if self.adapters is None:
             return tokens.values
-        mapped = self.adapters.into(name, tokens.values)
-        return mapped if tokens.mask is None else mapped.masked_fill(~tokens.mask.unsqueeze(-1), 0.0)
+        return without_padding(self.adapters.into(name, tokens.values), tokens.mask)
 
     def extra_repr(self) -> str:
         width = self.dim if self.adapters is None else f"{self.widths}, common_dim={self.dim}"
@@ -201,9 +195,14 @@ def _widths(
     return common, widths, names
 
 
-def _as_sequence(tokens: Tensor | None) -> Tensor | None:
-    """Returns vectors (B, d) as one token, (B, 1, d)."""
-    return tokens.unsqueeze(1) if isinstance(tokens, Tensor) and tokens.ndim == 2 else tokens
+def _as_sequences(tokens: Mapping[str, Tensor | None]) -> Mapping[str, Tensor | None]:
+    """Returns vectors (B, d) as one token, (B, 1, d); what is wrong is left to the checks that follow."""
+    if not isinstance(tokens, Mapping):
+        return tokens
+    return {
+        name: values.unsqueeze(1) if isinstance(values, Tensor) and values.ndim == 2 else values
+        for name, values in tokens.items()
+    }
 
 
 class LevelCodes(NamedTuple):
