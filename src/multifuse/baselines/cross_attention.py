@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal.masks import joined_mask
+from multifuse._internal.module_keys import module_key
 from multifuse.baselines.attention import MaskedAttention
 from multifuse.baselines.fusion import FusionForPrediction, FusionOutput, Masks, Tokens
 from multifuse.baselines.late import LateFusion
@@ -18,10 +19,7 @@ class CrossAttention(LateFusion):
         self, dim: int, modalities: Iterable[str], num_labels: int = 1, dropout: float = 0.0, num_heads: int = 4
     ) -> None:
         super().__init__(dim, modalities, num_labels, dropout, num_heads)
-        # Keys are prefixed, since a modality may have the name of an attribute of nn.ModuleDict.
-        self.attentions = nn.ModuleDict(
-            {f"modality_{name}": MaskedAttention(dim, num_heads) for name in self.modalities}
-        )
+        self.attentions = nn.ModuleDict({module_key(name): MaskedAttention(dim, num_heads) for name in self.modalities})
 
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
         return super()._fused({name: self._mixed(name, tokens, mask) for name in tokens}, mask)
@@ -33,7 +31,7 @@ class CrossAttention(LateFusion):
             return tokens[name]
         keys = torch.cat([tokens[other] for other in others], dim=1)
         real = joined_mask([(tokens[other], mask.get(other)) for other in others])
-        attended: Tensor = self.attentions[f"modality_{name}"](tokens[name], keys, real)
+        attended: Tensor = self.attentions[module_key(name)](tokens[name], keys, real)
         return tokens[name] + attended
 
 

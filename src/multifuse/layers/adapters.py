@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal.initialisation import XavierLinear
+from multifuse._internal.module_keys import module_key
 
 
 class WidthAdapters(nn.Module):
@@ -28,10 +29,9 @@ class WidthAdapters(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        # The keys have a prefix, because a modality may be named like an attribute of nn.ModuleDict ("keys", "type").
         self.inward = nn.ModuleDict(
             {
-                _key(name): nn.Sequential(
+                module_key(name): nn.Sequential(
                     XavierLinear(width, dim, device=device, dtype=dtype), nn.LayerNorm(dim, device=device, dtype=dtype)
                 )
                 for name, width in widths.items()
@@ -39,21 +39,17 @@ class WidthAdapters(nn.Module):
         )
         self.outward = nn.ModuleDict(
             {
-                _key(name): XavierLinear(dim, width, bias=False, device=device, dtype=dtype)
+                module_key(name): XavierLinear(dim, width, bias=False, device=device, dtype=dtype)
                 for name, width in widths.items()
             }
         )
 
     def into(self, name: str, tokens: Tensor) -> Tensor:
         """Maps the tokens of a modality to the common width."""
-        mapped: Tensor = self.inward[_key(name)](tokens)
+        mapped: Tensor = self.inward[module_key(name)](tokens)
         return mapped
 
     def back(self, name: str, update: Tensor) -> Tensor:
         """Maps what is added to the tokens of a modality to their own width."""
-        mapped: Tensor = self.outward[_key(name)](update)
+        mapped: Tensor = self.outward[module_key(name)](update)
         return mapped
-
-
-def _key(modality: str) -> str:
-    return f"modality_{modality}"

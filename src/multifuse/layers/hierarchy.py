@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks, masks
 from multifuse._internal.initialisation import DrawsOwnParameters
+from multifuse._internal.module_keys import module_key
 
 
 class SemanticHierarchyEncoder(nn.Module):
@@ -63,11 +64,10 @@ class SemanticHierarchyEncoder(nn.Module):
         checks.positive_integer("max_positions", max_positions)
         self.positions, self.max_positions = positions, max_positions
         widths = {name: _output_dim(name, encoder) for name, encoder in encoders.items()}
-        # The keys have a prefix, because a modality may be named like an attribute of nn.ModuleDict ("keys", "type").
-        self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
+        self.encoders = nn.ModuleDict({module_key(name): encoder for name, encoder in encoders.items()})
         self.levels = nn.ModuleDict(
             {
-                _key(name): nn.ModuleList(
+                module_key(name): nn.ModuleList(
                     _Level(width, dim, positions, max_positions, device=device, dtype=dtype) for _ in range(num_levels)
                 )
                 for name, width in widths.items()
@@ -77,7 +77,7 @@ class SemanticHierarchyEncoder(nn.Module):
     def encoder(self, modality: str) -> nn.Module:
         """Returns the encoder of a modality."""
         checks.known_modalities("encoder", [modality], self.modalities)
-        return self.encoders[_key(modality)]
+        return self.encoders[module_key(modality)]
 
     def token_masks(
         self, levels: Sequence[Mapping[str, Tensor]], mask: Mapping[str, Tensor | None]
@@ -89,19 +89,19 @@ class SemanticHierarchyEncoder(nn.Module):
         }
 
     def _token_mask(self, modality: str, mask: Tensor | None, tokens: Tensor) -> Tensor | None:
-        if mask is None or not getattr(self.encoders[_key(modality)], "masks_frames", False):
+        if mask is None or not getattr(self.encoders[module_key(modality)], "masks_frames", False):
             return mask
         return masks.token_mask_of_frames(mask, tokens.shape[1])
 
     def _level(self, modality: str, index: int) -> nn.Module:
-        stack = self.levels[_key(modality)]
+        stack = self.levels[module_key(modality)]
         assert isinstance(stack, nn.ModuleList)
         return stack[index]
 
     def _encoded(self, modality: str, inputs: Any, mask: Tensor | None, padding: Tensor | None) -> Sequence[Tensor]:
         try:
             inputs = _without_padding(inputs, mask, padding)
-            sequences: Sequence[Tensor] = self.encoders[_key(modality)](inputs, mask)
+            sequences: Sequence[Tensor] = self.encoders[module_key(modality)](inputs, mask)
         except ValueError as error:
             raise ValueError(f"modality {modality!r}: {error}") from error
         return sequences
@@ -197,10 +197,6 @@ def _without_padding(inputs: Any, mask: Tensor | None, padding: Tensor | None) -
         return inputs
     checks.token_mask("mask", mask, *inputs.shape[:2])
     return inputs.masked_fill(padding, 0.0)
-
-
-def _key(modality: str) -> str:
-    return f"modality_{modality}"
 
 
 def _output_dim(name: str, encoder: nn.Module) -> int:
