@@ -26,6 +26,7 @@ from transformers import BertConfig
 from benchmarks.length_speed import added_at_peak
 from benchmarks.step_speed import loss_of
 from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.layers.temporal_conv import padded_length
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, FEATURES, FINE_TUNING, PAPER, Recipe
 from multifuse.recipes.trainer.trainer import build_optimizer
@@ -214,7 +215,7 @@ def kept_by_formula(config: CLCRConfig, tokens: Mapping[str, int], widths: Mappi
 
 def _rows_of_stage(count: int, dilation: int) -> int:
     """Returns how many rows of d numbers a stage keeps, 6 per token where nothing is padded."""
-    padded = count if count <= dilation else -(-count // (2 * dilation)) * 2 * dilation
+    padded = padded_length(count, dilation)
     steps = [min(padded, step) for step in (dilation, 2 * dilation)]
     # The input of a convolution, with zeros at both ends where it is shorter than three steps, and its output.
     filtered = sum(padded + (padded + 2 * step if padded < 3 * step else padded) for step in steps)

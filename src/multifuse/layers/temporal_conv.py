@@ -73,7 +73,7 @@ class TemporalConvLevels(DrawsOwnParameters):
             mask = checks.token_mask("mask", mask, *inputs.shape[:2])
         hidden = self.projection(self.dropout(inputs))
         length = hidden.shape[1]
-        padded = [_padded_length(length, 4**level) for level in range(self.num_levels)]
+        padded = [padded_length(length, 4**level) for level in range(self.num_levels)]
         masks = _masks(hidden, mask, max(padded))
         dropouts = self._dropouts(hidden)
         levels = []
@@ -183,7 +183,7 @@ class _Convolution(nn.Conv1d):
         return filtered.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _padded_length(length: int, dilation: int) -> int:
+def padded_length(length: int, dilation: int) -> int:
     """Returns the least length from ``length`` up that both convolutions of a stage divide into whole rows."""
     if torch.compiler.is_compiling() or length <= dilation:
         return length
