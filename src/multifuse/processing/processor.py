@@ -107,8 +107,7 @@ class CLCRProcessor(ProcessorMixin):
                 if value is not None:
                     samples[index][name] = self._read(name, index, value)
         _check_each_has_one(samples)
-        batch = self.collator([Sample(sample) for sample in samples])
-        return MultimodalBatch({"inputs": batch["inputs"], "mask": batch["mask"]})
+        return MultimodalBatch(self.collator([Sample(sample) for sample in samples]))
 
     def _read(self, name: str, index: int, value: Any) -> Tensor:
         kind = self.modalities[name]

@@ -41,6 +41,13 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically; missing folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file atomically."""
     with whole(path) as partial:

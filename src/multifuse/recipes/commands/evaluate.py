@@ -67,11 +67,9 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates the model, prints the tables, and writes {missing,noise}.json and .png."""
     from rich.console import Console
 
-    from multifuse.models import CLCRForSegmentPrediction
     from multifuse.recipes.corruption import corrupted, missing
     from multifuse.recipes.files import check_writable, whole, write_json
     from multifuse.recipes.jobs import progress
-    from multifuse.recipes.jobs.models import MODELS, model_class
     from multifuse.recipes.measures.scores import CLASSES, SENTIMENT, Scoring
 
     name = "missing" if args.missing else "noise"
@@ -83,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         if (args.output / file).exists():
             raise ArgumentError(f"--output {args.output} already contains {file}; choose another folder")
     progress.quieten_loading()
-    model = trained_model.load_model("--model", args.model, (*map(model_class, MODELS), CLCRForSegmentPrediction))
+    model = trained_model.load_any_model("--model", args.model)
     reads_clips = trained_model.reads_clips(model)
     if reads_clips and args.noise:
         raise ArgumentError(f"--noise is only for models of feature files, but --model {args.model} reads clips")

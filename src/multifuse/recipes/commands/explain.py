@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from multifuse.recipes.explanation.gathered import About, explained
     from multifuse.recipes.explanation.page import page
     from multifuse.recipes.explanation.sweeps import read_sweeps
-    from multifuse.recipes.files import check_writable, whole
+    from multifuse.recipes.files import check_writable, write_text
     from multifuse.recipes.jobs import progress
     from multifuse.recipes.measures.scores import CLASSES, SENTIMENT, Scoring
 
@@ -60,10 +60,7 @@ def run(args: argparse.Namespace) -> None:
         explanation = explained(model, source.batches, scoring, about, source.ids, source.sentences, source.tokens)
     except ValueError as error:
         raise ArgumentError(f"MODEL {args.model}: {error}") from None
-    text = page(explanation, sweeps)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with whole(output) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(output, page(explanation, sweeps))
     Console().print(f"Wrote {output}.", highlight=False, markup=False, soft_wrap=True)
 
 

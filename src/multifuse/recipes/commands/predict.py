@@ -33,10 +33,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Predicts, and prints or writes one row per sample."""
-    from multifuse.models import CLCRForSegmentPrediction
-    from multifuse.recipes.files import check_writable, whole
+    from multifuse.recipes.files import check_writable, write_text
     from multifuse.recipes.jobs import progress
-    from multifuse.recipes.jobs.models import MODELS, model_class
     from multifuse.recipes.predicted import predicted
 
     given = [name for name in _GIVEN if getattr(args, name) is not None]
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
             raise ArgumentError(f"--output {args.output} already exists; choose another file")
         check_writable(args.output.parent)
     progress.quieten_loading()
-    model = trained_model.load_model("MODEL", args.model, (*map(model_class, MODELS), CLCRForSegmentPrediction))
+    model = trained_model.load_any_model("MODEL", args.model)
     rows: list[Row] = []
     if given:
         processor = trained_model.load_processor("MODEL", args.model)
@@ -61,9 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output is None:
         sys.stdout.write(text)
         return
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with whole(args.output) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(args.output, text)
 
 
 def _new_sample(args: argparse.Namespace, model: Any, processor: "CLCRProcessor") -> Any:

@@ -185,7 +185,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             record["frame_size"],
             record["frame_seconds"],
             every_part="segments" in data.splits["train"].column_names,
-            flow=({"dis": "dis", "folder": "given"}[record["flow"]] if name == "flow" else None),  # type: ignore[arg-type]
+            flow=None if name != "flow" else "dis" if record["flow"] == "dis" else "given",
         )
 
     def _backbone(self, name: str) -> str:
