@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from multifuse._internal import checks
 from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, hierarchy, token_masks
+from multifuse.models.encoders import hierarchy
+from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.outputs import CLCRPredictionOutput
+from multifuse.models.token_masks import token_masks
 
 Tokens = Mapping[str, Tensor]
 Masks = Mapping[str, Tensor | None]

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from multifuse._internal.masks import masked_mean
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.modeling_clcr import CLCRPredictionOutput, CLCRPreTrainedModel, token_masks
-from multifuse.models.pretrained import backbone
+from multifuse.models.encoders import backbone
+from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.outputs import CLCRPredictionOutput
+from multifuse.models.token_masks import token_masks
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):

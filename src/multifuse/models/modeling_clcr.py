@@ -2,67 +2,29 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
-from multifuse.layers.hierarchy import SemanticHierarchyEncoder
-from multifuse.layers.inter_cad import InterCAD, InterCADOutput
+from multifuse.layers.inter_cad import InterCAD
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput, LevelCodes
 from multifuse.layers.modality_dropout import ModalityDropout
-from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.inter_level import InterLevelLoss
 from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import saved
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.pretrained import backbone, load_pretrained
-from multifuse.models.task_loss import IGNORED, loss_per_sample
-
-
-@dataclass
-class CLCRModelOutput(ModelOutput):
-    """What `CLCRModel` computes."""
-
-    fused: Tensor | None = None
-    """(B, 2d), or (B, S, 2d) with S segments."""
-    levels: tuple[IntraCEDOutput, ...] | None = None
-    """Codes and activations; the streams of width d are computed only where an exchange has been wrapped."""
-    aggregate: InterCADOutput | None = None
-    mask: dict[str, Tensor | None] | None = None
-    """The token masks that were used, including those from ``attention_mask``."""
-
-
-@dataclass
-class CLCRPredictionOutput(ModelOutput):
-    """What `CLCRForPrediction` computes, for B samples, L levels and M modalities in the config's order.
-
-    In `CLCRForSegmentPrediction`, logits, weights and gates have a dimension of S segments after B.
-    """
-
-    loss: Tensor | None = None
-    """A scalar, with labels: task + lambda_intra * intra + lambda_inter * inter."""
-    logits: Tensor | None = None
-    """(B, num_labels)."""
-    level_weights: Tensor | None = None
-    """(B, L)."""
-    modality_weights: Tensor | None = None
-    """(B, M)."""
-    private_gates: Tensor | None = None
-    """(B, M)."""
-    activations: tuple[dict[str, Tensor], ...] | None = None
-    """By level and modality, (B, T): alpha."""
-    terms: dict[str, Tensor] | None = None
-    """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
+from multifuse.models.encoders import hierarchy, load_pretrained
+from multifuse.models.outputs import CLCRModelOutput, CLCRPredictionOutput
+from multifuse.models.task_loss import loss_per_sample
+from multifuse.models.token_masks import token_masks
 
 
 class CLCRPreTrainedModel(PreTrainedModel):
@@ -338,84 +300,6 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             inter = self.inter_loss.terms(correlations, encoded.aggregate, True)
             terms.update({f"inter_{name}": value for name, value in inter._asdict().items()})
         return terms
-
-
-class CLCRForSegmentPrediction(CLCRForPrediction):
-    """Predicts for each of ``config.num_segments``, S, equal parts of a sample's time (ours; for localisation in AVE).
-
-    The hierarchy and the exchange see the whole sample; InterCAD aggregates every segment separately, and the head
-    reads the result. A segment has the tokens that overlap its time, so that sequences may be shorter than S.
-
-    Shape:
-        ``forward(inputs, mask=None, labels=None)``: as `CLCRForPrediction`; labels (B, S), or (B, S, num_labels) of
-        several, -100 for a segment that does not count. Logits are (B, S, num_labels).
-
-    Raises:
-        ValueError: labels for another number of segments.
-
-    Example:
-        >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
-        >>> config = CLCRConfig(modalities=modalities, hidden_size=64, shared_rank=24, private_rank=16, num_segments=10)
-        >>> inputs = {"vision": torch.randn(4, 20, 5), "audio": torch.randn(4, 30, 5)}
-        >>> CLCRForSegmentPrediction(config).eval()(inputs).logits.shape
-        torch.Size([4, 10, 1])
-    """
-
-    @property
-    def segments(self) -> int | None:
-        return int(self.config.num_segments)
-
-    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if labels.ndim < 2 or labels.shape[:2] != logits.shape[:2]:
-            expected = tuple(logits.shape[:2])
-            raise ValueError(f"labels must have shape {expected} (samples, segments), got {tuple(labels.shape)}")
-        return self.task_loss(logits.flatten(0, 1), labels.flatten(0, 1), ignored=IGNORED)
-
-
-def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
-    """Builds the encoders that a config describes, with fresh weights.
-
-    Raises:
-        ValueError: a config without modalities.
-    """
-    if not config.modalities:
-        raise ValueError("config.modalities must name at least one modality, got none")
-    return SemanticHierarchyEncoder(
-        config.hidden_size,
-        {name: _encoder(config, spec) for name, spec in config.modalities.items()},
-        config.num_levels,
-        positions=config.positions,  # type: ignore[arg-type]
-        max_positions=config.max_positions,
-    )
-
-
-def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
-    dropout = spec.get("dropout", config.dropout)
-    if spec["encoder"] == "temporal_conv":
-        return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout=dropout)
-    model = backbone(spec["config"])
-    if spec["encoder"] == "text":
-        return TextLevels(model, config.num_levels)
-    options = {name: spec[name] for name in ("grid", "mean", "std") if name in spec}
-    return BackboneLevels(
-        model, config.hidden_size, kind=spec["encoder"], num_levels=config.num_levels, dropout=dropout, **options
-    )
-
-
-def token_masks(
-    inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...]
-) -> dict[str, Tensor | None]:
-    """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``."""
-    masks: dict[str, Tensor | None] = dict.fromkeys(inputs)
-    for name, tokens in inputs.items():
-        if isinstance(tokens, Mapping) and tokens.get("attention_mask") is not None:
-            masks[name] = checks.bool_mask(f"inputs[{name!r}]['attention_mask']", tokens["attention_mask"])
-    for name, real in checks.modality_masks(mask, modalities).items():
-        if real is not None:
-            masks[name] = real
-        else:
-            masks.setdefault(name, None)
-    return masks
 
 
 AutoConfig.register("clcr", CLCRConfig)

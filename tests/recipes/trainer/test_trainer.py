@@ -23,7 +23,7 @@ from transformers import (
 
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.text_levels import TextLevels
-from multifuse.models.pretrained import load_pretrained
+from multifuse.models.encoders import load_pretrained
 from multifuse.recipes.jobs.recipe import (
     CLIPS,
     CLIPS_FINE_TUNING,

@@ -15,7 +15,7 @@ from multifuse._internal.pooling import pooling_of
 from multifuse.layers import cached_bases
 from multifuse.layers.inter_cad import InterCAD
 from multifuse.models import CLCRForPrediction
-from multifuse.models.modeling_clcr import CLCRModelOutput
+from multifuse.models.outputs import CLCRModelOutput
 from multifuse.recipes.explanation.shown import Alphas, ShownSample, chosen, segments_text
 from multifuse.recipes.measures.scores import Scoring
 

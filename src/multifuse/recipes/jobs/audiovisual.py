@@ -12,8 +12,8 @@ from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.media.spectrogram import SpectrogramOptions
 from multifuse.models.configuration_clcr import SCRATCH, CLCRConfig
-from multifuse.models.modeling_clcr import CLCRForSegmentPrediction
-from multifuse.models.pretrained import load_pretrained
+from multifuse.models.encoders import load_pretrained
+from multifuse.models.modeling_segments import CLCRForSegmentPrediction
 from multifuse.processing import FrameInput, SoundInput
 from multifuse.processing.processor import CLCRProcessor
 from multifuse.recipes.data.media import shards

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.pretrained import load_pretrained
+from multifuse.models.encoders import load_pretrained
 from multifuse.processing import TextInput
 from multifuse.processing.processor import CLCRProcessor, ModalityInput
 from multifuse.recipes.data.features.mmsa import FEATURES, SPLITS, MMSAData, MMSAFileError, read_mmsa, standardised

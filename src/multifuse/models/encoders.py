@@ -1,4 +1,4 @@
-"""Models of transformers as encoders of ours: built from a config, loaded from a checkpoint."""
+"""The encoders of a model: built from its config, loaded from a checkpoint of transformers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,40 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from multifuse.layers.backbone_levels import BackboneLevels
+from multifuse.layers.hierarchy import SemanticHierarchyEncoder
+from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
+from multifuse.models.configuration_clcr import CLCRConfig
+
+
+def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
+    """Builds the encoders that a config describes, with fresh weights.
+
+    Raises:
+        ValueError: a config without modalities.
+    """
+    if not config.modalities:
+        raise ValueError("config.modalities must name at least one modality, got none")
+    return SemanticHierarchyEncoder(
+        config.hidden_size,
+        {name: _encoder(config, spec) for name, spec in config.modalities.items()},
+        config.num_levels,
+        positions=config.positions,  # type: ignore[arg-type]
+        max_positions=config.max_positions,
+    )
+
+
+def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
+    dropout = spec.get("dropout", config.dropout)
+    if spec["encoder"] == "temporal_conv":
+        return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout=dropout)
+    model = backbone(spec["config"])
+    if spec["encoder"] == "text":
+        return TextLevels(model, config.num_levels)
+    options = {name: spec[name] for name in ("grid", "mean", "std") if name in spec}
+    return BackboneLevels(
+        model, config.hidden_size, kind=spec["encoder"], num_levels=config.num_levels, dropout=dropout, **options
+    )
 
 
 def backbone(config: Mapping[str, Any]) -> nn.Module:

@@ -1,0 +1,45 @@
+"""What CLCR models compute, as named fields."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from multifuse.layers.inter_cad import InterCADOutput
+from multifuse.layers.intra_ced import IntraCEDOutput
+
+
+@dataclass
+class CLCRModelOutput(ModelOutput):
+    """What `CLCRModel` computes."""
+
+    fused: Tensor | None = None
+    """(B, 2d), or (B, S, 2d) with S segments."""
+    levels: tuple[IntraCEDOutput, ...] | None = None
+    """Codes and activations; the streams of width d are computed only where an exchange has been wrapped."""
+    aggregate: InterCADOutput | None = None
+    mask: dict[str, Tensor | None] | None = None
+    """The token masks that were used, including those from ``attention_mask``."""
+
+
+@dataclass
+class CLCRPredictionOutput(ModelOutput):
+    """What `CLCRForPrediction` computes, for B samples, L levels and M modalities in the config's order.
+
+    In `CLCRForSegmentPrediction`, logits, weights and gates have a dimension of S segments after B.
+    """
+
+    loss: Tensor | None = None
+    """A scalar, with labels: task + lambda_intra * intra + lambda_inter * inter."""
+    logits: Tensor | None = None
+    """(B, num_labels)."""
+    level_weights: Tensor | None = None
+    """(B, L)."""
+    modality_weights: Tensor | None = None
+    """(B, M)."""
+    private_gates: Tensor | None = None
+    """(B, M)."""
+    activations: tuple[dict[str, Tensor], ...] | None = None
+    """By level and modality, (B, T): alpha."""
+    terms: dict[str, Tensor] | None = None
+    """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
