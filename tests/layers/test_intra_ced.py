@@ -295,13 +295,29 @@ def test_an_identity_start_returns_every_token_as_it_came_and_can_leave_it(dim: 
     assert layer.output.weight.grad.any()
 
 
-def test_a_vector_is_one_token() -> None:
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_vector_is_one_token_that_receives_all_of_what_the_budget_lets_a_sequence_receive_in_part(
+    length: int,
+) -> None:
     layer = between().eval()
-    tokens = {"text": torch.randn(3, 4, 12), "image": torch.randn(3, 7)}
+    tokens = {"text": torch.randn(3, length, 12), "image": torch.randn(3, 7)}
     as_vector, as_token = layer(tokens), layer({**tokens, "image": tokens["image"].unsqueeze(1)})
     assert as_vector.tokens["image"].shape == (3, 7)
-    torch.testing.assert_close(as_vector.tokens["image"], as_token.tokens["image"].squeeze(1))
+    assert torch.equal(as_vector.activation["image"], torch.ones(3, 1))
+    torch.testing.assert_close(as_token.activation["image"], torch.full((3, 1), 0.68))
+    whole, part = (given.tokens["image"].view(3, 7) - tokens["image"] for given in (as_vector, as_token))
+    torch.testing.assert_close(whole * as_token.activation["image"], part)
     torch.testing.assert_close(as_vector.tokens["text"], as_token.tokens["text"])
+
+
+def test_a_vector_takes_no_part_if_it_is_masked_or_gamma_is_0_and_its_budget_has_a_gradient_of_0() -> None:
+    tokens = {"text": torch.randn(2, 12), "image": torch.randn(2, 7)}
+    layer = between().train()
+    output = layer(tokens, {"image": torch.tensor([[True], [False]])})
+    assert output.activation["image"].tolist() == [[1.0], [0.0]]
+    torch.stack([values.sum() for values in output.tokens.values()]).sum().backward()
+    assert all(weight.grad is not None and not weight.grad.any() for weight in layer.budget.parameters())
+    assert not between(gamma=0.0)(tokens).activation["image"].any()
 
 
 def test_default_ranks_are_the_shares_of_the_reference_configuration() -> None:

@@ -70,8 +70,9 @@ class IntraCED(DrawsOwnParameters):
 
     Shape:
         ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d), or of its own width; a vector (B, d) is one
-        token. Mask by modality (B, T_m), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the
-        input, the streams have the width d. A modality may be left out, ``None``, or fully masked for some
+        token, whose alpha is 1 unless ``gamma`` is 0 (ours: there is none to select it among). Mask by modality
+        (B, T_m), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the input, the streams have
+        the width d. A modality may be left out, ``None``, or fully masked for some
         samples: the others then see what they would see without it.
 
     Raises:
@@ -147,7 +148,8 @@ class IntraCED(DrawsOwnParameters):
         """Computes `forward`, given the tokens that have been checked and the bases of this level."""
         level = Bases(*(basis.unsqueeze(0) for basis in bases))
         values = {name: self._in_common_width(name, checked) for name, checked in present.items()}
-        codes = exchanged([self], [values], {name: checked.mask for name, checked in present.items()}, level)
+        masks = {name: checked.mask for name, checked in present.items()}
+        codes = exchanged([self], [values], masks, level, vectors=_vectors(tokens))
         (output,) = codes.outputs()
         for name, received in codes.received_by_modality().items():
             original = tokens[name]
@@ -199,10 +201,16 @@ def _as_sequences(tokens: Mapping[str, Tensor | None]) -> Mapping[str, Tensor | 
     """Returns vectors (B, d) as one token, (B, 1, d); what is wrong is left to the checks that follow."""
     if not isinstance(tokens, Mapping):
         return tokens
+    vectors = _vectors(tokens)
     return {
-        name: values.unsqueeze(1) if isinstance(values, Tensor) and values.ndim == 2 else values
+        name: values.unsqueeze(1) if values is not None and name in vectors else values
         for name, values in tokens.items()
     }
+
+
+def _vectors(tokens: Mapping[str, Tensor | None]) -> frozenset[str]:
+    """Returns the modalities that are a vector (B, d) instead of a sequence."""
+    return frozenset(name for name, values in tokens.items() if isinstance(values, Tensor) and values.ndim == 2)
 
 
 class LevelCodes(NamedTuple):
@@ -235,6 +243,7 @@ def exchanged(
     levels: Sequence[Mapping[str, Tensor]],
     mask: Mapping[str, Tensor | None],
     bases: Bases,
+    vectors: frozenset[str] = frozenset(),
 ) -> LevelCodes:
     """Computes the exchanges of L levels, of equal sizes and settings, together.
 
@@ -243,6 +252,7 @@ def exchanged(
         levels: by level and modality, tokens (B, T_m, d), finite at padding too.
         mask: by modality, (B, T_m) bool.
         bases: those of all levels.
+        vectors: the modalities whose only token is a vector, and takes part as a whole.
     """
     given = {name: levels[0][name] for name in layers[0].modalities if name in levels[0]}
     packing = Packing({name: values.shape[1] for name, values in given.items()})
@@ -251,6 +261,8 @@ def exchanged(
     real = packing.rows_mask(joined, shared.device)  # (B, M, width)
     evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
     rows = activation_of_levels([layer.budget for layer in layers], packing.rows(evidence), real)
+    if vectors and layers[0].budget.gamma > 0:
+        rows = _whole(rows, [name in vectors for name in packing.lengths], real)
     activation = packing.from_rows(rows)
     if layers[0].budget.gamma == 0 or len(packing.lengths) == 1:
         return LevelCodes(shared, private, activation, None, packing, bases)
@@ -275,6 +287,13 @@ def _codes(
     packed = without_padding(torch.cat(codes, dim=2), mask)
     parts = packed.split([bases.shared.shape[-1], bases.private.shape[-1]], dim=-1)
     return parts[0], parts[1]
+
+
+def _whole(rows: Tensor, is_vector: Sequence[bool], real: Tensor | None) -> Tensor:
+    """Sets alpha (L, B, M, width) of modalities that are a vector to 1, without a gradient for their budget."""
+    real = torch.ones_like(rows[0], dtype=torch.bool) if real is None else real
+    of_modalities = zip(rows.unbind(2), real.unbind(-2), is_vector, strict=True)
+    return torch.stack([row.masked_fill(of_row, 1.0) if whole else row for row, of_row, whole in of_modalities], dim=2)
 
 
 def _reaches(real: Tensor) -> Tensor:
