@@ -1,14 +1,12 @@
 """The audio-visual examples and MOSEI's, each run by one command on its built-in synthetic data set."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import programs
 from tests.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -27,16 +25,9 @@ EXAMPLES = ROOT / "examples"
 def test_the_built_in_data_trains_from_encoded_files_to_metrics(
     tmp_path: Path, name: str, flags: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
-    command = [sys.executable, "-W", "error:::multifuse", str(EXAMPLES / f"train_{name}.py"), "--epochs", "1"]
     output = tmp_path / "run"
-    done = subprocess.run(
-        [*command, "--output", str(output), "--device", "cpu", *flags],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    arguments = ("--epochs", 1, "--output", output, "--device", "cpu", *flags)
+    done = programs.run(EXAMPLES / f"train_{name}.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC" in done.stdout
     content = json.loads((output / "metrics.json").read_text())

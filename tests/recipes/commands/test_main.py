@@ -8,6 +8,7 @@ import pytest
 from multifuse.recipes.commands.main import COMMANDS, main
 from multifuse.recipes.commands.train import SENTIMENT_SETS
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
+from tests import programs
 from tests.paths import ROOT
 
 BENCHMARKS = (*SENTIMENT_SETS, *AUDIOVISUAL_SETS)
@@ -39,8 +40,7 @@ def test_every_benchmark_is_listed_and_shows_its_options(benchmark: str, capsys:
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_every_benchmark_has_an_example_that_forwards_its_arguments(benchmark: str) -> None:
-    command = [sys.executable, str(ROOT / f"examples/train_{benchmark}.py"), "--no-such-option"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(ROOT / f"examples/train_{benchmark}.py", "--no-such-option", cwd=ROOT)
     assert done.returncode == 2
     assert f"multifuse train {benchmark}: error: unrecognized arguments: --no-such-option" in done.stderr or (
         benchmark == "av_digits" and "the following arguments are required: --data" in done.stderr
