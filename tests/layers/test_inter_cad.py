@@ -184,6 +184,10 @@ def test_bad_arguments_are_named() -> None:
     codes = [level._replace(tokens={}, shared={}, private={}) for level in levels]
     with pytest.raises(ValueError, match=r"levels\[0\] must hold the streams of width 12, holds codes only"):
         aggregation(SIZES)(codes, mask)
+    # As many tokens in all at both levels, so that nothing else would notice.
+    moved = levels_of(SIZES, {**tokens, "text": tokens["text"][:, :3], "vision": tokens["text"]}, {}, 1)
+    with pytest.raises(ValueError, match=r"tokens of 'text': levels\[1\] has \(batch, tokens\) \(4, 3\), levels\[0\]"):
+        aggregation(SIZES)([levels[0], *moved])
     with pytest.raises(ValueError, match="level_temperature must be finite and > 0, got 0"):
         aggregation(SIZES, level_temperature=0)
     with pytest.raises(ValueError, match=r"modality_floor must be in \[0.0, 1.0\], got 1.5"):

@@ -71,9 +71,12 @@ class InterCAD(DrawsOwnParameters):
         ``forward(levels, mask=None, segments=None)``: the `IntraCEDOutput` of every level; one mask (B, T_m) by
         modality for all of them -> `InterCADOutput`. With ``segments``, S, each of S equal parts of a sample's time is
         aggregated separately (ours). A model may pass in `LevelCodes`: the means of the codes are mapped to width d.
+        Features of several depths become levels by an `IntraCED` each, which may map other widths to d, with
+        ``gamma=0`` if nothing is to be exchanged.
 
     Raises:
-        ValueError: a wrong number of levels, levels with different modalities, a wrong shape or mask.
+        ValueError: a wrong number of levels, levels with different modalities or numbers of tokens, a wrong shape or
+            mask.
 
     Source: CLCR (arXiv 2602.19605), section InterCAD; the form of the anchors is ours, the paper leaves it open.
 
@@ -195,6 +198,13 @@ class InterCAD(DrawsOwnParameters):
             if set(level.shared) != set(level.activation):
                 raise ValueError(f"levels[{index}] must hold the streams of width {self.dim}, holds codes only")
             checks.token_shapes("levels", level.shared, masks, self.modalities, self.dim)
+            for name, stream in level.shared.items():
+                shapes = [tuple(given.shape[:2]) for given in (stream, levels[0].shared[name])]
+                if shapes[0] != shapes[1]:
+                    raise ValueError(
+                        f"levels must have one number of tokens of {name!r}: levels[{index}] has (batch, tokens) "
+                        f"{shapes[0]}, levels[0] {shapes[1]}; pool the longer ones before their exchange"
+                    )
         return masks
 
     def _level_weights(self, descriptors: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The encoders of a model: built from its config, loaded from a checkpoint of transformers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,25 @@ def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) ->
     )
     if isinstance(levels, BackboneLevels):
         levels.pretrained = True
+
+
+def modules_outside(model: nn.Module, excluded: Sequence[nn.Module]) -> list[str]:
+    """Returns the names of the largest modules that together hold every weight outside the excluded ones.
+
+    A ``ModuleList`` or ``ModuleDict``, which cannot be called, is named by its parts, and so is what holds an excluded
+    module.
+    """
+
+    def outside(name: str, module: nn.Module) -> list[str]:
+        inside = set(module.modules())
+        if not any(True for _ in module.parameters()) or module in excluded:
+            return []
+        if name and not isinstance(module, nn.ModuleList | nn.ModuleDict) and inside.isdisjoint(excluded):
+            return [name]
+        prefix = name + "." if name else ""
+        return [part for child, parts in module.named_children() for part in outside(prefix + child, parts)]
+
+    return outside("", model)
 
 
 def _channels(loaded: Tensor, weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
+from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput, LevelCodes
 from multifuse.layers.modality_dropout import ModalityDropout
@@ -21,7 +22,7 @@ from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import saved
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import hierarchy, load_pretrained
+from multifuse.models.encoders import hierarchy, load_pretrained, modules_outside
 from multifuse.models.outputs import CLCRModelOutput, CLCRPredictionOutput
 from multifuse.models.task_loss import loss_per_sample
 from multifuse.models.token_masks import token_masks
@@ -57,6 +58,28 @@ class CLCRPreTrainedModel(PreTrainedModel):
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
+
+    def modules_outside(self, *modalities: str) -> list[str]:
+        """Returns the names of the modules that hold all weights but those of the pretrained models of modalities.
+
+        With an adapter on these models, they are the ``modules_to_save`` of peft: any that is not named there would
+        keep the weights that it was drawn with, untrained.
+
+        Raises:
+            ValueError: an unknown modality, or one whose encoder is not a model of transformers.
+
+        Example:
+            >>> modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
+            >>> model = CLCRForPrediction(CLCRConfig(modalities=modalities, num_levels=1))
+            >>> model.modules_outside()[-3:]  # without a modality, every weight
+            ['clcr.exchanges.0', 'clcr.aggregation', 'head']
+        """
+        (encoders,) = (part for part in self.modules() if isinstance(part, SemanticHierarchyEncoder))
+        levels = {name: encoders.encoder(name) for name in modalities}
+        for name, encoder in levels.items():
+            if not isinstance(encoder, TextLevels | BackboneLevels):
+                raise ValueError(f"modality {name!r} has a {type(encoder).__name__}, not a model of transformers")
+        return modules_outside(self, [encoder.model for encoder in levels.values()])  # type: ignore[misc]
 
     def get_input_embeddings(self) -> None:
         """Returns ``None``: there is no common embedding of the inputs, and accelerate's FSDP2 asks for one."""
