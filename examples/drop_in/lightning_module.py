@@ -3,7 +3,7 @@
 Needs the extra `examples`. With --backend, another backend of torch.compile than inductor, such as "eager". Prints:
 
     step 0: accuracy 0.508, intra 0.371
-    step 300: accuracy 0.994, intra 0.008
+    step 300: accuracy 1.000, intra 0.004
 """
 
 import argparse
