@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from multifuse.processing import Sample as Sample
     from multifuse.processing import SoundInput as SoundInput
     from multifuse.processing import TextInput as TextInput
+    from multifuse.processing import register as register
     from multifuse.processing.processor import CLCRProcessor as CLCRProcessor
 
 # Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
@@ -72,6 +73,7 @@ _HOMES = {
     "Sample": "multifuse.processing",
     "SoundInput": "multifuse.processing",
     "TextInput": "multifuse.processing",
+    "register": "multifuse.processing",
     "CLCRProcessor": "multifuse.processing.processor",
 }
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

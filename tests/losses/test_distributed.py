@@ -148,6 +148,7 @@ CASES: dict[str, tuple[Callable[[slice, Parallel], Result], Parallel]] = {
     "CLCR, each exchange a unit": (clcr, sharded_by_exchange),
     "CLCR, sharded by accelerate": (clcr, sharded_by_accelerate),
     "CLCR with a text encoder, sharded": (clcr_of_ids, sharded),
+    "CLCR with a text encoder, sharded by accelerate": (clcr_of_ids, sharded_by_accelerate),
     "IntraCED, sharded": (exchange, sharded),
 }
 

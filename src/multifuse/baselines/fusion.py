@@ -11,6 +11,7 @@ from multifuse._internal import checks
 from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import hierarchy
+from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_clcr import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRPredictionOutput
 from multifuse.models.token_masks import token_masks
@@ -144,6 +145,7 @@ class FusionForPrediction(CLCRPreTrainedModel):
         if isinstance(module, nn.MultiheadAttention):  # whose reset has another name than everywhere else in torch
             module._reset_parameters()
 
+    @takes_flat_inputs
     def forward(
         self,
         inputs: Mapping[str, Any],

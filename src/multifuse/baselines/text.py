@@ -9,6 +9,7 @@ from multifuse._internal.masks import masked_mean
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import backbone
+from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_clcr import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRPredictionOutput
 from multifuse.models.token_masks import token_masks
@@ -23,11 +24,17 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         super().__init__(config)
         if not config.modalities or config.modalities.get("text", {}).get("encoder") != "text":
             raise ValueError(f"config.modalities must have 'text' with a text encoder, got {config.modalities}")
-        self.encoder = TextLevels(backbone(config.modalities["text"]["config"]), config.num_levels)
+        self.encoder = TextLevels(
+            backbone(config.modalities["text"]["config"], config.encoder_attention.get("text")), config.num_levels
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.encoder.output_dim, config.num_labels)
         self.post_init()
 
+    def text_encoders(self) -> dict[str, TextLevels]:
+        return {"text": self.encoder}
+
+    @takes_flat_inputs
     def forward(
         self,
         inputs: Mapping[str, Any],

@@ -166,13 +166,16 @@ class _Level(DrawsOwnParameters):
                 "use positions='sinusoidal' for longer sequences"
             )
         else:
-            hidden = hidden + self.position.weight[:length]
+            hidden = hidden + self.position(length)
         hidden = self.norm(hidden)
         return hidden if padding is None else hidden.masked_fill(padding, 0.0)
 
 
 class _Positions(nn.Embedding):
-    """A learned positional embedding."""
+    """A learned positional embedding: the number of tokens T -> (T, d)."""
+
+    def forward(self, length: int) -> Tensor:  # type: ignore[override]
+        return self.weight[:length]
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.02)

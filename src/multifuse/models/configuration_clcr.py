@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -40,6 +40,14 @@ _CHOICES = {
 }
 
 
+class EncoderAttention(NamedTuple):
+    """The attention implementation that was asked for in an encoder."""
+
+    implementation: str
+    must_fit: bool
+    """Whether it was asked for by the modality's name, and not for all encoders that support it."""
+
+
 @strict
 class CLCRConfig(PreTrainedConfig):
     """Configures `CLCRModel`.
@@ -47,9 +55,10 @@ class CLCRConfig(PreTrainedConfig):
     Args:
         modalities: by name, in the order of the columns of the outputs, a dict with ``encoder`` and what it needs:
             ``{"encoder": "temporal_conv", "input_size": 5}`` for feature sequences (``"dropout"`` overrides);
-            ``{"encoder": "text", "config": {...}}`` with the dict of a transformers config (see `text_modality`); or
-            ``"image"`` (frames, optical flow) or ``"audio"`` with such a dict (see `backbone_modality`) and optionally
-            ``"grid"``, ``"mean"``, ``"std"`` (see `BackboneLevels`) and ``"dropout"``.
+            ``{"encoder": "text", "config": {...}}`` with a transformers config, or the dict of one, which is what is
+            kept (see `text_modality`); or ``"image"`` (frames, optical flow) or ``"audio"`` with such a config (see
+            `backbone_modality`) and optionally ``"grid"``, ``"mean"``, ``"std"`` (see `BackboneLevels`) and
+            ``"dropout"``.
         modality_order: the order of ``modalities``, which JSON does not keep; by default that of the dict.
         hidden_size: d, called ``dim`` in the layers, as everywhere in transformers.
         shared_rank, private_rank: r_s and r_p.
@@ -84,7 +93,7 @@ class CLCRConfig(PreTrainedConfig):
     """
 
     model_type = "clcr"
-    keys_to_ignore_at_inference = ["terms", "activations"]
+    keys_to_ignore_at_inference = ["terms", "activations", "hidden_states"]
 
     modalities: dict[str, Any] | None = None
     modality_order: list[str] | None = None
@@ -124,6 +133,8 @@ class CLCRConfig(PreTrainedConfig):
         labels = kwargs.get("num_labels")
         if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers makes a name for each of them
             raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
+        if isinstance(self.modalities, dict):
+            self.modalities = {name: _with_dict(spec) for name, spec in self.modalities.items()}
         super().__post_init__(**kwargs)
         # transformers also makes a default instance, to write the difference from it, which has no modalities to check.
         if self.modalities:
@@ -149,6 +160,37 @@ class CLCRConfig(PreTrainedConfig):
         """
         differences: dict[str, Any] = super().to_diff_dict()
         return differences | {"id2label": self.id2label, "label2id": self.label2id}
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | dict[str, str] | None) -> None:
+        """Sets what transformers passes as ``attn_implementation``: one name for all, or a dict by modality."""
+        by_name = value if isinstance(value, dict) else {}
+        self._attn_implementation_internal = by_name.get("") if isinstance(value, dict) else value
+        self._asked_attention = value
+
+    @property
+    def encoder_attention(self) -> dict[str, EncoderAttention]:
+        """The attention implementations that were asked for, by modality; they are not saved."""
+        names = self.modalities or {}
+        asked = self._asked_attention
+        if isinstance(asked, dict):
+            checks.known_modalities("attn_implementation", [name for name in asked if name], tuple(names))
+            return {name: EncoderAttention(asked[name], True) for name in names if asked.get(name) is not None}
+        return {} if asked is None else dict.fromkeys(names, EncoderAttention(asked, False))
+
+    def set_vocab_size(self, modality: str, size: int) -> None:
+        """Sets the number of token ids of a text modality."""
+        assert self.modalities is not None
+        spec = self.modalities[modality]
+        self.modalities = {**self.modalities, modality: {**spec, "config": {**spec["config"], "vocab_size": size}}}
+
+    def _remove_keys_not_serialized(self, d: dict[str, Any]) -> None:
+        d.pop("_asked_attention", None)
+        super()._remove_keys_not_serialized(d)
 
     @property
     def active_levels(self) -> int:
@@ -182,7 +224,7 @@ class CLCRConfig(PreTrainedConfig):
     def _check(self) -> None:
         assert self.modalities is not None
         checks.modality_names(self.modalities)
-        _check_no_kernel("attn_implementation", getattr(self, "_attn_implementation", None))
+        _check_no_kernel("attn_implementation", self._asked_attention)
         _check_no_kernel("modalities", self.modalities)
         for name, spec in self.modalities.items():
             if not isinstance(spec, dict) or spec.get("encoder") not in ENCODERS:
@@ -240,6 +282,12 @@ class CLCRConfig(PreTrainedConfig):
         if "num_channels" in config:
             config["num_channels"] = channels
         return {"encoder": encoder, "config": config, **options}
+
+
+def _with_dict(spec: Any) -> Any:
+    """Returns a modality's entry with its transformers config as a dict."""
+    is_object = isinstance(spec, dict) and isinstance(spec.get("config"), PreTrainedConfig)
+    return {**spec, "config": spec["config"].to_dict()} if is_object else spec
 
 
 def _check_no_kernel(name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
-from multifuse.models.configuration_clcr import CLCRConfig
+from multifuse.models.configuration_clcr import CLCRConfig, EncoderAttention
 
 
 def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
@@ -24,18 +24,18 @@ def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
         raise ValueError("config.modalities must name at least one modality, got none")
     return SemanticHierarchyEncoder(
         config.hidden_size,
-        {name: _encoder(config, spec) for name, spec in config.modalities.items()},
+        {name: _encoder(config, name, spec) for name, spec in config.modalities.items()},
         config.num_levels,
         positions=config.positions,  # type: ignore[arg-type]
         max_positions=config.max_positions,
     )
 
 
-def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
+def _encoder(config: CLCRConfig, name: str, spec: Mapping[str, Any]) -> nn.Module:
     dropout = spec.get("dropout", config.dropout)
     if spec["encoder"] == "temporal_conv":
         return TemporalConvLevels(spec["input_size"], config.hidden_size, config.num_levels, dropout=dropout)
-    model = backbone(spec["config"])
+    model = backbone(spec["config"], config.encoder_attention.get(name))
     if spec["encoder"] == "text":
         return TextLevels(model, config.num_levels)
     options = {name: spec[name] for name in ("grid", "mean", "std") if name in spec}
@@ -44,10 +44,29 @@ def _encoder(config: CLCRConfig, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-def backbone(config: Mapping[str, Any]) -> nn.Module:
-    """Builds a text, vision or audio model, with fresh weights, from a transformers config's dict."""
+def backbone(config: Mapping[str, Any], attention: EncoderAttention | None = None) -> nn.Module:
+    """Builds a text, vision or audio model, with fresh weights, from a transformers config's dict.
+
+    ``attention`` is the implementation that was asked for, if any was.
+
+    Raises:
+        ValueError: an implementation that the model does not support, and that was asked for by its modality's name.
+    """
     fields = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version")}
-    return _without_pooler(AutoModel.from_config(AutoConfig.for_model(**fields), trust_remote_code=False))
+
+    def built(**options: Any) -> nn.Module:
+        return _without_pooler(
+            AutoModel.from_config(AutoConfig.for_model(**fields), trust_remote_code=False, **options)
+        )
+
+    if attention is None:
+        return built()
+    try:
+        return built(attn_implementation=attention.implementation)
+    except ValueError:
+        if attention.must_fit:
+            raise
+        return built()
 
 
 def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) -> None:

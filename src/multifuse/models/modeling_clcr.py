@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
@@ -20,9 +20,10 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.inter_level import InterLevelLoss
 from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
-from multifuse.models import saved
+from multifuse.models import offload, saved
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import hierarchy, load_pretrained, modules_outside
+from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.outputs import CLCRModelOutput, CLCRPredictionOutput
 from multifuse.models.task_loss import loss_per_sample
 from multifuse.models.token_masks import token_masks
@@ -32,6 +33,8 @@ class CLCRPreTrainedModel(PreTrainedModel):
     config_class = CLCRConfig
     base_model_prefix = "clcr"
     supports_gradient_checkpointing = True
+    # Those of the encoders, each of which takes what it supports; the exchange has its own attention.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     main_input_name = "none"  # the inputs are a dict by modality: Trainer must not look for a tensor to count tokens of
     # Without the exchanges: as units of their own they would be called one by one, which is slower than all together.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
@@ -51,7 +54,9 @@ class CLCRPreTrainedModel(PreTrainedModel):
                 folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
                 if folder.is_dir():
                     saved.check_folder(cls, folder)
-            return super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
+            offload.load_parts_together(loaded[0] if isinstance(loaded, tuple) else loaded)
+            return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draws the weights that a checkpoint lacks, by torch's defaults; our layers draw their own."""
@@ -81,8 +86,47 @@ class CLCRPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"modality {name!r} has a {type(encoder).__name__}, not a model of transformers")
         return modules_outside(self, [encoder.model for encoder in levels.values()])  # type: ignore[misc]
 
-    def get_input_embeddings(self) -> None:
-        """Returns ``None``: there is no common embedding of the inputs, and accelerate's FSDP2 asks for one."""
+    def text_encoders(self) -> dict[str, TextLevels]:
+        """Returns the text encoders by modality."""
+        hierarchies = (module for module in self.modules() if isinstance(module, SemanticHierarchyEncoder))
+        encoders = {name: found.encoder(name) for found in hierarchies for name in found.modalities}
+        return {name: encoder for name, encoder in encoders.items() if isinstance(encoder, TextLevels)}
+
+    def get_input_embeddings(self) -> nn.Module | None:  # type: ignore[override, unused-ignore]
+        """Returns the embedding of the token ids of a model with one text encoder, else ``None``.
+
+        Also ``None`` where the embedding is sharded with its encoder: accelerate's FSDP2 would shard it again.
+        """
+        encoders = list(self.text_encoders().values())
+        if len(encoders) != 1:
+            return None
+        embedding: Any = encoders[0].model.get_input_embeddings()  # type: ignore[operator]
+        return None if hasattr(embedding.weight, "full_tensor") else embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the embedding of the token ids of a model with one text encoder."""
+        (encoder,) = self.text_encoders().values()
+        encoder.model.set_input_embeddings(value)  # type: ignore[operator]
+
+    def resize_token_embeddings(  # type: ignore[override, unused-ignore]
+        self, new_num_tokens: int | None = None, *args: Any, modality: str | None = None, **kwargs: Any
+    ) -> nn.Embedding:
+        """Gives a text encoder another number of token ids, as transformers does; the config follows.
+
+        ``modality`` names the encoder where there are several.
+
+        Raises:
+            ValueError: no text encoder of that name, or several and no name.
+        """
+        encoders = self.text_encoders()
+        if modality is None and len(encoders) == 1:
+            (modality,) = encoders
+        if modality not in encoders:
+            raise ValueError(f"modality must be one of the text encoders {list(encoders)}, got {modality!r}")
+        encoder: Any = encoders[modality].model
+        embedding: nn.Embedding = encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.config.set_vocab_size(modality, encoder.config.get_text_config().vocab_size)
+        return embedding
 
     def task_loss(self, logits: Tensor, labels: Tensor, ignored: int | None = None) -> Tensor:
         """Returns the mean over samples, in training over those of all ranks.
@@ -171,12 +215,14 @@ class CLCRModel(CLCRPreTrainedModel):
             raise ValueError(f"modality {modality!r} has a {type(levels).__name__}, not a text encoder")
         load_pretrained(levels, name_or_folder)
 
+    @takes_flat_inputs
     def forward(
         self,
         inputs: Mapping[str, Any],
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
         segments: int | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CLCRModelOutput:
         checks.by_modality("inputs", inputs, self.hierarchy.modalities)
         masks = token_masks(inputs, mask, self.hierarchy.modalities)
@@ -195,7 +241,11 @@ class CLCRModel(CLCRPreTrainedModel):
             pairs = zip(exchanges, levels, strict=True)
             exchanged = outputs = tuple(exchange(tokens, masks) for exchange, tokens in pairs)
         aggregate = self.aggregation(exchanged, masks, segments=segments)
-        return CLCRModelOutput(fused=aggregate.fused, levels=outputs, aggregate=aggregate, mask=masks)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        hidden_states = tuple(levels) if wanted else None
+        return CLCRModelOutput(
+            fused=aggregate.fused, levels=outputs, aggregate=aggregate, mask=masks, hidden_states=hidden_states
+        )
 
     def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Applies the ablations of the hierarchy: only the last level, or levels shuffled by modality (full mix)."""
@@ -254,13 +304,17 @@ class CLCRForPrediction(CLCRPreTrainedModel):
         self._has_warned = False
         self.post_init()
 
+    @takes_flat_inputs
     def forward(
         self,
         inputs: Mapping[str, Any],
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CLCRPredictionOutput:
-        encoded = self.clcr(inputs, mask, segments=self.segments)
+        encoded = self.clcr(
+            inputs, mask, segments=self.segments, output_hidden_states=output_hidden_states, return_dict=True
+        )
         logits = self.head(encoded.fused)
         if labels is None:
             self._warn_of_missing_labels()
@@ -275,6 +329,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             private_gates=encoded.aggregate.private_gates,
             activations=tuple(level.activation for level in encoded.levels),
             terms=terms,
+            hidden_states=encoded.hidden_states,
         )
 
     @property
@@ -327,3 +382,4 @@ class CLCRForPrediction(CLCRPreTrainedModel):
 
 AutoConfig.register("clcr", CLCRConfig)
 AutoModel.register(CLCRConfig, CLCRModel)
+AutoModelForSequenceClassification.register(CLCRConfig, CLCRForPrediction)

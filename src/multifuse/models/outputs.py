@@ -20,6 +20,8 @@ class CLCRModelOutput(ModelOutput):
     aggregate: InterCADOutput | None = None
     mask: dict[str, Tensor | None] | None = None
     """The token masks that were used, including those from ``attention_mask``."""
+    hidden_states: tuple[dict[str, Tensor], ...] | None = None
+    """With ``output_hidden_states``: by level and modality, the tokens (B, T, d) that the exchange reads."""
 
 
 @dataclass
@@ -43,3 +45,5 @@ class CLCRPredictionOutput(ModelOutput):
     """By level and modality, (B, T): alpha."""
     terms: dict[str, Tensor] | None = None
     """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
+    hidden_states: tuple[dict[str, Tensor], ...] | None = None
+    """With ``output_hidden_states``: those of `CLCRModelOutput`."""

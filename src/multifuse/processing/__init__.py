@@ -3,6 +3,7 @@
 from multifuse.processing.collator import MultimodalCollator, Sample
 from multifuse.processing.feature_input import FeatureInput
 from multifuse.processing.frame_input import FrameInput
+from multifuse.processing.registration import register
 from multifuse.processing.sound_input import SoundInput
 from multifuse.processing.text_input import TextInput
 
@@ -13,4 +14,5 @@ __all__ = [
     "Sample",
     "SoundInput",
     "TextInput",
+    "register",
 ]

@@ -3,9 +3,11 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multifuse.recipes.commands.subcommand import subcommand
+from multifuse.recipes.commands.training_options import command_line
 
 if TYPE_CHECKING:
     from multifuse.recipes.jobs.job import Job
@@ -26,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_job = train_sentiment.job(name, arguments)
     else:
         make_job = train_audiovisual.job(AUDIOVISUAL_SETS[name], arguments)
-    return _run(f"multifuse train {name}", make_job)
+    return _run(f"multifuse train {name}", make_job, arguments)
 
 
-def _run(name: str, make_job: "Callable[[], Job[Any, Any]]") -> int:
+def _run(name: str, make_job: "Callable[[], Job[Any, Any]]", arguments: Sequence[str]) -> int:
     """Makes and runs a job; an error that the user can correct is printed as one line."""
     warnings.simplefilter("default")
     from multifuse.recipes.data.features.mmsa import MMSAFileError
@@ -39,7 +41,7 @@ def _run(name: str, make_job: "Callable[[], Job[Any, Any]]") -> int:
     from multifuse.recipes.jobs.resumption import CheckpointError
 
     try:
-        run(make_job())
+        run(replace(make_job(), command=command_line(name, arguments)))
     except (CheckpointError, JobError, MMSAFileError, OutputError, PreparationError, SplitListError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2

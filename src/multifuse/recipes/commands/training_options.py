@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,19 @@ def training_options(args: argparse.Namespace, benchmark: str) -> dict[str, Any]
     names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "compile"]
     names += ["loader_workers", "log_steps", "resume"]
     return {"output": output, **{name: getattr(args, name) for name in names}}
+
+
+def command_line(command: str, arguments: Sequence[str]) -> str:
+    """Returns a command as its model card shows it: what is trained, and not where the run was written or resumed.
+
+    Of an absolute path only the last part is shown.
+    """
+    shown = [command]
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        if option == "--output" and not equals:
+            next(rest, None)
+        elif option not in ("--output", "--resume"):
+            shown.append(shlex.quote(f"{option}{equals}{Path(value).name if os.path.isabs(value) else value}"))
+    return " ".join(shown)

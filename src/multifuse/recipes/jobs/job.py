@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
@@ -23,6 +24,7 @@ from multifuse.ops import backend
 from multifuse.processing.processor import CLCRProcessor
 from multifuse.recipes.files import check_writable, whole, write_json
 from multifuse.recipes.jobs import figure, progress, resumption
+from multifuse.recipes.jobs.model_card import model_card
 from multifuse.recipes.jobs.recipe import Recipe
 from multifuse.recipes.measures.entropy import normalised_entropy
 from multifuse.recipes.measures.measures import Choice, Measures
@@ -81,6 +83,8 @@ class Job(ABC, Generic[Data, Measured]):
     """Number of processes that load batches in advance."""
     log_steps: int | None = None
     """Number of steps over which each logged training loss is averaged; ``None`` averages over an epoch."""
+    command: str | None = None
+    """The command that runs this job, for the model card."""
     config: dict[str, Any] | None = None
     """Fields of `CLCRConfig` that differ from the reference configuration."""
 
@@ -397,11 +401,7 @@ def _write(
     processor: CLCRProcessor,
     result: JobResult[Any],
 ) -> None:
-    """Writes the model with its processor, the figure and, last, metrics.json, each atomically."""
-    with whole(job.output / "model") as folder, native_writes(job.output / "model"):
-        trainer.model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-    figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)
+    """Writes the model with its processor and its card, the figure and, last, metrics.json, each atomically."""
     metrics = {
         "valid": result.valid.as_dict(),
         "test": result.test.as_dict(),
@@ -417,10 +417,17 @@ def _write(
         "versions": {
             "multifuse": multifuse.__version__,
             "torch": torch.__version__,
+            "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
         "op_backend": backend(trainer.args.device),
         "threads": torch.get_num_threads(),
     }
+    with whole(job.output / "model") as folder, native_writes(job.output / "model"):
+        trainer.model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        card = model_card(metrics, trainer.model, processor, job.choice, job.command)
+        (folder / "README.md").write_text(str(card), encoding="utf-8")
+    figure.draw(trainer.state.log_history, job.output / "training.png", job.choice)
     write_json(job.output / "metrics.json", metrics)
     progress.report(job.choice, result.valid, result.test, result.best_epoch, job.output)
