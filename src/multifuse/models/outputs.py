@@ -20,6 +20,11 @@ class CLCRModelOutput(ModelOutput):
     aggregate: InterCADOutput | None = None
     mask: dict[str, Tensor | None] | None = None
     """The token masks that were used, including those from ``attention_mask``."""
+    last_hidden_state: Tensor | None = None
+    """With ``output_tokens``, (B, T, d): the exchanged tokens of all levels, weighted, 0 at padding; T is L times the
+    tokens of all modalities."""
+    attention_mask: Tensor | None = None
+    """The mask of these, (B, T) bool, True = real token."""
 
 
 @dataclass
