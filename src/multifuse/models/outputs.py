@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 from multifuse.layers.inter_cad import InterCADOutput
@@ -46,5 +47,22 @@ class CLCRPredictionOutput(ModelOutput):
     """(B, M)."""
     activations: tuple[dict[str, Tensor], ...] | None = None
     """By level and modality, (B, T): alpha."""
+    terms: dict[str, Tensor] | None = None
+    """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
+
+
+@dataclass
+class CLCRGenerationOutput(Seq2SeqLMOutput):
+    """What `CLCRForConditionalGeneration` computes: transformers' fields of a decoder, and those of CLCR.
+
+    The latter are ``None`` where the memory was given, as in all steps of ``generate``.
+    """
+
+    level_weights: Tensor | None = None
+    """(B, L)."""
+    modality_weights: Tensor | None = None
+    """(B, M)."""
+    private_gates: Tensor | None = None
+    """(B, M)."""
     terms: dict[str, Tensor] | None = None
     """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
