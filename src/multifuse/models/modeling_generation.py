@@ -16,7 +16,7 @@ from multifuse.models.decoders import decoded, fresh_decoder, load_pretrained_de
 from multifuse.models.modeling_clcr import CLCRModel, CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRGenerationOutput, CLCRModelOutput
 from multifuse.models.regularised import Regularised
-from multifuse.models.task_loss import IGNORED, loss_per_sample
+from multifuse.models.task_loss import IGNORED, class_indices
 
 
 class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationMixin):
@@ -92,6 +92,8 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
             encoder_outputs, attention_mask = self._memory(encoded).values()
         if labels is None and past_key_values is None:
             self._warn_of_missing_labels()
+        if labels is not None:
+            labels = self._checked_labels(labels, len(encoder_outputs[0]), decoder_input_ids)
         if decoder_input_ids is None:
             if labels is None:
                 raise ValueError("labels or decoder_input_ids must be given, got neither")
@@ -186,12 +188,17 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
         memory = self.projection(tokens).masked_fill(~mask.unsqueeze(-1), 0.0)
         return {"encoder_outputs": BaseModelOutput(last_hidden_state=memory), "attention_mask": mask}
 
+    def _checked_labels(self, labels: Tensor, batch: int, decoder_input_ids: Tensor | None) -> Tensor:
+        length = checks.tensor("labels", labels).shape[-1] if labels.ndim else 0
+        shape = (batch, length) if decoder_input_ids is None else tuple(decoder_input_ids.shape)
+        return class_indices(labels, shape, self.decoder.config.vocab_size)
+
     def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if checks.tensor("labels", labels).shape != logits.shape[:-1]:
-            raise ValueError(f"labels must have shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
         flat = labels.flatten()
-        per_token, counted = loss_per_sample(logits.float().flatten(0, 1), flat, "single_label_classification", "l1")
-        return mean_over_ranks(per_token, counted, self.training)
+        per_token = nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), flat, reduction="none", ignore_index=IGNORED
+        )
+        return mean_over_ranks(per_token, flat != IGNORED, self.training)
 
 
 AutoModelForSeq2SeqLM.register(CLCRConfig, CLCRForConditionalGeneration)
