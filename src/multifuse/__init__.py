@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from multifuse.losses import IntraLevelTerms as IntraLevelTerms
     from multifuse.losses import WhiteningXCorrLoss as WhiteningXCorrLoss
     from multifuse.models import CLCRConfig as CLCRConfig
+    from multifuse.models import CLCRForConditionalGeneration as CLCRForConditionalGeneration
     from multifuse.models import CLCRForPrediction as CLCRForPrediction
     from multifuse.models import CLCRForSegmentPrediction as CLCRForSegmentPrediction
+    from multifuse.models import CLCRGenerationOutput as CLCRGenerationOutput
     from multifuse.models import CLCRModel as CLCRModel
     from multifuse.models import CLCRModelOutput as CLCRModelOutput
     from multifuse.models import CLCRPredictionOutput as CLCRPredictionOutput
@@ -62,8 +64,10 @@ _HOMES = {
     "IntraLevelTerms": "multifuse.losses",
     "WhiteningXCorrLoss": "multifuse.losses",
     "CLCRConfig": "multifuse.models",
+    "CLCRForConditionalGeneration": "multifuse.models",
     "CLCRForPrediction": "multifuse.models",
     "CLCRForSegmentPrediction": "multifuse.models",
+    "CLCRGenerationOutput": "multifuse.models",
     "CLCRModel": "multifuse.models",
     "CLCRModelOutput": "multifuse.models",
     "CLCRPredictionOutput": "multifuse.models",

@@ -65,3 +65,10 @@ def test_inputs_that_do_not_fit_together_are_named(
         MultimodalCollator()([Sample({"x": torch.ones(first)}), Sample({"x": torch.ones(second)})])
     with pytest.raises(ValueError, match="at least one sample"):
         MultimodalCollator()([])
+
+
+def test_token_ids_of_different_lengths_are_filled_up_with_what_no_loss_counts() -> None:
+    samples = [Sample({"audio": torch.ones(1, 2)}, label=label) for label in ([5, 6, 2], [7], [])]
+    labels = MultimodalCollator()(samples)["labels"]
+    assert labels.tolist() == [[5, 6, 2], [7, -100, -100], [-100, -100, -100]]
+    assert labels.dtype == torch.int64

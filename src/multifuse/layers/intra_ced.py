@@ -151,16 +151,15 @@ class IntraCED(DrawsOwnParameters):
         masks = {name: checked.mask for name, checked in present.items()}
         codes = exchanged([self], [values], masks, level, vectors=_vectors(tokens))
         (output,) = codes.outputs()
-        for name, received in codes.received_by_modality().items():
+        for name, update in codes.updates().items():
             original = tokens[name]
             assert original is not None
             to_ambient = bases.shared.mT.to(original.dtype)
             private_to_ambient = bases.private[self.modalities.index(name)].mT.to(original.dtype)
             output.tokens[name] = original
-            if received is not None:
-                update = received[0] @ to_ambient
-                update = update if self.adapters is None else self.adapters.back(name, update)
-                output.tokens[name] = original + update.view(original.shape)
+            if update is not None:
+                back = update[0] if self.adapters is None else self.adapters.back(name, update[0])
+                output.tokens[name] = original + back.view(original.shape)
             output.shared[name] = output.shared_code[name] @ to_ambient
             output.private[name] = output.private_code[name] @ private_to_ambient
         return output
@@ -233,9 +232,12 @@ class LevelCodes(NamedTuple):
         levels = zip(self.shared.unbind(), self.private.unbind(), self.activation.unbind(), strict=True)
         return tuple(IntraCEDOutput({}, {}, {}, *(self.packing.parts(field, 1) for field in level)) for level in levels)
 
-    def received_by_modality(self) -> Mapping[str, Tensor | None]:
-        """Returns what every modality has received, (L, B, T_m, r_s)."""
-        return dict.fromkeys(self.packing.lengths) if self.received is None else self.packing.parts(self.received, 2)
+    def updates(self) -> Mapping[str, Tensor | None]:
+        """Returns what the exchange adds to the tokens of every modality, ``received U_sh^T`` (L, B, T_m, d)."""
+        if self.received is None:
+            return dict.fromkeys(self.packing.lengths)
+        to_ambient = self.bases.shared.mT.unsqueeze(1).to(self.received.dtype)
+        return self.packing.parts(self.received @ to_ambient, 2)
 
 
 def exchanged(

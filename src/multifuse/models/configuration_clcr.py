@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from multifuse._internal import checks
+from multifuse.models.decoders import decoder_config
 
 ENCODERS = ("temporal_conv", "text", "image", "audio")
 # ResNet-18 as transformers' ResNetConfig has it: two basic blocks in each of four stages.
@@ -80,6 +81,8 @@ class CLCRConfig(PreTrainedConfig):
         modality_dropout: the rate at which a sample loses a modality in training, one rate or a dict by modality.
         debug: True = features that are not finite raise an error that names them, at the cost of checking each.
         regression_loss: ``"l1"``, ``"mse"`` or ``"smooth_l1"``, with problem_type ``"regression"``.
+        decoder: the dict of a transformers config, of `CLCRForConditionalGeneration` only, see `decoder_config`.
+        pad_token_id: that of the decoder, for transformers, which looks for it here.
         problem_type, num_labels: as everywhere in transformers. By default one label and a regression; with several
             labels the problem type is inferred from the dtype of the first ones, see `inferred_problem_type`.
 
@@ -93,7 +96,13 @@ class CLCRConfig(PreTrainedConfig):
     """
 
     model_type = "clcr"
-    keys_to_ignore_at_inference = ["terms", "activations", "hidden_states"]
+    keys_to_ignore_at_inference = [
+        "terms",
+        "activations",
+        "hidden_states",
+        "past_key_values",
+        "encoder_last_hidden_state",
+    ]
 
     modalities: dict[str, Any] | None = None
     modality_order: list[str] | None = None
@@ -125,6 +134,8 @@ class CLCRConfig(PreTrainedConfig):
     modality_dropout: float | int | dict[str, float | int] = 0.0
     debug: bool = False
     regression_loss: str = "l1"
+    decoder: dict[str, Any] | PreTrainedConfig | None = None
+    pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._check_fields(kwargs)
@@ -135,6 +146,8 @@ class CLCRConfig(PreTrainedConfig):
             raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
         if isinstance(self.modalities, dict):
             self.modalities = {name: _with_dict(spec) for name, spec in self.modalities.items()}
+        if self.decoder is not None:
+            self._set_decoder(self.decoder)
         super().__post_init__(**kwargs)
         # transformers also makes a default instance, to write the difference from it, which has no modalities to check.
         if self.modalities:
@@ -213,6 +226,16 @@ class CLCRConfig(PreTrainedConfig):
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise ValueError(f"CLCRConfig has no field {name!r}, got {name}={others[name]!r}{hint}")
 
+    def _set_decoder(self, given: Any) -> None:
+        fields = given.to_dict() if isinstance(given, PreTrainedConfig) else given
+        if not isinstance(fields, dict) or "model_type" not in fields:
+            raise ValueError(f"decoder must be a transformers config's dict with 'model_type', got {given!r}")
+        _check_no_kernel("decoder", fields)
+        _check_no_kernel("decoder.attn_implementation", getattr(given, "_attn_implementation", None))
+        self.decoder = decoder_config(fields)
+        self.is_encoder_decoder = True
+        self.pad_token_id = self.decoder.pad_token_id
+
     def _order(self) -> None:
         assert self.modalities is not None
         if self.modality_order is None:
@@ -264,6 +287,12 @@ class CLCRConfig(PreTrainedConfig):
             "encoder": "text",
             "config": AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict(),
         }
+
+    @staticmethod
+    def decoder_config(name_or_folder: str) -> dict[str, Any]:
+        """Returns the ``decoder`` of a pretrained model, by its name on the hub or its local folder."""
+        fields: dict[str, Any] = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict()
+        return fields
 
     @staticmethod
     def backbone_modality(

@@ -1,11 +1,9 @@
 """CLCR: semantic-hierarchy encoder, IntraCED at every level, InterCAD across levels, and a prediction head."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -17,14 +15,14 @@ from multifuse.layers.inter_cad import InterCAD
 from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput, LevelCodes
 from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.text_levels import TextLevels
-from multifuse.losses.inter_level import InterLevelLoss
-from multifuse.losses.intra_level import IntraLevelLoss
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import offload, saved
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import hierarchy, load_pretrained, modules_outside
+from multifuse.models.exchanged_tokens import exchanged_tokens, token_memory
 from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.outputs import CLCRModelOutput, CLCRPredictionOutput
+from multifuse.models.regularised import Regularised
 from multifuse.models.task_loss import loss_per_sample
 from multifuse.models.token_masks import token_masks
 
@@ -154,8 +152,9 @@ class CLCRModel(CLCRPreTrainedModel):
         (B, T), or a mapping with ``input_ids`` and more; for a backbone frames (B, F, C, H, W) or sounds (B, 1,
         frequency, time), see `BackboneLevels`. Masks by modality, True or 1 = real token: (B, T), (B, F) of frames,
         (B, 1) of sounds; the ``attention_mask`` of a text mapping is used where there is none. Modalities may be left
-        out, or be ``None``. ``segments`` is passed to `InterCAD`: ``fused`` is then (B, S, 2d). ``labels`` are accepted
-        and ignored, because the model without a head has no loss.
+        out, or be ``None``. ``segments`` is passed to `InterCAD`: ``fused`` is then (B, S, 2d). With
+        ``output_tokens``, the exchanged tokens of all levels are returned too (ours), see `CLCRModelOutput`. ``labels``
+        are accepted and ignored, because the model without a head has no loss.
 
     Raises:
         ValueError: inputs or masks that do not fit, by modality.
@@ -223,7 +222,10 @@ class CLCRModel(CLCRPreTrainedModel):
         labels: Tensor | None = None,
         segments: int | None = None,
         output_hidden_states: bool | None = None,
+        output_tokens: bool = False,
     ) -> CLCRModelOutput:
+        if output_tokens and segments is not None:
+            raise ValueError(f"output_tokens must be False with segments, got segments={segments}")
         checks.by_modality("inputs", inputs, self.hierarchy.modalities)
         masks = token_masks(inputs, mask, self.hierarchy.modalities)
         if self.config.debug:
@@ -243,9 +245,14 @@ class CLCRModel(CLCRPreTrainedModel):
         aggregate = self.aggregation(exchanged, masks, segments=segments)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         hidden_states = tuple(levels) if wanted else None
-        return CLCRModelOutput(
+        output = CLCRModelOutput(
             fused=aggregate.fused, levels=outputs, aggregate=aggregate, mask=masks, hidden_states=hidden_states
         )
+        if output_tokens:
+            output["last_hidden_state"], output["attention_mask"] = token_memory(
+                exchanged_tokens(levels, exchanged), masks, aggregate, self.hierarchy.modalities
+            )
+        return output
 
     def _arranged(self, levels: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Applies the ablations of the hierarchy: only the last level, or levels shuffled by modality (full mix)."""
@@ -260,7 +267,7 @@ class CLCRModel(CLCRPreTrainedModel):
         return levels
 
 
-class CLCRForPrediction(CLCRPreTrainedModel):
+class CLCRForPrediction(Regularised, CLCRPreTrainedModel):
     """Predicts ``y = f(z_sh (+) u_pr)``, f a LayerNorm and a two-layer head.
 
     The loss is ``L_task + lambda_intra L_intra + lambda_inter L_inter``; the regularisers are computed in training
@@ -290,7 +297,6 @@ class CLCRForPrediction(CLCRPreTrainedModel):
     def __init__(self, config: CLCRConfig) -> None:
         super().__init__(config)
         self.clcr = CLCRModel(config)
-        names = self.clcr.hierarchy.modalities
         self.head = nn.Sequential(
             # Mixing shrinks summaries of a fixed norm: without this, weights collapse because that enlarges the logits.
             nn.LayerNorm(2 * config.hidden_size),
@@ -299,9 +305,7 @@ class CLCRForPrediction(CLCRPreTrainedModel):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden_size, config.num_labels),
         )
-        self.intra_loss = IntraLevelLoss(config.eps, config.debias, modalities=names)
-        self.inter_loss = InterLevelLoss(config.eps, config.debias, modalities=names)
-        self._has_warned = False
+        self._add_regularisers(self.clcr.hierarchy.modalities)
         self.post_init()
 
     @takes_flat_inputs
@@ -340,44 +344,9 @@ class CLCRForPrediction(CLCRPreTrainedModel):
     def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.task_loss(logits, labels)
 
-    def _warn_of_missing_labels(self) -> None:
-        """Warns once in training: whoever computes the loss elsewhere leaves the regularisers out."""
-        weights = {name: getattr(self.config, name) for name in ("lambda_intra", "lambda_inter")}
-        if self._has_warned or not self.training or not any(weights.values()) or torch.compiler.is_compiling():
-            return
-        self._has_warned = True
-        named = ", ".join(f"{name}={weight}" for name, weight in weights.items() if weight)
-        warnings.warn(
-            f"{type(self).__name__} was called in training without labels: it computes no loss, and the regularisers "
-            f"({named}) are left out of any loss that is computed from its logits, as Trainer does with "
-            "label_smoothing_factor or compute_loss_func. Pass the labels, or set the lambdas to 0",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-    def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        total = terms["task"]
-        for weight, name in ((self.config.lambda_intra, "intra_total"), (self.config.lambda_inter, "inter_total")):
-            if name in terms:
-                total = total + weight * terms[name]
-        return total
-
     def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Returns the task loss, and in training the regularisers that have a weight."""
-        terms = {"task": self._task_loss(logits.float(), labels)}
-        weights = (self.config.lambda_intra, self.config.lambda_inter)
-        if not self.training or not any(weights):
-            return terms
-        assert encoded.levels is not None
-        assert encoded.aggregate is not None
-        correlations = self.intra_loss.correlations(encoded.levels, encoded.mask)
-        if self.config.lambda_intra:
-            intra = self.intra_loss.terms(correlations)
-            terms.update({f"intra_{name}": value for name, value in intra._asdict().items()})
-        if self.config.lambda_inter:
-            inter = self.inter_loss.terms(correlations, encoded.aggregate, True)
-            terms.update({f"inter_{name}": value for name, value in inter._asdict().items()})
-        return terms
+        return {"task": self._task_loss(logits.float(), labels), **self._regularisers(encoded)}
 
 
 AutoConfig.register("clcr", CLCRConfig)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 from multifuse.layers.inter_cad import InterCADOutput
@@ -22,6 +23,11 @@ class CLCRModelOutput(ModelOutput):
     """The token masks that were used, including those from ``attention_mask``."""
     hidden_states: tuple[dict[str, Tensor], ...] | None = None
     """With ``output_hidden_states``: by level and modality, the tokens (B, T, d) that the exchange reads."""
+    last_hidden_state: Tensor | None = None
+    """With ``output_tokens``, (B, T, d): the exchanged tokens of all levels, weighted, 0 at padding; T is L times the
+    tokens of all modalities."""
+    attention_mask: Tensor | None = None
+    """The mask of these, (B, T) bool, True = real token."""
 
 
 @dataclass
@@ -47,3 +53,20 @@ class CLCRPredictionOutput(ModelOutput):
     """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""
     hidden_states: tuple[dict[str, Tensor], ...] | None = None
     """With ``output_hidden_states``: those of `CLCRModelOutput`."""
+
+
+@dataclass
+class CLCRGenerationOutput(Seq2SeqLMOutput):
+    """What `CLCRForConditionalGeneration` computes: transformers' fields of a decoder, and those of CLCR.
+
+    The latter are ``None`` where the memory was given, as in all steps of ``generate``.
+    """
+
+    level_weights: Tensor | None = None
+    """(B, L)."""
+    modality_weights: Tensor | None = None
+    """(B, M)."""
+    private_gates: Tensor | None = None
+    """(B, M)."""
+    terms: dict[str, Tensor] | None = None
+    """The named terms of the loss, unweighted scalars: task, intra_*, inter_*."""

@@ -22,7 +22,7 @@ def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regressio
         ValueError: labels of a shape, dtype or value that does not fit the problem type.
     """
     if problem_type == "single_label_classification":
-        labels = _class_indices(logits, labels)
+        labels = class_indices(labels, logits.shape[:1], logits.shape[1])
         return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED), labels != IGNORED
     if labels.numel() != logits.numel() or labels.shape[:1] != logits.shape[:1]:
         raise ValueError(
@@ -37,12 +37,11 @@ def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regressio
     return loss.mean(dim=-1), torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
 
 
-def _class_indices(logits: Tensor, labels: Tensor) -> Tensor:
-    count, classes = logits.shape
-    if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels must be class indices, integers of shape ({count},), got {labels.dtype} {tuple(labels.shape)}"
-        )
+def class_indices(labels: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
+    """Returns labels as integers, having checked them; -100 is one that is ignored."""
+    if labels.shape != shape or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        expected = f"class indices, integers of shape {tuple(shape)}"
+        raise ValueError(f"labels must be {expected}, got {labels.dtype} {tuple(labels.shape)}")
     labels = labels.long()
     outside = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
     _check_values(labels, outside, f"class indices from 0 to {classes - 1}, or {IGNORED} to be ignored")

@@ -17,7 +17,8 @@ class Sample:
     Args:
         inputs: token ids (T,), features (T, D), frames or flow (F, C, H, W), a spectrogram (1, frequency, time) or a
             waveform (samples,). A modality that the sample lacks is left out.
-        label: a number, a class index, or a list of either; ``None`` if it is not known.
+        label: a number, a class index, a list of either, or the token ids of a text that a model should generate;
+            ``None`` if it is not known.
 
     Example:
         >>> Sample({"text": torch.tensor([5, 6]), "audio": torch.ones(3, 74)}, label=-0.8).label
@@ -34,7 +35,8 @@ class MultimodalCollator:
 
     Token ids, features and frames are padded to the longest of the batch, and have a mask (B, T). A sound is one input
     of a fixed size, and has a mask (B, 1). A sample that lacks a modality has padding there. Labels are left out unless
-    all samples have one. It can be the ``collate_fn`` of a `DataLoader` and the ``data_collator`` of a Trainer.
+    all samples have one; token ids of different lengths are filled up with -100, which no loss counts. It can be the
+    ``collate_fn`` of a `DataLoader` and the ``data_collator`` of a Trainer.
 
     Args:
         pad_token_ids: by modality, the id that fills up token ids, 0 by default. Padding is masked, so any id does.
@@ -62,7 +64,7 @@ class MultimodalCollator:
         batch: dict[str, Any] = {"inputs": inputs, "mask": masks}
         labels = [sample.label for sample in samples]
         if all(label is not None for label in labels):
-            batch["labels"] = torch.tensor(labels)
+            batch["labels"] = _joined_labels(labels)
         return batch
 
     def _joined(self, name: str, rows: list[Tensor | None]) -> tuple[Tensor, Tensor]:
@@ -83,6 +85,13 @@ class MultimodalCollator:
             return padded(filled, self.pad_token_ids.get(name, 0))
         batch = torch.stack([torch.zeros_like(like) if row is None else row for row in rows])
         return batch, torch.tensor([[row is not None] for row in rows])
+
+
+def _joined_labels(labels: list[Any]) -> Tensor:
+    """Returns labels as one tensor; token ids of different lengths are padded with -100, which no loss counts."""
+    if len({len(label) for label in labels if isinstance(label, list)}) < 2:
+        return torch.tensor(labels)
+    return padded([torch.tensor(label) for label in labels], -100)[0]
 
 
 def padded(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Tensor]:
