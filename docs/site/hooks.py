@@ -1,10 +1,10 @@
-"""What mkdocs does beside its own work: equations become MathML, and links to the repository work on the site."""
+"""What mkdocs does beside its own work: equations as MathML, links to the repository, links from names to the API."""
 
 import html
 import re
-import xml.etree.ElementTree as etree
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 from latex2mathml.converter import convert, convert_to_element
 from markdown import Markdown
@@ -17,11 +17,12 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/multifuse/multifuse/blob/main/"
 _LINK = re.compile(r"(!?)(\[[^\]]*\]\()([^)\s]+)(\))")
+_NAMES = re.compile(r"<(a|pre|h\d)\b.*?</\1>|<code>(\w+)</code>", re.DOTALL)
 _FENCES = re.compile(r"(^ *```.*?^ *```\n)", re.DOTALL | re.MULTILINE)
 
 
 class _InlineMath(InlineProcessor):
-    def handleMatch(self, match: re.Match[str], data: str) -> tuple[etree.Element, int, int]:  # noqa: N802
+    def handleMatch(self, match: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802
         return convert_to_element(match[1]), match.start(0), match.end(0)
 
 
@@ -73,6 +74,27 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     parts = _FENCES.split(markdown)
     parts[::2] = (_LINK.sub(moved, part) for part in parts[::2])
     return "".join(parts)
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Makes every public name, where it stands as code, a link to its place in the API."""
+    places = _places()
+
+    def linked(match: re.Match[str]) -> str:
+        if match[2] not in places or page.file.src_uri.startswith("api/"):
+            return match[0]
+        return f'<a href="{places[match[2]]}">{match[0]}</a>'
+
+    return _NAMES.sub(linked, content)
+
+
+def _places() -> dict[str, str]:
+    """Returns the address of every public name, from the folder of the documentation."""
+    return {
+        path.rpartition(".")[2]: f"api/{page.stem}.html#{path}"
+        for page in (ROOT / "docs/api").glob("*.md")
+        for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    }
 
 
 def _outside(page: File, target: str) -> Path | None:
