@@ -77,7 +77,7 @@ def test_the_package_tree_in_design_md_shows_every_file_with_its_docstring() -> 
 
 
 def test_the_site_has_every_page_once() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text().split("nav:\n", 1)[1].split("\n\n", 1)[0]
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
     entries = re.findall(r"^ *- [^:#]+: (\S+)$", navigation, re.MULTILINE)
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
     assert sorted(entries) == sorted(pages)
