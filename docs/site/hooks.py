@@ -98,12 +98,13 @@ def _places() -> dict[str, str]:
 
 
 def _outside(page: File, target: str) -> Path | None:
-    """Returns the file of the repository that a page's link leads to, if it is not one of the documentation's own."""
+    """Returns the file or folder of the repository that a page's link leads to, if the site does not have it."""
     if re.match(r"[a-z]+:|#|/", target):
         return None
     docs = ROOT / "docs"
     path = (docs / page.src_uri).parent.joinpath(target.partition("#")[0]).resolve()
-    return None if path.is_relative_to(docs) or not path.exists() else path
+    on_the_site = path.is_relative_to(docs) and not path.is_dir()
+    return None if on_the_site or not path.exists() else path
 
 
 def _copy_of(path: Path) -> str:
