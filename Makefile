@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: mosi test bench evidence setup clean
+.PHONY: mosi test docs bench evidence setup clean
 
 mosi: setup
 	.venv/bin/python examples/train_mosi.py --text-encoder none
@@ -12,6 +12,10 @@ test: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+docs: .venv/.docs
+	PATH="$(CURDIR)/.venv/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "Open build/docs/index.html"
 
 bench: setup
 	.venv/bin/python -m benchmarks.speed
@@ -27,6 +31,10 @@ setup: .venv/.ready
 	$(PIP_INSTALL) torch numpy setuptools wheel
 	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 	.venv/bin/multifuse info
+	@touch $@
+
+.venv/.docs: .venv/.ready
+	MULTIFUSE_SKIP_BUILD=1 $(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 clean:

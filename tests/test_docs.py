@@ -1,18 +1,19 @@
-"""The documents: the README's examples run, links resolve, and the files and tests they name exist."""
+"""The documents: links resolve, the site has every page, and the files, tests and figures they name exist."""
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from multifuse import baselines
 from tests.paths import ROOT
 from tests.recipes.test_hostile import CASES
+from tests.test_docstrings import PUBLIC
 from tests.test_import import LAYERS
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PUBLISHED = (
     "https://github.com/multifuse/multifuse/blob/main/",
     "https://raw.githubusercontent.com/multifuse/multifuse/main/",
@@ -22,7 +23,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)\"")
 _FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_to_the_repository_resolve(document: Path) -> None:
     text = _FENCE.sub("", document.read_text())
     for match in _LINK.finditer(text):
@@ -75,12 +76,35 @@ def test_the_package_tree_in_design_md_shows_every_file_with_its_docstring() -> 
     assert tree == expected
 
 
-def test_every_python_block_in_the_readme_runs() -> None:
-    blocks = [code for language, code in _FENCE.findall((ROOT / "README.md").read_text()) if language == "python"]
-    assert any("IntraCED" in code for code in blocks), "the README shows no use of IntraCED"
-    for code in blocks:
-        with warnings.catch_warnings():
-            exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+def test_the_site_has_every_page_once() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
+    entries = re.findall(r"^ *- [^:#]+: (\S+)$", navigation, re.MULTILINE)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(entries) == sorted(pages)
+
+
+def test_the_api_shows_every_public_name_once() -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    shown = re.findall(r"^::: multifuse\.(?:\w+\.)*(\w+)$", pages, re.MULTILINE)
+    public = {*PUBLIC, *baselines.__all__, "backend"}
+    assert sorted(shown) == sorted(public)
+
+
+def test_the_scores_in_choosing_md_are_those_of_the_evidence() -> None:
+    evidence = (ROOT / "docs/evidence.md").read_text()
+    for page in ("choosing.md", "missing.md"):
+        text = re.sub(r"^\| CMU-MOSI, .*$", "", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)
+        scores = re.findall(r"\d\.\d{3} ± \d\.\d{3}", text)
+        assert len(scores) > 8
+        assert [score for score in scores if score not in evidence] == [], page
+
+
+def test_the_costs_in_choosing_md_are_those_of_the_speed_page() -> None:
+    speed, choosing = ((ROOT / "docs" / name).read_text() for name in ("speed.md", "choosing.md"))
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([\d,]+) \| ([\d.]+) \| (\d+) \| (\d+) \|$", choosing, re.MULTILINE)
+    assert len(rows) == 7
+    for parameters, step, memory, launches in rows:
+        assert re.search(rf"\| {parameters} \| \d+ ms \| {step} \| {memory} \| {launches} \|", speed), parameters
 
 
 def test_tests_named_in_robustness_md_exist_and_its_case_count_is_right() -> None:
