@@ -109,7 +109,7 @@ def _kind(value: object) -> str:
 
 def not_traced() -> None:
     """Refuses `torch.jit.trace`, which would keep the sizes of its example: the result would be wrong at others."""
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise RuntimeError(
             "torch.jit.trace keeps the sizes of its example, so that the result is wrong at other sizes; "
             "use multifuse.export or torch.export.export"
