@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multifuse import baselines
+from multifuse import baselines, deployment
 from tests.paths import ROOT
 from tests.recipes.test_hostile import CASES
 from tests.test_docstrings import PUBLIC
@@ -86,7 +86,7 @@ def test_the_site_has_every_page_once() -> None:
 def test_the_api_shows_every_public_name_once() -> None:
     pages = "".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
     shown = re.findall(r"^::: multifuse\.(?:\w+\.)*(\w+)$", pages, re.MULTILINE)
-    public = {*PUBLIC, *baselines.__all__, "backend"}
+    public = {*PUBLIC, *baselines.__all__, *deployment.__all__, "backend"}
     assert sorted(shown) == sorted(public)
 
 

@@ -31,10 +31,10 @@ def test_every_public_name_resolves() -> None:
     assert not hasattr(multifuse, "no_such_name")
 
 
-LAYERS = ("_internal", "ops", "layers", "losses", "models", "baselines", "media", "processing", "recipes")
+LAYERS = ("_internal", "ops", "layers", "losses", "models", "baselines", "media", "processing", "deployment", "recipes")
 """The parts of the package, lowest first: each may import itself and the parts before it."""
 # The public names and the report for bugs belong to the library, `python -m multifuse` to the application.
-PLACES = {"version": "_internal", "__init__": "processing", "info": "models", "__main__": "recipes"}
+PLACES = {"version": "_internal", "__init__": "deployment", "info": "models", "__main__": "recipes"}
 SOURCES = sorted((ROOT / "src/multifuse").rglob("*.py"))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from multifuse.version import __version__
 
 if TYPE_CHECKING:
+    from multifuse.deployment import export as export
     from multifuse.layers import BackboneLevels as BackboneLevels
     from multifuse.layers import Bases as Bases
     from multifuse.layers import InterCAD as InterCAD
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import multifuse` stays as light as torch (the models bring transformers with them).
 _HOMES = {
+    "export": "multifuse.deployment",
     "BackboneLevels": "multifuse.layers",
     "Bases": "multifuse.layers",
     "InterCAD": "multifuse.layers",

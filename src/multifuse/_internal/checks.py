@@ -92,6 +92,7 @@ def known_modalities(argument: str, names: Iterable[str], modalities: tuple[str,
 
 def by_modality(argument: str, values: object, modalities: tuple[str, ...]) -> None:
     """Checks that an argument is a mapping by modality of tensors, or of what else an encoder takes."""
+    not_traced()
     if not isinstance(values, Mapping):
         example = ", ".join(f"{name!r}: ..." for name in modalities[:2])
         raise ValueError(f"{argument} must be a mapping by modality, such as {{{example}}}, got {_kind(values)}")
@@ -106,7 +107,17 @@ def _kind(value: object) -> str:
     return type(value).__name__ if module in ("builtins", "multifuse") else f"{module}.{type(value).__name__}"
 
 
+def not_traced() -> None:
+    """Refuses `torch.jit.trace`, which would keep the sizes of its example: the result would be wrong at others."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise RuntimeError(
+            "torch.jit.trace keeps the sizes of its example, so that the result is wrong at other sizes; "
+            "use multifuse.export or torch.export.export"
+        )
+
+
 def tensor(argument: str, value: object) -> Tensor:
+    not_traced()
     if not isinstance(value, Tensor):
         raise ValueError(f"{argument} must be a torch.Tensor, got {_kind(value)}")
     return value

@@ -79,10 +79,16 @@ class BackboneLevels(nn.Module):
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         frames = self._frames(inputs)
         batch, count = frames.shape[:2]
+        if mask is not None:
+            mask = checks.token_mask("mask", mask, batch, count)
         if mask is None:
             tokens = self._tokens(frames.flatten(0, 1))
+        elif torch.compiler.is_exporting() and not self.model.training:
+            # The number of real frames would be a size that depends on values, which few targets know.
+            padding = ~mask.flatten()
+            tokens = self._tokens(frames.flatten(0, 1).masked_fill(padding.view(-1, *[1] * (frames.ndim - 2)), 0))
+            tokens = tokens.masked_fill(padding.view(-1, 1, 1), 0.0)
         else:
-            mask = checks.token_mask("mask", mask, batch, count)
             real = mask.flatten()
             real_frames = frames.flatten(0, 1)[real]
             real_tokens = self._tokens(real_frames) if len(real_frames) else self._no_tokens(frames)

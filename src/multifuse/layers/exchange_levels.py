@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
+import torch
 from torch import Tensor, nn
 
 from multifuse._internal.initialisation import XavierLinear
@@ -28,10 +29,15 @@ def _is_plain(exchange: nn.Module) -> bool:
     return (
         type(exchange) is IntraCED
         and all(is_untouched(part, *_PARTS) for part in exchange.modules())
-        and all(type(weight) in (Tensor, nn.Parameter) for weight in exchange.parameters())
+        and (torch.compiler.is_exporting() or all(map(_is_whole, exchange.parameters())))
         and exchange.query_key_value.bias is not None
         and exchange.output.bias is not None
     )
+
+
+def _is_whole(weight: Tensor) -> bool:
+    """Tells a plain weight from a sharded or wrapped one; `torch.export` replaces all by tensors without values."""
+    return type(weight) in (Tensor, nn.Parameter)
 
 
 def _settings(exchange: IntraCED) -> tuple[object, ...]:

@@ -85,6 +85,7 @@ class StiefelProjector(DrawsOwnParameters):
         self.modalities = checks.modality_names(modalities)
         self.parametrization = parametrization
         self._cached_bases: _CachedBases | None = None
+        self._is_fixed = False
         if parametrization == "cholesky":
             count = len(self.modalities)
             self.shared_weight = nn.Parameter(torch.empty(dim, shared_rank, device=device, dtype=dtype))
@@ -137,7 +138,7 @@ class StiefelProjector(DrawsOwnParameters):
             ValueError: weights that FSDP2 has not gathered.
         """
         _check_whole([self])
-        return _cached(self) or _computed([self])[0]
+        return _kept(self) or _computed([self])[0]
 
     @property
     def shared_basis(self) -> Tensor:
@@ -190,7 +191,7 @@ def bases_of_levels(projectors: Sequence[StiefelProjector]) -> Bases:
         ValueError: weights that FSDP2 has not gathered.
     """
     _check_whole(projectors)
-    kept = [bases for bases in map(_cached, projectors) if bases is not None]
+    kept = [bases for bases in map(_kept, projectors) if bases is not None]
     if len(kept) == len(projectors):
         return Bases(*(torch.stack(levels) for levels in zip(*kept, strict=True)))
     return _frames(projectors)
@@ -213,7 +214,9 @@ def cached_bases(model: nn.Module) -> Iterator[None]:
         True
     """
     projectors = [
-        module for module in model.modules() if isinstance(module, StiefelProjector) and not _is_sharded(module)
+        module
+        for module in model.modules()
+        if isinstance(module, StiefelProjector) and not _is_sharded(module) and not module._is_fixed
     ]
     outer = [projector._cached_bases for projector in projectors]
     with torch.no_grad():
@@ -227,6 +230,29 @@ def cached_bases(model: nn.Module) -> Iterator[None]:
     finally:
         for projector, cached in zip(projectors, outer, strict=True):
             projector._cached_bases = cached if projector._cached_bases is not None else None
+
+
+@torch.no_grad()
+def fix_bases(model: nn.Module) -> None:
+    """Replaces the weights of every `StiefelProjector` in a model by its bases, which then are constants.
+
+    For a copy that is deployed: it cannot be trained, and its state is another one than that of the model.
+    """
+    for projector in [module for module in model.modules() if isinstance(module, StiefelProjector)]:
+        bases = projector.bases()
+        projector._is_fixed = True
+        if projector.parametrization == "geotorch":
+            del projector.parametrizations
+        projector._parameters.clear()
+        projector.register_buffer("fixed_shared", bases.shared.clone())
+        projector.register_buffer("fixed_private", bases.private.clone())
+
+
+def _kept(projector: StiefelProjector) -> Bases | None:
+    """Returns bases that need not be computed."""
+    if projector._is_fixed:
+        return Bases(projector.fixed_shared, projector.fixed_private)  # type: ignore[arg-type]
+    return _cached(projector)
 
 
 def _cached(projector: StiefelProjector) -> Bases | None:

@@ -15,7 +15,7 @@ from multifuse.ops import portable
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.rows import Rows, checked_rows, moved_back
-from multifuse.ops.transforms import is_transformed, pulled_back
+from multifuse.ops.transforms import is_standard, is_transformed, pulled_back
 
 
 def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | None = None, *, dim: int = -1) -> Tensor:
@@ -58,6 +58,8 @@ def projected(rows: Rows) -> Tensor:
     """Projects rows that have been checked, by the path that serves their device and the transforms around the call."""
     if is_transformed():
         return portable.differentiable_projection(*rows)
+    if is_standard():
+        return portable.project(*rows)[0]
     alpha: Tensor = _project(*rows)[0]
     return alpha
 

@@ -5,7 +5,8 @@ every op of this library runs its plain-torch path there, with derivatives by au
 compiled operators are rarely asked for, and are those of the plain path as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.autograd import forward_ad
 from multifuse.ops import native
 
 _IS_COMPILED = native.load("cpu")
+_is_standard = False
 
 
 def is_transformed() -> bool:
@@ -23,7 +25,23 @@ def is_transformed() -> bool:
 
 def runs_compiled(tensor: Tensor) -> bool:
     """Tells whether the compiled CPU operator handles a call on this tensor, rather than plain torch."""
-    return tensor.device.type == "cpu" and _IS_COMPILED and not is_transformed()
+    return tensor.device.type == "cpu" and _IS_COMPILED and not is_transformed() and not _is_standard
+
+
+@contextmanager
+def standard_operators() -> Iterator[None]:
+    """Lets every op run plain torch without derivatives: programs exported in the scope need no operator of ours."""
+    global _is_standard
+    before, _is_standard = _is_standard, True
+    try:
+        yield
+    finally:
+        _is_standard = before
+
+
+def is_standard() -> bool:
+    """Tells whether `standard_operators` is in force."""
+    return _is_standard
 
 
 def pulled_back(

@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "test a trained model with missing modalities or corrupted input",
     "predict": "predict for a new sample, or for a set of them",
     "explain": "show what a trained CLCR model computes, as one HTML page",
+    "export": "write a trained model as a program for torch.export, ONNX or AOTInductor",
     "info": "print versions, kernels and devices for a bug report",
 }
 
