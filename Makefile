@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: mosi test docs bench evidence setup clean
+.PHONY: mosi test docs bench evidence wheel try-wheel setup clean
 
 mosi: setup
 	.venv/bin/python examples/train_mosi.py --text-encoder none
@@ -23,13 +23,27 @@ bench: setup
 evidence: setup
 	.venv/bin/python -m benchmarks.evidence
 
+# A source distribution, and the wheel that is made of it: it is tagged with the oldest glibc on which it runs.
+wheel: setup
+	MULTIFUSE_SKIP_BUILD=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev,release]'
+	rm -rf dist
+	MULTIFUSE_REQUIRE_KERNELS=1 .venv/bin/python -m build --no-isolation
+	PATH="$(CURDIR)/.venv/bin:$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+		--wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+	.venv/bin/twine check --strict dist/*
+
+# The wheel with the oldest and the newest torch, on every Python of this machine: gigabytes of torch, see the program.
+try-wheel:
+	.venv/bin/python tools/try_wheel.py dist/*.whl
+
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 	@echo "Setting up .venv: dependencies, then the kernels (a minute or two)"
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch numpy setuptools wheel
-	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	MULTIFUSE_REQUIRE_KERNELS=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 	.venv/bin/multifuse info
 	@touch $@
 
@@ -38,4 +52,4 @@ setup: .venv/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv build runs src/*.egg-info src/multifuse/*.so
+	rm -rf .venv build dist runs src/*.egg-info src/multifuse/*.so

@@ -1,14 +1,17 @@
 """Builds the kernels against LibTorch's stable ABI: one binary per kind of device, for every torch >= 2.10.
 
-The CPU kernels need g++. The CUDA kernels are built where nvcc is on the PATH, even when the installed torch has no
-CUDA; without nvcc only the CPU kernels are built, and the build says so. MULTIFUSE_SKIP_BUILD=1 installs without
-kernels: plain torch runs instead.
+The CPU kernels need g++ and an installed torch, of which only the headers and libraries are used. Where one of the two
+is missing, multifuse is installed without kernels, the build says so in one line, and plain torch runs instead. The
+CUDA kernels are built where nvcc is on the PATH, even when the installed torch has no CUDA.
+
+MULTIFUSE_REQUIRE_KERNELS=1 makes it an error that kernels cannot be built; MULTIFUSE_SKIP_BUILD=1 builds none.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -20,29 +23,28 @@ CSRC = Path("csrc")
 COMMON = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
 CPU_FLAGS = ["-fPIC", "-fvisibility=hidden", "-fopenmp-simd", "-fno-trapping-math", "-fno-math-errno", "-Wall"]
 CUDA_ARCHITECTURES = ("80", "90", "100")  # those of them that nvcc knows
+BUILDING = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
 
 
 class BuildKernels(build_ext):
     """Compiles each extension to ``multifuse/libmultifuse_<kind>.so``, a plain shared library that torch loads."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or True  # the extensions at the same time
+
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        try:
-            import torch
-            from torch.utils.cpp_extension import include_paths
-        except ImportError:
-            sys.exit(
-                "multifuse: the kernels are built against an installed torch, and there is none in this environment: "
-                "install torch first, then multifuse with --no-build-isolation"
-            )
-        output = Path(self.get_ext_fullpath(ext.name))
+        torch, output = _torch(), Path(self.get_ext_fullpath(ext.name))
+        assert torch is not None
         output.parent.mkdir(parents=True, exist_ok=True)
         command = _cuda_compiler() if ext.name.endswith("cuda") else ["g++", *COMMON, *CPU_FLAGS]
-        command += ["-shared", f"-I{CSRC}", *(f"-I{path}" for path in include_paths()), *map(str, ext.sources)]
-        # torch's CUDA symbols are resolved when the library is loaded, so that a CPU-only torch can build it.
-        command += [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(output)]
+        command += ["-shared", f"-I{CSRC}", f"-I{torch / 'include'}", *map(str, ext.sources)]
+        # libstdc++ comes before torch, which exports some of its functions, too, and may cease to. torch's CUDA symbols
+        # are resolved when the library is loaded, so that a CPU-only torch can build it.
+        command += ["-lstdc++", f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(output)]
         _compile(command)
 
 
@@ -54,11 +56,17 @@ class StableWheel(bdist_wheel):
 
 
 def _compile(command: list[str]) -> None:
-    advice = "MULTIFUSE_SKIP_BUILD=1 installs multifuse without kernels: plain torch runs instead"
-    if shutil.which(command[0]) is None:
-        sys.exit(f"multifuse: the compiler {command[0]} is not on the PATH: install it, or {advice}")
     if subprocess.run(command, check=False).returncode:
-        sys.exit(f"multifuse: {command[0]} could not compile the kernels, see its messages above; {advice}")
+        sys.exit(
+            f"multifuse: {command[0]} could not compile the kernels, see its messages above; MULTIFUSE_SKIP_BUILD=1 "
+            "installs multifuse without kernels: plain torch runs instead"
+        )
+
+
+def _torch() -> Path | None:
+    """Returns the folder of the installed torch, which is not imported: its own dependencies need not be there."""
+    spec = find_spec("torch")
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def _cuda_compiler() -> list[str]:
@@ -66,11 +74,38 @@ def _cuda_compiler() -> list[str]:
     built = [architecture for architecture in CUDA_ARCHITECTURES if f"sm_{architecture}" in known]
     targets = [f"-gencode=arch=compute_{architecture},code=sm_{architecture}" for architecture in built]
     targets.append(f"-gencode=arch=compute_{built[-1]},code=compute_{built[-1]}")
-    return ["nvcc", *COMMON, "-DUSE_CUDA", *targets, "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    return ["nvcc", *COMMON, "-DUSE_CUDA", "--threads=0", *targets, "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+
+
+def _obstacle() -> str | None:
+    """Says why kernels cannot be built here, if so."""
+    if _torch() is None:
+        return (
+            "there is no torch in this environment (pip's isolated builds have none: install torch first, then "
+            "multifuse with --no-build-isolation)"
+        )
+    if shutil.which("g++") is None:
+        return "the compiler g++ is not on the PATH"
+    return None
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+def _say(line: str) -> None:
+    if BUILDING.intersection(sys.argv):  # the other commands of setuptools read this file, too
+        print(f"multifuse: {line}", file=sys.stderr)
 
 
 def _kernels() -> list[Extension]:
-    if os.environ.get("MULTIFUSE_SKIP_BUILD", "") not in ("", "0"):
+    if _is_set("MULTIFUSE_SKIP_BUILD"):
+        return []
+    obstacle = _obstacle()
+    if obstacle:
+        if _is_set("MULTIFUSE_REQUIRE_KERNELS") and BUILDING.intersection(sys.argv):
+            sys.exit(f"multifuse: the kernels cannot be built, because {obstacle}")
+        _say(f"no kernels are built, because {obstacle}; plain torch runs instead")
         return []
     headers = [str(path) for path in sorted(CSRC.glob("*.h"))]
     sources = [str(path) for path in sorted(CSRC.glob("cpu_*.cpp"))]
@@ -78,7 +113,7 @@ def _kernels() -> list[Extension]:
     if shutil.which("nvcc"):
         found.append(Extension("multifuse.libmultifuse_cuda", [str(CSRC / "cuda.cu")], depends=headers))
     else:
-        print("multifuse: nvcc is not on the PATH, so only the CPU kernels are built", file=sys.stderr)
+        _say("nvcc is not on the PATH, so only the CPU kernels are built")
     return found
 
 

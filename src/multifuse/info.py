@@ -11,7 +11,10 @@ import torch
 import multifuse
 from multifuse.ops import backend, native
 
-_NOT_BUILT = {"cpu": "not built", "cuda": "not built: no nvcc was on the PATH when multifuse was installed"}
+_NOT_BUILT = {
+    "cpu": f"not built, so that plain torch runs. To build them: {native.HOW_TO_BUILD}",
+    "cuda": "not built: no nvcc was on the PATH when multifuse was installed",
+}
 _PACKAGES = ("geotorch", "transformers", "numpy", "accelerate", "scikit-learn", "matplotlib")
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import torch
 
 FALLBACK_VARIABLE = "MULTIFUSE_FORCE_FALLBACK"
+HOW_TO_BUILD = (
+    "pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps multifuse, where torch and g++ are "
+    "installed (and nvcc is on the PATH, for cuda)"
+)
 OLDEST_CAPABILITY = (8, 0)
 _FOLDER = Path(__file__).resolve().parent.parent
 
@@ -43,8 +47,7 @@ def load(kind: str) -> bool:
 def _warn(kind: str, reason: str) -> bool:
     warnings.warn(
         f"multifuse's compiled {kind} kernels: the binary {reason}; the slower plain-torch path runs instead. "
-        "To build it: pip install --no-build-isolation --force-reinstall --no-deps multifuse "
-        f"(with nvcc on the PATH for cuda), or set {FALLBACK_VARIABLE}=1 to choose the plain path silently.",
+        f"To build it: {HOW_TO_BUILD}. Or set {FALLBACK_VARIABLE}=1 to choose the plain path silently.",
         RuntimeWarning,
         stacklevel=2,
     )
