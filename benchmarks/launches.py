@@ -23,9 +23,9 @@ from benchmarks.compiled_launches import table as compiled_table
 from benchmarks.peers import Transformer
 from benchmarks.step_speed import ABLATIONS, BATCH, LENGTH, WIDTHS, built, loss_of
 from multifuse import CLCRForPrediction, IntraCED
+from multifuse.layers.exchange import LevelCodes
 from multifuse.layers.exchange_levels import exchange_levels
 from multifuse.layers.inter_cad import InterCADOutput
-from multifuse.layers.intra_ced import LevelCodes
 from multifuse.layers.stiefel import Bases, bases_of_levels
 from multifuse.layers.token_budget import activation_of_levels
 from multifuse.ops import transforms

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from multifuse import InterCAD, IntraCED, StiefelProjector
-from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.layers.exchange import IntraCEDOutput
 
 NAMES = ("text", "audio")
 SIZES: dict[str, Any] = {"shared_rank": 8, "private_rank": 4}

@@ -9,7 +9,7 @@ from transformers import BertConfig
 
 from multifuse import CLCRConfig, CLCRForPrediction
 from multifuse.baselines import LateFusionForPrediction
-from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
 
 TARGETS = r".*encoders\.modality_text\..*\.(query|value)"
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -12,7 +12,7 @@ from multifuse._internal.masks import has_tokens, masked_mean
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import hierarchy
 from multifuse.models.flat_inputs import takes_flat_inputs
-from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRPredictionOutput
 from multifuse.models.token_masks import token_masks
 

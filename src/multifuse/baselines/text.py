@@ -10,7 +10,7 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import backbone
 from multifuse.models.flat_inputs import takes_flat_inputs
-from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRPredictionOutput
 from multifuse.models.token_masks import token_masks
 

@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from multifuse.deployment.signature import Signature
 from multifuse.layers.stiefel import fix_bases
-from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.ops.transforms import standard_operators
 
 _LEFT_OUT = ("loss", "terms", "activations", "levels", "mask", "aggregate.fused")

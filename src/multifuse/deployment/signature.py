@@ -14,7 +14,7 @@ from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.stiefel import StiefelProjector
 from multifuse.layers.token_budget import TokenBudget
-from multifuse.models.modeling_clcr import CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
 
 BATCH = "batch"
 _EXAMPLE_BATCH = 3

@@ -1,9 +1,10 @@
 """The layers of the method, one per file, under the names of the paper."""
 
 from multifuse.layers.backbone_levels import BackboneLevels
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.inter_cad import InterCAD, InterCADOutput
-from multifuse.layers.intra_ced import IntraCED, IntraCEDOutput
+from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.stiefel import Bases, SharedPrivate, StiefelProjector, cached_bases
 from multifuse.layers.temporal_conv import TemporalConvLevels

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from multifuse._internal.initialisation import XavierLinear
 from multifuse._internal.untouched import is_untouched
 from multifuse.layers.channel_dropout import ChannelDropout
-from multifuse.layers.intra_ced import IntraCED, LevelCodes, exchanged
+from multifuse.layers.exchange import LevelCodes, exchanged
+from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.stiefel import StiefelProjector, bases_of_levels
 from multifuse.layers.token_budget import TokenBudget
 

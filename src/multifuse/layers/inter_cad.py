@@ -12,7 +12,7 @@ from multifuse._internal.exportable import exportable
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear, fill
 from multifuse._internal.masks import without_padding
 from multifuse._internal.pooling import Pooling, pooling_of
-from multifuse.layers.intra_ced import IntraCEDOutput, LevelCodes
+from multifuse.layers.exchange import IntraCEDOutput, LevelCodes
 
 
 @exportable

@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 
 from multifuse._internal.exportable import exportable
 from multifuse._internal.precision import at_least_float32, without_autocast
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.layers.inter_cad import InterCADOutput
-from multifuse.layers.intra_ced import IntraCEDOutput
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.losses.regulariser import Regulariser
 from multifuse.losses.streams import Correlations

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from multifuse._internal.exportable import exportable
-from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.losses.regulariser import Regulariser
 from multifuse.losses.streams import Correlations
 

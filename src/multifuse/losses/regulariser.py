@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from multifuse._internal import checks
-from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.losses.streams import Correlations, checked, measure
 
 

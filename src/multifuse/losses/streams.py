@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multifuse._internal import checks
 from multifuse._internal.precision import at_least_float32, without_autocast
-from multifuse.layers.intra_ced import IntraCEDOutput
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.losses.moments import Family, Moments, Rows, moments_of, real_rows
 from multifuse.losses.whitening import debiased, squared_correlation, whitening
 

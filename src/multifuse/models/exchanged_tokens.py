@@ -8,8 +8,8 @@ from torch import Tensor
 
 from multifuse._internal.masks import joined_mask, without_padding
 from multifuse._internal.packing import Packing
+from multifuse.layers.exchange import IntraCEDOutput, LevelCodes
 from multifuse.layers.inter_cad import InterCADOutput
-from multifuse.layers.intra_ced import IntraCEDOutput, LevelCodes
 
 
 class TokenMemory(NamedTuple):

@@ -13,7 +13,8 @@ from multifuse._internal import checks
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.decoders import decoded, fresh_decoder, load_pretrained_decoder
-from multifuse.models.modeling_clcr import CLCRModel, CLCRPreTrainedModel
+from multifuse.models.modeling_base import CLCRPreTrainedModel
+from multifuse.models.modeling_clcr import CLCRModel
 from multifuse.models.outputs import CLCRGenerationOutput, CLCRModelOutput
 from multifuse.models.regularised import Regularised
 from multifuse.models.task_loss import IGNORED, class_indices

@@ -6,8 +6,8 @@ from torch import Tensor
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
+from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.layers.inter_cad import InterCADOutput
-from multifuse.layers.intra_ced import IntraCEDOutput
 
 
 @dataclass
