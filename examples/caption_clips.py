@@ -12,6 +12,7 @@ alone, without exchange, weights and regularisers.
 import argparse
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -37,10 +38,11 @@ NO_FUSION = {"use_intra_ced": False, "use_inter_cad": False, "lambda_intra": 0.0
 def clip(generator: torch.Generator) -> tuple[dict[str, torch.Tensor], str]:
     """Draws a clip of features (T, D) by modality, of a length of its own, and its caption."""
 
-    def drawn(names: Any) -> str:
+    def drawn(names: Collection[str]) -> str:
         return list(names)[int(torch.randint(len(names), (), generator=generator))]
 
-    loudness, contour, colour, move, order = map(drawn, (LOUDNESS, CONTOURS, COLOURS, MOVES, ORDERS))
+    loudness, contour, colour = drawn(LOUDNESS), drawn(CONTOURS), drawn(COLOURS)
+    move, order = drawn(MOVES), drawn(ORDERS)
     length = 0.8 + 0.2 * float(torch.rand((), generator=generator))  # the events stay whole
     inputs = {
         name: 0.3 * torch.randn(int(frames * length), WIDTH, generator=generator) for name, frames in FRAMES.items()

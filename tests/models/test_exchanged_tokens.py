@@ -23,7 +23,7 @@ def model(**options: Any) -> CLCRModel:
     network: CLCRModel = CLCRModel(CLCRConfig(modalities=modalities, **{**sizes, **options})).eval()
     with torch.no_grad():  # weights that differ from sample to sample
         for layer in (network.aggregation.level_scorer[-1], network.aggregation.query):
-            torch.nn.init.normal_(layer.weight, std=20.0)
+            torch.nn.init.normal_(layer.weight, std=20.0)  # type: ignore[arg-type]
     return network
 
 
@@ -54,7 +54,8 @@ def test_tokens_are_scaled_by_the_weights_of_their_level_and_modality_times_the_
     ]
     level_weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
     modality_weights = torch.tensor([[0.9, 0.1], [1.0, 0.0]])
-    aggregate = InterCADOutput(*[torch.empty(0)] * 3, level_weights, modality_weights, *[torch.empty(0)] * 2)
+    none = torch.empty(0)
+    aggregate = InterCADOutput(none, none, none, level_weights, modality_weights, none, none)
     mask = {"b": torch.tensor([[True, False], [False, False]])}
     joined = token_memory(tokens, mask, aggregate, ("a", "b"))
     torch.testing.assert_close(joined.tokens[0, :, 0], torch.tensor([0.9, 0.1, 0.0, 2.7, 0.3, 0.0]))
@@ -83,8 +84,8 @@ def test_samples_do_not_affect_each_others_tokens() -> None:
     network = model()
     inputs, mask = batch(3, (5, 4, 6))
     for sample in range(3):
-        single = [{n: v[sample : sample + 1] for n, v in given.items()} for given in (inputs, mask)]
-        alone = real_tokens(network, *single, 0)
+        single, its_mask = ({n: v[sample : sample + 1] for n, v in given.items()} for given in (inputs, mask))
+        alone = real_tokens(network, single, its_mask, 0)
         torch.testing.assert_close(alone, real_tokens(network, inputs, mask, sample), atol=2e-5, rtol=1e-4)
 
 

@@ -232,9 +232,8 @@ class CLCRConfig(PreTrainedConfig):
             raise ValueError(f"decoder must be a transformers config's dict with 'model_type', got {given!r}")
         _check_no_kernel("decoder", fields)
         _check_no_kernel("decoder.attn_implementation", getattr(given, "_attn_implementation", None))
-        self.decoder = decoder_config(fields)
-        self.is_encoder_decoder = True
-        self.pad_token_id = self.decoder.pad_token_id
+        decoder = decoder_config(fields)
+        self.decoder, self.is_encoder_decoder, self.pad_token_id = decoder, True, decoder.pad_token_id
 
     def _order(self) -> None:
         assert self.modalities is not None

@@ -1,20 +1,20 @@
 """Regularised: the regularisers of a CLCR model's loss, whatever its task."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from multifuse.losses.inter_level import InterLevelLoss
 from multifuse.losses.intra_level import IntraLevelLoss
-from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.outputs import CLCRModelOutput
 
 
 class Regularised:
     """Adds ``lambda_intra L_intra + lambda_inter L_inter`` to the loss of a model, in training only."""
 
-    config: CLCRConfig
+    config: Any
     training: bool
     intra_loss: IntraLevelLoss
     inter_loss: InterLevelLoss
