@@ -67,18 +67,9 @@ def logits(network: CLCRForPrediction, batch: dict[str, Tensor]) -> Tensor:
     return result
 
 
-def test_a_saved_program_needs_no_operator_of_ours_and_takes_other_sizes(
-    network: CLCRForPrediction, traced: Traced, tmp_path: Path
-) -> None:
-    written = traced.write(tmp_path / "model.pt2", "export", 1e-5)
-    assert written.sizes == {"batch": (1, None), "text_length": (1, 40), "audio_length": (1, 40)}
-    assert [check.sizes["batch"] for check in written.checks] == [3, 1, 7, 1]
-    program = torch.export.load(tmp_path / "model.pt2")
-    assert not any("multifuse" in str(node.target) for node in program.graph.nodes)
-    assert not any("projector" in name for name, _ in program.named_parameters())
-    torch.testing.assert_close(program.module()(batch())["logits"].shape, torch.Size([4, 1]))
-    inputs = batch()
-    torch.testing.assert_close(program.module()(inputs)["logits"], logits(network, inputs), atol=1e-5, rtol=1e-5)
+def test_a_program_needs_no_operator_of_ours_and_no_weights_of_bases(traced: Traced) -> None:
+    assert not any("multifuse" in str(node.target) for node in traced.program.graph.nodes)
+    assert not any("projector" in name for name, _ in traced.program.named_parameters())
 
 
 def test_onnxruntime_gives_the_logits_of_the_model_by_the_documented_names(
@@ -94,6 +85,8 @@ def test_onnxruntime_gives_the_logits_of_the_model_by_the_documented_names(
         "text.mask": ["batch", "text_length"],
         "audio.mask": ["batch", "audio_length"],
     }
+    assert written.sizes == {"batch": (1, None), "text_length": (1, 40), "audio_length": (1, 40)}
+    assert [check.sizes["batch"] for check in written.checks] == [3, 1, 7, 1]
     assert written.outputs == ("logits", "level_weights", "modality_weights", "private_gates")
     inputs = batch()
     (ours,) = session.run(["logits"], {name: values.numpy() for name, values in inputs.items()})
@@ -122,16 +115,15 @@ def test_a_program_that_differs_is_refused_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exporting_leaves_the_model_as_it_was(network: CLCRForPrediction) -> None:
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+def test_exporting_leaves_the_model_as_it_was(network: CLCRForPrediction, traced: Traced) -> None:
+    assert "clcr.exchanges.0.projector.shared_weight" in network.state_dict()
+    assert "module.clcr.exchanges.0.projector.shared_weight" not in traced.program.state_dict
     network.train()
     network.clcr.aggregation.eval()
-    trace(TokenBudget())
     with exported._evaluating(network):
         assert not any(module.training for module in network.modules())
     assert network.training
     assert not network.clcr.aggregation.training
-    assert before.keys() == network.state_dict().keys()
 
 
 def test_the_outputs_can_be_chosen_and_unknown_ones_are_named() -> None:

@@ -143,3 +143,17 @@ def test_bad_arguments_are_named() -> None:
         BackboneLevels(resnet(), 10)(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"mask must have shape \(2, 3\), got \(2, 1\)"):
         BackboneLevels(resnet(), 10)(frames(2, 3), torch.ones(2, 1, dtype=torch.bool))
+
+
+def test_an_exported_backbone_sees_all_frames_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = BackboneLevels(resnet(), 10, num_levels=2).eval()
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    images = frames(2, 3)
+    images[~mask] = float("nan")
+    expected = levels(images, mask)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    seen: list[int] = []
+    levels.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    for ours, level in zip(levels(images, mask), expected, strict=True):
+        torch.testing.assert_close(ours, level)
+    assert seen == [6]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multifuse import StiefelProjector
 from multifuse.layers import stiefel
 from multifuse.layers.frames import shared_and_private_frames
-from multifuse.layers.stiefel import bases_of_levels, cached_bases
+from multifuse.layers.stiefel import bases_of_levels, cached_bases, fix_bases
 from tests.batches import Sizes, batch, sizes
 
 
@@ -390,3 +390,16 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "done", done.stderr
+
+
+@pytest.mark.parametrize("parametrization", ["cholesky", "geotorch"])
+def test_fixed_bases_are_those_of_the_weights_and_need_none(parametrization: Literal["cholesky", "geotorch"]) -> None:
+    layer = StiefelProjector(8, ("a", "b"), shared_rank=3, private_rank=2, parametrization=parametrization)
+    fixed = copy.deepcopy(layer)
+    fix_bases(fixed)
+    assert list(fixed.parameters()) == []
+    torch.testing.assert_close(fixed.shared_basis, layer.shared_basis)
+    torch.testing.assert_close(fixed.private_basis("b"), layer.private_basis("b"))
+    with cached_bases(fixed):
+        tokens = {"a": torch.randn(2, 3, 8)}
+        torch.testing.assert_close(fixed(tokens).shared["a"], layer(tokens).shared["a"])
