@@ -13,7 +13,7 @@ from multifuse.ops import backend, native
 
 _NOT_BUILT = {
     "cpu": f"not built, so that plain torch runs. To build them: {native.HOW_TO_BUILD}",
-    "cuda": "not built: no nvcc was on the PATH when multifuse was installed",
+    "cuda": "not built: they need nvcc on the PATH during the build, as well",
 }
 _PACKAGES = ("geotorch", "transformers", "numpy", "accelerate", "scikit-learn", "matplotlib")
 
