@@ -247,6 +247,9 @@ def test_labels_that_do_not_fit_are_named() -> None:
         model()(**batch(), labels=labels(), decoder_input_ids=labels()[:, 1:].abs() % VOCABULARY)
     with pytest.raises(ValueError, match="labels or decoder_input_ids must be given"):
         model()(**batch())
+    for call in (model(), model().generate):
+        with pytest.raises(ValueError, match="inputs or encoder_outputs must be given"):
+            call()
 
 
 def test_the_trainer_of_transformers_trains_and_generates(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
 
     def encode(self, inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None) -> dict[str, Any]:
         """Returns the memory of a batch as `forward` and `generate` take it, ``encoder_outputs`` and its mask."""
-        return self._memory(self.clcr(inputs, mask, output_tokens=True))
+        return self._memory(self._encoded(inputs, mask))
 
     def forward(
         self,
@@ -89,9 +89,9 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
     ) -> CLCRGenerationOutput | tuple[Any, ...]:
         encoded: CLCRModelOutput | None = None
         if encoder_outputs is None:
-            encoded = self.clcr({} if inputs is None else inputs, mask, output_tokens=True)
+            encoded = self._encoded(inputs, mask)
             encoder_outputs, attention_mask = self._memory(encoded).values()
-        if labels is None and past_key_values is None:
+        if labels is None and encoded is not None:
             self._warn_of_missing_labels()
         if labels is not None:
             labels = self._checked_labels(labels, len(encoder_outputs[0]), decoder_input_ids)
@@ -148,7 +148,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
         are encoded once, whatever the number of beams.
         """
         if encoder_outputs is None:
-            options.update(self.encode({} if inputs is None else inputs, mask))
+            options.update(self._memory(self._encoded(inputs, mask)))
         else:
             # A copy, because for several beams transformers repeats the memory in place.
             options["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
@@ -177,6 +177,12 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
 
     def resize_token_embeddings(self, *arguments: Any, **options: Any) -> nn.Embedding:
         raise NotImplementedError("resize_token_embeddings is not supported: set vocab_size in CLCRConfig.decoder")
+
+    def _encoded(self, inputs: Mapping[str, Any] | None, mask: Mapping[str, Tensor | None] | None) -> CLCRModelOutput:
+        if inputs is None:
+            raise ValueError("inputs or encoder_outputs must be given, got neither")
+        encoded: CLCRModelOutput = self.clcr(inputs, mask, output_tokens=True)
+        return encoded
 
     def _memory(self, encoded: CLCRModelOutput) -> dict[str, Any]:
         assert encoded.fused is not None
