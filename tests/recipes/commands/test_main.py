@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,19 @@ def test_the_overview_loads_no_heavy_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_feature_files_need_no_library_for_media_and_what_needs_one_names_the_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(('av', 'cv2', 'datasets')))\n"
+        "from multifuse.recipes.commands.main import main\n"
+        "from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS\n"
+        "object.__setattr__(SETTINGS[EMBEDDED], 'sizes', dict.fromkeys(('train', 'valid', 'test'), 16))\n"
+        "print(main(['train', 'mosi', '--epochs', '1', '--device', 'cpu', '--output', 'run']))\n"
+        "print(main(['predict', 'run', '--output', 'scores.csv']))\n"
+        "print(main(['train', 'ks', '--epochs', '1', '--output', 'ks']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    statuses = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert statuses == ["0", "0", "2"]
+    assert done.stderr.splitlines()[-1].endswith(" is not installed: pip install 'multifuse[media]'")

@@ -1,5 +1,6 @@
 """The multifuse command line: trains models, prepares data, evaluates models and describes the installation."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -14,6 +15,11 @@ COMMANDS = {
     "export": "write a trained model as a program for torch.export, ONNX or AOTInductor",
     "info": "print versions, kernels and devices for a bug report",
 }
+EXTRAS = {
+    "training": ("accelerate", "sklearn", "matplotlib", "rich", "jinja2"),
+    "media": ("av", "datasets", "cv2", "PIL"),
+}
+"""By optional extra of the package, the modules that it brings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,5 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, arguments = subcommand("multifuse", str(__doc__), "command", COMMANDS, argv)
     # Imported only now, so that each command loads only the libraries that it needs.
     module = "multifuse.info" if name == "info" else f"multifuse.recipes.commands.{name}"
-    status: int = import_module(module).main(arguments)
+    try:
+        status: int = import_module(module).main(arguments)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
+        if extra is None:
+            raise
+        print(f"multifuse {name}: error: {missing} is not installed: pip install 'multifuse[{extra}]'", file=sys.stderr)
+        return 2
     return status

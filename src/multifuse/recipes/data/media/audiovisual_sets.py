@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multifuse.media.spectrogram import SpectrogramOptions
-from multifuse.recipes.data.media.clip_rows import PreparationOptions
+from multifuse.recipes.data.media.preparation_options import PreparationOptions
 from multifuse.recipes.data.split_lists.av_digits import read_av_digits
 from multifuse.recipes.data.split_lists.ave import read_ave
 from multifuse.recipes.data.split_lists.clips import ClipList

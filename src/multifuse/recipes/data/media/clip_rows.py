@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,49 +11,11 @@ from numpy.typing import NDArray
 from multifuse.media.decoding import Frames, MediaError, read_audio, read_frames
 from multifuse.media.flow import dis_flow, flow_from_folder
 from multifuse.media.frame_selection import Bytes
-from multifuse.media.spectrogram import SpectrogramOptions
 from multifuse.processing import SoundInput
 from multifuse.recipes.data.media.candidates import first_usable
 from multifuse.recipes.data.media.media_index import ClipFiles
+from multifuse.recipes.data.media.preparation_options import PreparationOptions
 from multifuse.recipes.data.split_lists.clips import Clip
-
-
-@dataclass(frozen=True)
-class PreparationOptions:
-    """What is extracted from a clip, and how it is stored."""
-
-    sound: Literal["spectrogram", "waveform"] | None = "spectrogram"
-    """The form in which sound is stored; ``None`` for benchmarks without sound."""
-    spectrogram: SpectrogramOptions = field(default_factory=SpectrogramOptions)
-    """The spectrogram's options; for a waveform only ``rate``, ``seconds`` and ``fill`` apply."""
-    frames: int = 10
-    """The maximum number of frames per clip, taken at the centres of equal parts; the exact number for clips whose
-    segments are labelled."""
-    frame_size: int = 224
-    """The height and width to which frames are scaled, whatever their aspect ratio."""
-    frame_seconds: float = 10.0
-    """The length of the part of the clip, from its start, from which frames are taken."""
-    flow: Literal["dis", "folder"] | None = None
-    """The source of the optical flow: computed by DIS at the same times, or read from a folder of precomputed flow."""
-    image_format: Literal["jpeg", "png"] = "jpeg"
-    """The format of frames; flow is always PNG."""
-    quality: int = 95
-    """The quality of JPEG."""
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "frame_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)}")
-        if not 0 < self.frame_seconds < float("inf"):
-            raise ValueError(f"frame_seconds must be finite and > 0, got {self.frame_seconds}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be in [1, 100], got {self.quality}")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that these options give a row."""
-        sound = () if self.sound is None else (self.sound,)
-        return ("frames", *(("flow",) if self.flow else ()), *sound)
 
 
 @dataclass(frozen=True)

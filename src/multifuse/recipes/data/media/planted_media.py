@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
-from multifuse.recipes.data.media.clip_rows import PreparationOptions
+from multifuse.recipes.data.media.preparation_options import PreparationOptions
 from multifuse.recipes.data.split_lists.cremad import CLASSES as EMOTIONS
 from multifuse.recipes.files import whole
 

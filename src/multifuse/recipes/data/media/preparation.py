@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
-from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, PreparationOptions, clip_row, lack_of_pictures
+from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row, lack_of_pictures
 from multifuse.recipes.data.media.media_index import MediaIndex
+from multifuse.recipes.data.media.preparation_options import PreparationOptions
 from multifuse.recipes.data.media.shard_log import ShardLog, entry, joined
 from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, PreparationError
 from multifuse.recipes.files import check_writable, write_json
