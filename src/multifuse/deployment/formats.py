@@ -1,5 +1,6 @@
 """The formats of programs: how each is written to a file, and how the file is run."""
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -116,6 +117,12 @@ def check_installed(kind: str) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leaves out what torch's exporters warn of about themselves."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("torch.onnx")  # it tells which other libraries are not installed
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -7,6 +7,7 @@ import torch
 
 from multifuse import CLCRConfig
 from multifuse.baselines import LateFusionForPrediction
+from multifuse.deployment import formats
 from multifuse.recipes.commands.main import main
 
 
@@ -29,7 +30,7 @@ def test_the_command_writes_a_program_and_says_how_it_was_compared(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "model.pt2"
-    assert main(["export", str(saved), "--format", "export", "--output", str(output)]) == 0
+    assert main(["export", str(saved), "--output", str(output)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[:4] == [
         f"Wrote {output} (export)",
@@ -41,6 +42,14 @@ def test_the_command_writes_a_program_and_says_how_it_was_compared(
     program = torch.export.load(output).module()
     inputs = {"audio": torch.randn(2, 70, 5), "audio.mask": torch.ones(2, 70, dtype=torch.bool)}
     assert program(inputs)["logits"].shape == (2, 1)
+
+
+def test_a_file_that_ends_in_onnx_becomes_an_onnx_model(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(formats, "_NEEDS", {"onnx": ("no_such_library",)})
+    assert main(["export", str(saved), "--output", str(tmp_path / "model.onnx")]) == 2
+    assert "format 'onnx' needs no_such_library" in capsys.readouterr().err
 
 
 def test_wrong_arguments_end_in_one_line(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ FORMATS = ("export", "onnx", "aoti")
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="multifuse export", description=__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output folder of a run, or folder of a saved model")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="torch.export, ONNX or AOTInductor")
+    described = "torch.export, ONNX or AOTInductor (default: onnx if FILE ends in .onnx, else export)"
+    parser.add_argument("--format", choices=FORMATS, help=described)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference accepted (default: 1e-4)")
     return parser.parse_args(argv)
@@ -35,9 +36,10 @@ def run(args: argparse.Namespace) -> None:
     progress.quieten_loading()
     model = trained_model.load_any_model("MODEL", args.model)
     sizes = _sizes(args, model)
+    kind = args.format or ("onnx" if args.output.suffix == ".onnx" else "export")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        exported = export(model, args.output, format=args.format, sizes=sizes, tolerance=args.tolerance)
+        exported = export(model, args.output, format=kind, sizes=sizes, tolerance=args.tolerance)
     except (ExportError, ImportError, ValueError) as error:
         raise ArgumentError(f"MODEL {args.model}: {error}") from None
     print(_described(exported))
