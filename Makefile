@@ -1,6 +1,6 @@
 # All commands make .venv on first use: torch first, from the constraints, then multifuse with its kernels.
 PYTHON ?= python3
-PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: mosi test docs bench evidence wheel try-wheel setup clean
 
@@ -44,6 +44,8 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch numpy setuptools wheel
 	MULTIFUSE_REQUIRE_KERNELS=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@# Byte code, on all cores; pip would use one. Some packages contain files of another Python, which do not compile.
+	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 	.venv/bin/multifuse info
 	@touch $@
 
