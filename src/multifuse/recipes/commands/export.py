@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from multifuse.recipes.commands import trained_model
 from multifuse.recipes.commands.trained_model import ArgumentError
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     progress.quieten_loading()
     model = trained_model.load_any_model("MODEL", args.model)
     sizes = _sizes(args, model)
-    kind = args.format or ("onnx" if args.output.suffix == ".onnx" else "export")
+    kind: Literal["export", "onnx", "aoti"] = args.format or ("onnx" if args.output.suffix == ".onnx" else "export")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         exported = export(model, args.output, format=kind, sizes=sizes, tolerance=args.tolerance)
