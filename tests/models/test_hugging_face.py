@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel, CLCRProcessor, FeatureInput
-from multifuse.baselines import LateFusionForPrediction
+from multifuse.baselines import ConcatenationForPrediction, LateFusionForPrediction
 from multifuse.baselines.text import TextBaselineForPrediction
 from multifuse.models.flat_inputs import flat_names
 
@@ -330,3 +330,17 @@ def test_a_model_on_the_disk_predicts_as_in_memory(saved: Path, tmp_path: Path, 
     for _ in range(2):  # the weights are gone after the first call
         torch.testing.assert_close(network(given, masks()).logits, expected)
     assert any(weight.is_meta for weight in network.parameters())
+
+
+@pytest.mark.parametrize("kind", [CLCRForPrediction, ConcatenationForPrediction])
+def test_geotorchs_frames_and_torchs_attention_predict_from_the_disk(kind: Any, tmp_path: Path) -> None:
+    network, given = model(kind, parametrization="geotorch"), inputs()
+    network.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path, device_map={"": "disk"}, offload_folder=tmp_path / "offload")
+    torch.testing.assert_close(loaded(given).logits, network(given).logits)
+
+
+def test_a_model_is_exported_with_flat_arguments() -> None:
+    network, audio = model(LateFusionForPrediction, modalities={"audio": AUDIO}), inputs()["audio"]
+    exported = torch.export.export(network, (), {"audio": audio})
+    torch.testing.assert_close(exported.module()(audio=audio).logits, network({"audio": audio}).logits)

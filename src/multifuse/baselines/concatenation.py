@@ -29,7 +29,11 @@ class Concatenation(Fusion):
 
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
         present = [name for name in self.modalities if name in tokens]
-        marked = [tokens[name] + self.embedding.weight[self.modalities.index(name)] for name in present]
+        device = tokens[present[0]].device
+        marks = dict(
+            zip(self.modalities, self.embedding(torch.arange(len(self.modalities), device=device)), strict=True)
+        )
+        marked = [tokens[name] + marks[name] for name in present]
         real = joined_mask([(tokens[name], mask.get(name)) for name in present])
         hidden = self.transformer(torch.cat(marked, dim=1), real)
         return FusionOutput(self.head(normalised_mean(self.norm, hidden, real)), {})

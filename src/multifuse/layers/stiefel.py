@@ -124,7 +124,8 @@ class StiefelProjector(DrawsOwnParameters):
             return
         for name, maps in self.parametrizations.items():  # type: ignore[union-attr, operator]
             weight = maps.original
-            if not is_loaded(weight):
+            # Of a weight that stays on the disk, only the base is loaded.
+            if not is_loaded(weight) and not is_loaded(maps[0].base):
                 dtype = weight.dtype
                 maps.to(torch.promote_types(dtype, torch.float32))  # geotorch draws by a QR, which half types lack
                 setattr(self, name, maps[0].sample())

@@ -131,12 +131,16 @@ class _BoundForward:
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.__func__(self.__self__, *args, **options)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)  # as methods do
+
     @property
     def __signature__(self) -> inspect.Signature:
         kinds = inspect.Parameter
         model: Any = self.__self__
-        own = list(inspect.signature(self.__func__).parameters.values())[1:]
-        flat = flat_names(model.config.modalities, (*self._own, "return_dict"))
+        kinds = inspect.Parameter
+        _, inputs, *own = inspect.signature(self.__func__).parameters.values()
+        flat = (*flat_names(model.config.modalities, (*self._own, "return_dict")), "return_dict")
         return inspect.Signature(
-            [*own, *(kinds(name, kinds.KEYWORD_ONLY, default=None) for name in (*flat, "return_dict"))]
+            [inputs.replace(default=None), *own, *(kinds(name, kinds.KEYWORD_ONLY, default=None) for name in flat)]
         )
