@@ -132,13 +132,14 @@ class _BoundForward:
         return self.__func__(self.__self__, *args, **options)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__func__":  # of a copy that has no attributes yet
+            raise AttributeError(name)
         return getattr(self.__func__, name)  # as methods do
 
     @property
     def __signature__(self) -> inspect.Signature:
         kinds = inspect.Parameter
         model: Any = self.__self__
-        kinds = inspect.Parameter
         _, inputs, *own = inspect.signature(self.__func__).parameters.values()
         flat = (*flat_names(model.config.modalities, (*self._own, "return_dict")), "return_dict")
         return inspect.Signature(
