@@ -10,6 +10,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.baselines import CrossAttentionForPrediction, LateFusionForPrediction
 from multifuse.models.saved import SavedModelError
 from tests.files import write
 
@@ -57,6 +58,16 @@ def test_pickled_weights_are_refused(saved: Path, tmp_path: Path, hostile: bool)
     with pytest.raises(ValueError, match="use_safetensors must not be False"):
         CLCRForPrediction.from_pretrained(saved, use_safetensors=False)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("kind", [CrossAttentionForPrediction, CLCRForPrediction])
+def test_a_model_is_not_loaded_from_the_weights_of_another_one(kind: type[Any], tmp_path: Path) -> None:
+    """transformers would draw what is missing, and say so in a log alone."""
+    model = LateFusionForPrediction(network().config)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(SavedModelError, match=f"a part of {kind.__name__}: it is LateFusionForPrediction"):
+        kind.from_pretrained(tmp_path)
+    assert isinstance(LateFusionForPrediction.from_pretrained(tmp_path), LateFusionForPrediction)
 
 
 def test_pickled_weights_of_a_pretrained_encoder_are_refused(tmp_path: Path) -> None:

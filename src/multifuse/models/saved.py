@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import nn
 from transformers import PreTrainedModel
 
 _COUNTS_MODULES = re.compile("layer|depth|level|expert|block|stage")
@@ -37,19 +38,20 @@ def check_folder(model: type[PreTrainedModel], folder: Path) -> None:
     """Checks a local folder before memory is allocated for what it declares.
 
     Raises:
-        SavedModelError: no safetensors, or a config that declares many more layers or weights than they hold.
+        SavedModelError: no safetensors, a config that declares many more layers or weights than they hold, or a part of
+            the model without any of its weights, as when another model was saved.
     """
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise SavedModelError(
             f"{folder} holds no safetensors file; weights in a pickle are refused, because a pickle can run code"
         )
-    tensors = values = 0
+    sizes: dict[str, int] = {}
     for path in paths:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
-                tensors += 1
-                values += torch.Size(file.get_slice(name).get_shape()).numel()
+                sizes[name] = torch.Size(file.get_slice(name).get_shape()).numel()
+    tensors, values = len(sizes), sum(sizes.values())
     declared = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for name, value in _integers("config", declared):
         if _COUNTS_MODULES.search(name.rpartition(".")[2]) and value > max(tensors, 1):
@@ -60,6 +62,20 @@ def check_folder(model: type[PreTrainedModel], folder: Path) -> None:
     wanted = sum(weights.values())
     if wanted > 2 * values + _SLACK:
         raise SavedModelError(f"{folder}: config.json declares {wanted} weights, of which {values} are stored")
+    for part in _parts(built.base_model):
+        if not any(f".{part}." in f".{name}" for name in sizes):
+            saved_as = ", ".join(map(str, declared.get("architectures") or ["no model that is named"]))
+            raise SavedModelError(
+                f"{folder} holds no weights of {part!r}, a part of {model.__name__}: it is {saved_as}"
+            )
+
+
+def _parts(model: nn.Module) -> Iterator[str]:
+    """Yields the names of the modules of a model, and of their own modules, that have weights."""
+    for name, module in model.named_children():
+        for inner, part in (("", module), *module.named_children()):
+            if next(part.parameters(), None) is not None:
+                yield f"{name}.{inner}" if inner else name
 
 
 def _integers(name: str, value: Any) -> Iterator[tuple[str, int]]:
