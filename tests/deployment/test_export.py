@@ -12,6 +12,7 @@ import multifuse
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED, TokenBudget
 from multifuse.deployment import ExportError, exported, formats
 from multifuse.deployment.exported import Traced, trace
+from multifuse.deployment.signature import signature_of
 
 TEXT = {
     "model_type": "bert",
@@ -160,3 +161,17 @@ def test_tracing_by_jit_is_refused() -> None:
     ):
         with pytest.warns(DeprecationWarning, match="jit"), pytest.raises(RuntimeError, match="trace keeps the sizes"):
             torch.jit.trace(module, arguments, strict=False)
+
+
+def test_sizes_of_what_has_no_backbone_are_refused(network: CLCRForPrediction) -> None:
+    with pytest.raises(ValueError, match=r"modalities with a backbone \(they are \[.*\]\), got 'vison'"):
+        signature_of(network, None, None, {"vison": (3, 8, 8)})
+    with pytest.raises(ValueError, match=r"\(with an example there are none\), got 'image'"):
+        signature_of(TokenBudget(), (torch.rand(2, 3),), None, {"image": (3, 8, 8)})
+
+
+def test_examples_are_no_longer_than_a_model_allows() -> None:
+    modalities = {name: {"encoder": "temporal_conv", "input_size": 5} for name in ("vision", "audio")}
+    config = CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, max_positions=8)
+    sizes = signature_of(CLCRForPrediction(config), None, None, {}).sizes()
+    assert sizes == {"batch": 3, "vision_length": 7, "audio_length": 7}

@@ -281,3 +281,24 @@ def test_the_trainer_of_transformers_trains_and_generates(tmp_path: Path) -> Non
     said = [[token for token in row if token not in (-100, 0, 1)] for row in predicted.predictions.tolist()]
     assert said == [sample.label for sample in samples]
     assert predicted.metrics["test_loss"] < 1
+
+
+def test_arguments_that_would_be_ignored_are_refused() -> None:
+    network, given = model(), batch()
+    memory = network.encode(**given)
+    with pytest.raises(ValueError, match="inputs and mask must not be given beside encoder_outputs"):
+        network.generate(**given, **memory)
+    with pytest.raises(ValueError, match="attention_mask is that of encoder_outputs, which are not given"):
+        network.generate(given["inputs"], attention_mask=memory["attention_mask"])
+    with pytest.raises(ValueError, match=r"labels must have shape \(batch, tokens\) with tokens"):
+        network(**given, labels=torch.empty(len(memory["attention_mask"]), 0, dtype=torch.long))
+
+
+def test_an_offloaded_model_and_one_that_returns_tuples_generate_the_same(tmp_path: Path) -> None:
+    network, given = model().eval(), batch()
+    network.save_pretrained(tmp_path)
+    expected = network.generate(**given, num_beams=2, max_new_tokens=4)
+    for options in ({"device_map": {"": "disk"}, "offload_folder": tmp_path / "disk"}, {"return_dict": False}):
+        loaded = CLCRForConditionalGeneration.from_pretrained(tmp_path, **options).eval()
+        assert torch.equal(loaded.generate(**given, num_beams=2, max_new_tokens=4), expected)
+    assert isinstance(loaded(**given, labels=labels()), tuple)

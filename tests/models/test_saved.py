@@ -65,7 +65,7 @@ def test_a_model_is_not_loaded_from_the_weights_of_another_one(kind: type[Any], 
     """transformers would draw what is missing, and say so in a log alone."""
     model = LateFusionForPrediction(network().config)
     model.save_pretrained(tmp_path)
-    with pytest.raises(SavedModelError, match=f"a part of {kind.__name__}: it is LateFusionForPrediction"):
+    with pytest.raises(SavedModelError, match=f"of {kind.__name__}: it is LateFusionForPrediction"):
         kind.from_pretrained(tmp_path)
     assert isinstance(LateFusionForPrediction.from_pretrained(tmp_path), LateFusionForPrediction)
 

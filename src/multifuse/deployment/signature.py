@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
+from transformers import GenerationMixin
 
-from multifuse._internal.checks import positive_integer
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
 from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.stiefel import StiefelProjector
@@ -74,6 +74,7 @@ def signature_of(
         ValueError: a module of which nothing is known without an example, an example without tensors or with other
             values, inputs of one name, an input that ``dynamic`` does not know.
     """
+    _check_sizes(model, sizes, example is not None)
     arguments = tuple(_example_of(model, sizes) if example is None else example)
     leaves, spec = _pytree.tree_flatten(arguments)
     parameters = list(inspect.signature(model.forward).parameters)
@@ -121,7 +122,20 @@ def _free(tensors: Mapping[str, Tensor]) -> dict[str, dict[int, str]]:
     return free
 
 
+def _check_sizes(model: nn.Module, sizes: Mapping[str, Sequence[int]], has_example: bool) -> None:
+    specs = model.config.modalities if isinstance(model, CLCRPreTrainedModel) and not has_example else {}
+    allowed = [name for name, spec in specs.items() if spec["encoder"] in ("image", "audio")]
+    for name in sizes:
+        if name not in allowed:
+            why = "with an example there are none" if has_example else f"they are {allowed}"
+            raise ValueError(f"sizes must be of modalities with a backbone ({why}), got {name!r}")
+
+
 def _example_of(model: nn.Module, sizes: Mapping[str, Sequence[int]]) -> tuple[Any, ...]:
+    if isinstance(model, GenerationMixin):
+        raise ValueError(
+            f"a {type(model).__name__} cannot be exported, because it generates in a loop; export its clcr"
+        )
     if isinstance(model, CLCRPreTrainedModel):
         return _model_example(model, sizes)
     weight = next(model.parameters(), torch.empty(0))
@@ -147,22 +161,28 @@ def _model_example(model: CLCRPreTrainedModel, sizes: Mapping[str, Sequence[int]
         if has_hierarchy or spec["encoder"] == "text"  # the baseline of text reads nothing else
     }
     weight = next(model.parameters())
+    longest = model.config.max_positions if model.config.positions == "learned" else None
     inputs = {
-        name: _modality_example(name, specs[name], length, sizes.get(name), weight)
-        for name, length in _lengths(specs).items()
+        name: _modality_example(name, specs[name], length, sizes.get(name), weight, model)
+        for name, length in _lengths(specs, longest).items()
     }
     return inputs, _masks(inputs, {name for name, spec in specs.items() if spec["encoder"] == "audio"})
 
 
 def _modality_example(
-    name: str, spec: Mapping[str, Any], length: int, size: Sequence[int] | None, weight: Tensor
+    name: str,
+    spec: Mapping[str, Any],
+    length: int,
+    size: Sequence[int] | None,
+    weight: Tensor,
+    model: CLCRPreTrainedModel,
 ) -> Tensor:
     device, kind = weight.device, spec["encoder"]
     if kind == "temporal_conv":
         return torch.randn(_EXAMPLE_BATCH, length, spec["input_size"], dtype=weight.dtype, device=device)
     if kind == "text":
-        vocabulary = positive_integer("vocab_size", spec["config"].get("vocab_size"))
-        return torch.randint(vocabulary, (_EXAMPLE_BATCH, length), device=device)
+        embedding: Any = model.text_encoders()[name].model.get_input_embeddings()  # type: ignore[operator]
+        return torch.randint(embedding.num_embeddings, (_EXAMPLE_BATCH, length), device=device)
     if kind == "image":
         side = spec["config"].get("image_size")
         side = side if isinstance(side, int) else _IMAGE_SIZE
@@ -173,8 +193,13 @@ def _modality_example(
     return torch.randn(_EXAMPLE_BATCH, *size, device=device)
 
 
-def _lengths(names: Sequence[str] | Mapping[str, Any]) -> dict[str, int]:
-    return {name: _EXAMPLE_LENGTH + 4 * index for index, name in enumerate(names)}
+def _lengths(names: Sequence[str] | Mapping[str, Any], most: int | None = None) -> dict[str, int]:
+    lengths = {name: _EXAMPLE_LENGTH + 4 * index for index, name in enumerate(names)}
+    return (
+        lengths
+        if most is None
+        else {name: min(length, max(most - index, 1)) for index, (name, length) in enumerate(lengths.items())}
+    )
 
 
 def _masks(inputs: Mapping[str, Tensor], single: set[str] | frozenset[str] = frozenset()) -> dict[str, Tensor]:

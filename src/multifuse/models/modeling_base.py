@@ -42,9 +42,13 @@ class CLCRPreTrainedModel(PreTrainedModel):
                 folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
                 if folder.is_dir():
                     saved.check_folder(cls, folder)
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, use_safetensors=True, **kwargs)
-            offload.load_parts_together(loaded[0] if isinstance(loaded, tuple) else loaded)
-            return loaded
+            wants_info = kwargs.pop("output_loading_info", False)
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, use_safetensors=True, output_loading_info=True, **kwargs
+            )
+            saved.check_class(model, info["missing_keys"])
+            offload.load_parts_together(model)
+            return (model, info) if wants_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draws the weights that a checkpoint lacks, by torch's defaults; our layers draw their own."""

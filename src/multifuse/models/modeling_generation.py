@@ -131,14 +131,15 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
             private_gates=None if aggregate is None else aggregate.private_gates,
             terms=terms,
         )
-        return result.to_tuple() if return_dict is False else result
+        wanted = self.config.return_dict if return_dict is None else return_dict
+        return result if wanted else result.to_tuple()
 
     @torch.no_grad()
     def generate(
         self,
         inputs: Mapping[str, Any] | None = None,
-        *arguments: Any,
         mask: Mapping[str, Tensor | None] | None = None,
+        *,
         encoder_outputs: BaseModelOutput | None = None,
         **options: Any,
     ) -> Any:
@@ -146,13 +147,23 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
 
         All other arguments are those of transformers' ``generate``: ``num_beams``, ``do_sample`` and so on. The inputs
         are encoded once, whatever the number of beams.
+
+        Raises:
+            ValueError: inputs or a mask beside ``encoder_outputs``, or an ``attention_mask`` without them.
         """
         if encoder_outputs is None:
+            if options.get("attention_mask") is not None:
+                raise ValueError("attention_mask is that of encoder_outputs, which are not given; use mask for inputs")
             options.update(self._memory(self._encoded(inputs, mask)))
         else:
+            if inputs is not None or mask is not None:
+                raise ValueError("inputs and mask must not be given beside encoder_outputs, which were made of them")
             # A copy, because for several beams transformers repeats the memory in place.
             options["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
-        return super().generate(None, *arguments, **options)
+        memory = options["encoder_outputs"][0]
+        # transformers reads the number of samples and the device, which is not that of an offloaded model.
+        unread = torch.full(memory.shape[:2], IGNORED, device=memory.device)
+        return super().generate(unread, **options)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Returns what the decoder reads to predict the labels (B, S): these, one later, after the start token."""
@@ -181,7 +192,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
     def _encoded(self, inputs: Mapping[str, Any] | None, mask: Mapping[str, Tensor | None] | None) -> CLCRModelOutput:
         if inputs is None:
             raise ValueError("inputs or encoder_outputs must be given, got neither")
-        encoded: CLCRModelOutput = self.clcr(inputs, mask, output_tokens=True)
+        encoded: CLCRModelOutput = self.clcr(inputs, mask, output_tokens=True, return_dict=True)
         return encoded
 
     def _memory(self, encoded: CLCRModelOutput) -> dict[str, Any]:
@@ -198,6 +209,8 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
     def _checked_labels(self, labels: Tensor, batch: int, decoder_input_ids: Tensor | None) -> Tensor:
         length = checks.tensor("labels", labels).shape[-1] if labels.ndim else 0
         shape = (batch, length) if decoder_input_ids is None else tuple(decoder_input_ids.shape)
+        if not length:
+            raise ValueError(f"labels must have shape (batch, tokens) with tokens, got {tuple(labels.shape)}")
         return class_indices(labels, shape, self.decoder.config.vocab_size)
 
     def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
