@@ -175,3 +175,13 @@ def test_examples_are_no_longer_than_a_model_allows() -> None:
     config = CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, max_positions=8)
     sizes = signature_of(CLCRForPrediction(config), None, None, {}).sizes()
     assert sizes == {"batch": 3, "vision_length": 7, "audio_length": 7}
+
+
+def test_a_model_that_returns_tuples_is_exported_with_names(network: CLCRForPrediction) -> None:
+    network.config.return_dict = False
+    try:
+        outputs = exported.trace(network).outputs
+        assert not network.config.return_dict
+    finally:
+        network.config.return_dict = True
+    assert outputs == ("logits", "level_weights", "modality_weights", "private_gates")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from transformers import PreTrainedModel
 
 from multifuse._internal import checks
 from multifuse._internal.whole_files import whole
@@ -157,14 +158,20 @@ def trace(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode, and afterwards every module back into its own."""
+    """Puts a model into eval mode, with outputs that have names, and afterwards every module back into its own."""
     training = [module for module in model.modules() if module.training]
+    configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    nameless = [config for config in configs if not config.return_dict]
     model.eval()
+    for config in nameless:
+        config.return_dict = True
     try:
         yield
     finally:
         for module in training:
             module.training = True
+        for config in nameless:
+            config.return_dict = False
 
 
 @contextmanager
