@@ -5,8 +5,7 @@
 
 Every pair gets a virtual environment of its own, which is removed afterwards. An interpreter that is not on this
 machine is skipped, and so is a version of torch that has no build for an interpreter; both are said. Builds of torch
-come from wherever pip finds them: with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu it takes the small ones
-for the CPU.
+come from wherever pip finds them: with PIP_EXTRA_INDEX_URL set to PyTorch's index for the CPU it takes the small ones.
 """
 
 import argparse
