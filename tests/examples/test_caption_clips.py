@@ -2,19 +2,19 @@
 
 import ast
 import runpy
-import sys
 from collections import Counter
+from pathlib import Path
 
-import pytest
 import torch
 
+from tests import programs
 from tests.paths import ROOT
 
-EXAMPLE = str(ROOT / "examples/caption_clips.py")
+EXAMPLE = ROOT / "examples/caption_clips.py"
 
 
 def test_captions_are_made_of_the_words_that_the_tokenizer_knows() -> None:
-    names = runpy.run_path(EXAMPLE)
+    names = runpy.run_path(str(EXAMPLE))
     tokenizer = names["word_tokenizer"]()
     data, captions = names["samples"](50, 0, tokenizer)
     assert len(set(captions)) > 40
@@ -25,15 +25,13 @@ def test_captions_are_made_of_the_words_that_the_tokenizer_knows() -> None:
     assert names["exact_match"](captions, captions[:1] * 50) == 100 * Counter(captions)[captions[0]] / 50
 
 
-def test_the_program_trains_and_prints_a_row_per_model(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_program_trains_and_prints_a_row_per_model(tmp_path: Path) -> None:
     sizes = {"--epochs": 2, "--train-samples": 512, "--test-samples": 16, "--size": 16}
-    monkeypatch.setattr(sys, "argv", [EXAMPLE, *(str(word) for option in sizes.items() for word in option)])
     threads = torch.get_num_threads()
-    runpy.run_path(EXAMPLE, run_name="__main__")
+    done = programs.run(EXAMPLE, *(word for option in sizes.items() for word in option), cwd=tmp_path)
     torch.set_num_threads(threads)
-    printed = capsys.readouterr().out
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     losses = [ast.literal_eval(line)["loss"] for line in printed.splitlines() if line.startswith("{'loss'")]
     assert len(losses) == 4
     assert all(float(later) < float(first) for first, later in (losses[:2], losses[2:]))

@@ -2,12 +2,13 @@
 
 import re
 import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import programs
 from tests.paths import ROOT
 
 FOLDER = ROOT / "examples/drop_in"
@@ -19,22 +20,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class Runner:
-    """Runs a program in this process, since a process of its own would load transformers once more."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def __call__(self, name: str, *arguments: str) -> list[str]:
-        program = str(FOLDER / f"{name}.py")
-        self.monkeypatch.setattr(sys, "argv", [program, *arguments])
-        runpy.run_path(program, run_name="__main__")
-        return self.capsys.readouterr().out.splitlines()
+Runner = Callable[..., list[str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(monkeypatch, capsys)
+def run(tmp_path: Path) -> Runner:
+    """Returns a function that runs a program, and returns the lines that it prints."""
+
+    def lines(name: str, *arguments: str) -> list[str]:
+        done = programs.run(FOLDER / f"{name}.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return lines
 
 
 def numbers(line: str) -> list[float]:

@@ -1,21 +1,12 @@
 """`examples/token_selection.py`, run for a few steps: its table, and that the weights it compares are what it says."""
 
-import os
-import subprocess
-import sys
-
+from tests import programs
 from tests.paths import ROOT
 
 
 def test_the_example_prints_one_row_per_selector() -> None:
-    command = [sys.executable, "-W", "error", str(ROOT / "examples/token_selection.py"), "--steps", "12"]
-    done = subprocess.run(
-        [*command, "--test-samples", "64"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    sizes = ("--steps", 12, "--test-samples", 64)
+    done = programs.run(ROOT / "examples/token_selection.py", *sizes, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     header, rule, *rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
     assert header[:3] == ["selector", "non-zero tokens", "accuracy in %, all"]

@@ -95,7 +95,6 @@ def load_aoti(path: Path, names: Names) -> Runner:
 
 WRITERS = {"export": write_export, "onnx": write_onnx, "aoti": write_aoti}
 LOADERS = {"export": load_export, "onnx": load_onnx, "aoti": load_aoti}
-SUFFIXES = {"export": ".pt2", "onnx": ".onnx", "aoti": ".pt2"}
 _NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
