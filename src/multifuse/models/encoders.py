@@ -88,6 +88,18 @@ def load_pretrained(levels: TextLevels | BackboneLevels, name_or_folder: str) ->
         levels.pretrained = True
 
 
+def encoder_of_kind(encoders: SemanticHierarchyEncoder, modality: str, kind: Any, called: str) -> Any:
+    """Returns the encoder of a modality, which must be of a kind, or of one of several joined by ``|``.
+
+    Raises:
+        ValueError: an unknown modality, or an encoder of another kind, which is ``called`` what it is not.
+    """
+    encoder = encoders.encoder(modality)
+    if not isinstance(encoder, kind):
+        raise ValueError(f"modality {modality!r} has a {type(encoder).__name__}, not {called}")
+    return encoder
+
+
 def modules_outside(model: nn.Module, excluded: Sequence[nn.Module]) -> list[str]:
     """Returns the names of the largest modules that together hold every weight outside the excluded ones.
 

@@ -13,7 +13,7 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import offload, saved
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import modules_outside
+from multifuse.models.encoders import encoder_of_kind, modules_outside
 from multifuse.models.task_loss import loss_per_sample
 
 
@@ -72,11 +72,9 @@ class CLCRPreTrainedModel(PreTrainedModel):
             ['clcr.exchanges.0', 'clcr.aggregation', 'head']
         """
         (encoders,) = (part for part in self.modules() if isinstance(part, SemanticHierarchyEncoder))
-        levels = {name: encoders.encoder(name) for name in modalities}
-        for name, encoder in levels.items():
-            if not isinstance(encoder, TextLevels | BackboneLevels):
-                raise ValueError(f"modality {name!r} has a {type(encoder).__name__}, not a model of transformers")
-        return modules_outside(self, [encoder.model for encoder in levels.values()])  # type: ignore[misc]
+        kind = TextLevels | BackboneLevels
+        levels = [encoder_of_kind(encoders, name, kind, "a model of transformers") for name in modalities]
+        return modules_outside(self, [encoder.model for encoder in levels])
 
     def text_encoders(self) -> dict[str, TextLevels]:
         """Returns the text encoders by modality."""

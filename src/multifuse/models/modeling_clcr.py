@@ -15,7 +15,7 @@ from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import hierarchy, load_pretrained
+from multifuse.models.encoders import encoder_of_kind, hierarchy, load_pretrained
 from multifuse.models.exchanged_tokens import exchanged_tokens, token_memory
 from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_base import CLCRPreTrainedModel
@@ -82,17 +82,11 @@ class CLCRModel(CLCRPreTrainedModel):
 
     def load_backbone(self, modality: str, name_or_folder: str) -> None:
         """Loads the weights of a pretrained vision or audio model, from the Hugging Face hub or a local folder."""
-        levels = self.hierarchy.encoder(modality)
-        if not isinstance(levels, BackboneLevels):
-            raise ValueError(f"modality {modality!r} has a {type(levels).__name__}, not a backbone")
-        load_pretrained(levels, name_or_folder)
+        load_pretrained(encoder_of_kind(self.hierarchy, modality, BackboneLevels, "a backbone"), name_or_folder)
 
     def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
         """Loads the weights of a pretrained text encoder, from the Hugging Face hub or a local folder."""
-        levels = self.hierarchy.encoder(modality)
-        if not isinstance(levels, TextLevels):
-            raise ValueError(f"modality {modality!r} has a {type(levels).__name__}, not a text encoder")
-        load_pretrained(levels, name_or_folder)
+        load_pretrained(encoder_of_kind(self.hierarchy, modality, TextLevels, "a text encoder"), name_or_folder)
 
     @takes_flat_inputs
     def forward(
