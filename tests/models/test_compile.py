@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch._dynamo.backends.registry import lookup_backend
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse import CLCRConfig
+from multifuse.recipes.jobs.models import MODELS, model_class
 from tests.layers.test_exchange_levels import hooked, replaced
 
 WIDTHS = {"text": 5, "audio": 3}
@@ -18,13 +19,11 @@ SHAPES = ((4, 9, 7), (6, 11, 8), (5, 7, 12))
 """The samples of a batch, and its tokens of text and of audio."""
 
 
-def model(**options: Any) -> CLCRForPrediction:
+def model(name: str = "clcr", **options: Any) -> Any:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
     sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2, "dropout": 0.0}
-    network: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**sizes, **options}))  # type: ignore[arg-type]
-    network.train()
-    return network
+    return model_class(name)(CLCRConfig(modalities=modalities, **{**sizes, **options})).train()  # type: ignore[arg-type]
 
 
 def batch(size: int, *lengths: int) -> dict[str, Any]:
@@ -34,8 +33,19 @@ def batch(size: int, *lengths: int) -> dict[str, Any]:
     return {"inputs": inputs, "mask": mask, "labels": torch.randn(size)}
 
 
+def on(device: torch.device | str, given: Any) -> Any:
+    """Returns a batch on another device."""
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return tree_map(moved, given)
+
+
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
-def test_a_training_step_is_one_graph_for_every_shape_with_the_loss_and_gradients_of_eager_mode(backend: str) -> None:
+def test_a_training_step_is_one_graph_for_every_shape_with_the_loss_and_gradients_of_eager_mode(
+    backend: str, device: torch.device
+) -> None:
     if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("inductor needs a C++ compiler")
     graphs: list[int] = []
@@ -46,10 +56,11 @@ def test_a_training_step_is_one_graph_for_every_shape_with_the_loss_and_gradient
         return compiler(graph, examples)
 
     network = model()
+    network.to(device)
     weights = dict(network.named_parameters())
-    compiled = torch.compile(network, backend=counted, fullgraph=True, dynamic=True)
+    compiled: Any = torch.compile(network, backend=counted, fullgraph=True, dynamic=True)
     for number, shape in enumerate(SHAPES):
-        given = batch(*shape)
+        given = on(device, batch(*shape))
         expected = network(**given).loss
         loss = compiled(**given).loss
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
@@ -81,16 +92,19 @@ class _DeviceOnly(TorchDispatchMode):
         tensors = [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)]
         assert all(value.is_meta for value in tensors if value.ndim), f"{func} uses a tensor of the host"
         waits = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
-        assert not waits, f"{func} waits for values"
+        by_numbers = func is torch.ops.aten.index.Tensor and all(
+            at is None or at.dtype == torch.int64 for at in args[1]
+        )
+        assert not waits or by_numbers, f"{func} waits for values"
         return result
 
 
-def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values() -> None:
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values(name: str) -> None:
     """On the meta device, whose tensors have no values, everything runs that a GPU could record in a CUDA graph."""
-    network = model(modality_dropout=0.2, dropout=0.1).to("meta")
-    given = batch(*SHAPES[0])
-    inputs, mask = ({name: values.to("meta") for name, values in given[part].items()} for part in ("inputs", "mask"))
-    labels = given["labels"].to("meta")
+    network = model(name, modality_dropout=0.2, dropout=0.1).to("meta")
+    given = on("meta", batch(*SHAPES[0]))
     with _DeviceOnly():  # type: ignore[no-untyped-call]
-        network(inputs, mask, labels=labels).loss.backward()
-    assert all(weight.grad is not None for weight in network.parameters())
+        network(**given).loss.backward()
+    trained = [weight.grad is not None for weight in network.parameters()]
+    assert all(trained) if name == "clcr" else any(trained)  # the other models read the last level only

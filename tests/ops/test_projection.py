@@ -46,7 +46,7 @@ def project(request: pytest.FixtureRequest, device: torch.device) -> Projection:
 @pytest.mark.parametrize("kind", range(reference.ROW_KINDS))
 def test_matches_the_float64_reference_on_adversarial_rows(project: Projection, kind: int) -> None:
     random = np.random.default_rng(kind)
-    for length in (1, 2, 3, 7, 31, 32, 33, 50, 129, 500, 1024, 1025, 4097):
+    for length in (1, 2, 3, 7, 31, 32, 33, 50, 129, 500, 1024, 1025, 4097, 20000):
         z = reference.adversarial_rows(random, 4, length, kind)
         budget = (random.uniform(0, 1.1, size=4) * length).astype(np.float32).astype(np.float64)
         mask = random.random((4, length)) < 0.8 if length % 2 else None
@@ -241,12 +241,15 @@ def test_first_and_second_derivatives_are_correct(device: torch.device, masked: 
     assert torch.autograd.gradgradcheck(function, (z, budget), eps=1e-7)
 
 
+@pytest.mark.parametrize("length", [300, 1500])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_backward_matches_the_documented_formula_on_every_path(device: torch.device, dtype: torch.dtype) -> None:
-    z = torch.randn(8, 300).to(dtype)
+def test_backward_matches_the_documented_formula_on_every_path(
+    device: torch.device, dtype: torch.dtype, length: int
+) -> None:
+    z = torch.randn(8, length).to(dtype)
     budget = torch.tensor([5.0, 40.0, 500.0, 1.0, 0.0, 20.0, 3.0, 9.0], dtype=compute_dtype(dtype))
-    mask = torch.rand(8, 300) < 0.7
-    grad = torch.randn(8, 300).to(dtype)
+    mask = torch.rand(8, length) < 0.7
+    grad = torch.randn(8, length).to(dtype)
     _, threshold = portable.project(z, budget, mask)
     active = portable.active_set(z, threshold, mask)
     mean = torch.where(active, grad.to(budget.dtype), 0.0).sum(-1) / active.sum(-1).clamp(min=1)

@@ -1,6 +1,7 @@
 """Low-rank tensor fusion, compact: the outer product of all modalities' vectors, contracted with low-rank weights."""
 
 from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,8 @@ class LowRankFusion(Fusion):
         extended = torch.cat([means.values, torch.ones_like(means.values[..., :1])], dim=-1)
         products = torch.einsum("bmi,mrih->bmrh", extended, self.factors)
         products = products.masked_fill(~means.present[:, :, None, None], 1.0)
-        return torch.einsum("r,brh->bh", self.weights, products.prod(dim=1)) + self.bias
+        product = reduce(torch.mul, products.unbind(dim=1))  # the gradient of torch.prod waits for a GPU
+        return torch.einsum("r,brh->bh", self.weights, product) + self.bias
 
 
 class LowRankFusionForPrediction(FusionForPrediction):
