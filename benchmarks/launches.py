@@ -9,6 +9,7 @@ left out. With --compiled, the steps are compiled instead, which takes a minute 
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from benchmarks.compiled_launches import table as compiled_table
 from benchmarks.peers import Transformer
 from benchmarks.step_speed import ABLATIONS, BATCH, LENGTH, WIDTHS, built, loss_of
 from multifuse import CLCRForPrediction, IntraCED
+from multifuse._internal import devices
 from multifuse.layers.exchange import LevelCodes
 from multifuse.layers.exchange_levels import exchange_levels
 from multifuse.layers.inter_cad import InterCADOutput
@@ -71,6 +73,13 @@ class _Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@contextmanager
+def _path_of_a_gpu() -> Iterator[None]:
+    """Lets tensors of the CPU take the path of a GPU, where the projection is one operator and no other is compiled."""
+    with patch.object(transforms, "_IS_COMPILED", False), patch.object(devices, "is_gpu", lambda device: True):
+        yield
+
+
 def launches_in(function: Callable[[], object]) -> int:
     """Returns how many operators that launch a kernel a call dispatches on the path that a GPU takes."""
     return operators_in(function).total()
@@ -78,7 +87,7 @@ def launches_in(function: Callable[[], object]) -> int:
 
 def operators_in(function: Callable[[], object]) -> Counter[str]:
     """Returns those operators, with the number of calls."""
-    with patch.object(transforms, "_IS_COMPILED", False), _Counted() as counted:
+    with _path_of_a_gpu(), _Counted() as counted:
         function()
     calls: Counter[str] = counted.calls
     return calls
@@ -137,8 +146,9 @@ def ragged_batch(size: int = BATCH) -> tuple[dict[str, Tensor], Tensor, dict[str
 def _step(what: str, model: nn.Module, loss: Callable[[], Tensor]) -> Launches:
     # On a GPU, torch's optimisers update all parameters by a few operators, which a CPU must be asked for.
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
-    loss().backward()
-    optimiser.step()  # makes the momentum
+    with _path_of_a_gpu():
+        loss().backward()
+        optimiser.step()  # makes the momentum
     optimiser.zero_grad()
     losses: list[Tensor] = []
     forward = launches_in(lambda: losses.append(loss()))

@@ -215,7 +215,7 @@ def kept_by_formula(config: CLCRConfig, tokens: Mapping[str, int], widths: Mappi
 
 def _rows_of_stage(count: int, dilation: int) -> int:
     """Returns how many rows of d numbers a stage keeps, 6 per token where nothing is padded."""
-    padded = padded_length(count, dilation)
+    padded = padded_length(torch.device("cpu"), count, dilation)
     steps = [min(padded, step) for step in (dilation, 2 * dilation)]
     # The input of a convolution, with zeros at both ends where it is shorter than three steps, and its output.
     filtered = sum(padded + (padded + 2 * step if padded < 3 * step else padded) for step in steps)

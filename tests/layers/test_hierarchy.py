@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
 
 from multifuse import SemanticHierarchyEncoder, TemporalConvLevels, TextLevels
-from multifuse.layers.hierarchy import sinusoidal_positions
+from multifuse.layers.level import sinusoidal_positions
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 
 from multifuse import TemporalConvLevels
+from multifuse._internal import devices
 
 
 def encoder(num_levels: int = 3) -> TemporalConvLevels:
@@ -68,14 +70,17 @@ def by_torch(layer: TemporalConvLevels, inputs: torch.Tensor, mask: torch.Tensor
     return levels
 
 
-@given(st.integers(1, 80), st.booleans(), st.integers(0, 9))
-def test_levels_and_gradients_match_torchs_dilated_convolutions(length: int, masked: bool, seed: int) -> None:
-    """Lengths are below, at and above every dilation, and multiples of it or not."""
+@given(st.integers(1, 80), st.booleans(), st.booleans(), st.integers(0, 9))
+def test_levels_and_gradients_match_torchs_dilated_convolutions(
+    length: int, masked: bool, on_gpu: bool, seed: int
+) -> None:
+    """Lengths are below, at and above every dilation, and multiples of it or not; also by what runs on a GPU."""
     layer = encoder().double()
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(2, length, 4, generator=generator, dtype=torch.float64)
     mask = torch.rand(2, length, generator=generator) < 0.6 if masked else None
-    ours, expected = layer(inputs, mask), by_torch(layer, inputs, mask)
+    with patch.object(devices, "is_gpu", lambda device: on_gpu):
+        ours, expected = layer(inputs, mask), by_torch(layer, inputs, mask)
     weights = list(layer.parameters())
     for level, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(level, other)

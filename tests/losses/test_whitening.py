@@ -63,9 +63,9 @@ def test_without_variance_the_loss_is_zero_with_a_finite_gradient(dtype: torch.d
         assert float(loss.detach()) == 0
         assert x.grad is not None
         assert x.grad.isfinite().all()
-        of_x = Rows(x.detach(), torch.ones_like(x[:, :1]))
-        covariance = moments_of([Family([of_x], of_x.real.sum(0), of_x.values.sum(0, keepdim=True), 3)], False)[0].cross
-        assert not covariance.any()
+        of_x = Rows(x.detach().unsqueeze(0), torch.ones(1, rows, 1, dtype=dtype))
+        moments = moments_of([Family([of_x], of_x.real.sum((1, 2)), of_x.values.sum(1), 3)], False)[0]
+        assert not moments.cross.any()
 
 
 def test_masked_rows_do_not_count() -> None:

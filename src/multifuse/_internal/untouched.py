@@ -1,6 +1,7 @@
 """Whether modules still do what this library wrote: only then may their result be computed without calling them."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -18,3 +19,15 @@ def is_untouched(module: nn.Module, *types: type[nn.Module]) -> bool:
         and module._compiled_call_impl is None
         and not torch_module._has_any_global_hook()
     )
+
+
+def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
+    """Tells whether a module and all modules inside it are untouched, and no parameter of theirs was replaced."""
+    return all(is_untouched(part, *types) for part in module.modules()) and (
+        torch.compiler.is_exporting() or all(map(_is_whole, module.parameters()))
+    )
+
+
+def _is_whole(weight: Tensor) -> bool:
+    """Tells a plain weight from a sharded or wrapped one; `torch.export` replaces all by tensors without values."""
+    return type(weight) in (Tensor, nn.Parameter)

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
-import torch
 from torch import Tensor, nn
 
 from multifuse._internal.initialisation import XavierLinear
-from multifuse._internal.untouched import is_untouched
+from multifuse._internal.untouched import is_plain
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.exchange import LevelCodes, exchanged
 from multifuse.layers.intra_ced import IntraCED
@@ -29,16 +28,10 @@ def can_exchange_together(exchanges: Sequence[nn.Module]) -> TypeGuard[Sequence[
 def _is_plain(exchange: nn.Module) -> bool:
     return (
         type(exchange) is IntraCED
-        and all(is_untouched(part, *_PARTS) for part in exchange.modules())
-        and (torch.compiler.is_exporting() or all(map(_is_whole, exchange.parameters())))
+        and is_plain(exchange, *_PARTS)
         and exchange.query_key_value.bias is not None
         and exchange.output.bias is not None
     )
-
-
-def _is_whole(weight: Tensor) -> bool:
-    """Tells a plain weight from a sharded or wrapped one; `torch.export` replaces all by tensors without values."""
-    return type(weight) in (Tensor, nn.Parameter)
 
 
 def _settings(exchange: IntraCED) -> tuple[object, ...]:

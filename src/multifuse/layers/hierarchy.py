@@ -1,15 +1,15 @@
 """SemanticHierarchyEncoder: L feature sequences of one width for every modality."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks, masks
-from multifuse._internal.initialisation import DrawsOwnParameters
 from multifuse._internal.module_keys import module_key
+from multifuse.layers.level import Level
+from multifuse.layers.levels_together import alike, levels_together
 
 
 class SemanticHierarchyEncoder(nn.Module):
@@ -68,7 +68,7 @@ class SemanticHierarchyEncoder(nn.Module):
         self.levels = nn.ModuleDict(
             {
                 module_key(name): nn.ModuleList(
-                    _Level(width, dim, positions, max_positions, device=device, dtype=dtype) for _ in range(num_levels)
+                    Level(width, dim, positions, max_positions, device=device, dtype=dtype) for _ in range(num_levels)
                 )
                 for name, width in widths.items()
             }
@@ -93,18 +93,11 @@ class SemanticHierarchyEncoder(nn.Module):
             return mask
         return masks.token_mask_of_frames(mask, tokens.shape[1])
 
-    def _level(self, modality: str, index: int) -> nn.Module:
-        stack = self.levels[module_key(modality)]
-        assert isinstance(stack, nn.ModuleList)
-        return stack[index]
-
-    def _encoded(self, modality: str, inputs: Any, mask: Tensor | None, padding: Tensor | None) -> Sequence[Tensor]:
-        try:
-            inputs = _without_padding(inputs, mask, padding)
-            sequences: Sequence[Tensor] = self.encoders[module_key(modality)](inputs, mask)
-        except ValueError as error:
-            raise ValueError(f"modality {modality!r}: {error}") from error
-        return sequences
+    def _maps(self, modality: str) -> nn.ModuleList:
+        """Returns the maps of a modality's levels."""
+        maps = self.levels[module_key(modality)]
+        assert isinstance(maps, nn.ModuleList)
+        return maps
 
     def extra_repr(self) -> str:
         return (
@@ -117,76 +110,58 @@ class SemanticHierarchyEncoder(nn.Module):
     ) -> list[dict[str, Tensor]]:
         checks.by_modality("inputs", inputs, self.modalities)
         masks_given = checks.modality_masks(mask, self.modalities)
-        levels: list[dict[str, Tensor]] = [{} for _ in range(self.num_levels)]
-        for name in self.modalities:
-            if inputs.get(name) is None:
-                continue
-            real = masks_given.get(name)
-            padding = _padding(real)
-            sequences = self._encoded(name, inputs[name], real, padding)
-            if len(sequences) != self.num_levels:
-                raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
-            lengths = [sequence.shape[1] for sequence in sequences]
-            if any(length != lengths[0] for length in lengths):
-                raise ValueError(f"encoders[{name!r}] must give levels of the same length, gave {lengths}")
-            token_mask = self._token_mask(name, real, sequences[0])
-            if token_mask is not real:
-                padding = _padding(token_mask)
-            for index, sequence in enumerate(sequences):
-                levels[index][name] = self._level(name, index)(sequence, padding)
-        return levels
+        given = {name: inputs[name] for name in self.modalities if inputs.get(name) is not None}
+        levels: dict[str, Sequence[Tensor]] = {}
+        for names in self._alike(given):
+            if len(names) > 1:
+                levels |= self._levels_together(names, given, masks_given)
+            else:
+                levels[names[0]] = self._levels(names[0], given[names[0]], masks_given.get(names[0]))
+        return [{name: levels[name][index] for name in given} for index in range(self.num_levels)]
+
+    def _alike(self, inputs: Mapping[str, Any]) -> list[list[str]]:
+        """Groups the modalities that are computed together."""
+        groups: dict[Hashable, list[str]] = {}
+        for name, values in inputs.items():
+            key = alike(self.encoder(name), self._maps(name), values)
+            groups.setdefault(name if key is None else key, []).append(name)
+        return list(groups.values())
+
+    def _levels_together(
+        self, names: Sequence[str], inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None]
+    ) -> dict[str, Sequence[Tensor]]:
+        encoders: Any = [self.encoder(name) for name in names]
+        maps: Any = [self._maps(name) for name in names]
+        values, masks = [], []
+        for name, encoder in zip(names, encoders, strict=True):
+            real = mask.get(name)
+            try:
+                values.append(_without_padding(inputs[name], real, _padding(real)))
+                masks.append(encoder.checked_mask(values[-1], real))
+            except ValueError as error:
+                raise _of_modality(name, error) from error
+        return dict(zip(names, levels_together(encoders, maps, values, masks), strict=True))
+
+    def _levels(self, name: str, inputs: Any, real: Tensor | None) -> list[Tensor]:
+        """Returns the levels of one modality."""
+        padding = _padding(real)
+        try:
+            sequences: Sequence[Tensor] = self.encoder(name)(_without_padding(inputs, real, padding), real)
+        except ValueError as error:
+            raise _of_modality(name, error) from error
+        if len(sequences) != self.num_levels:
+            raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
+        lengths = [sequence.shape[1] for sequence in sequences]
+        if any(length != lengths[0] for length in lengths):
+            raise ValueError(f"encoders[{name!r}] must give levels of the same length, gave {lengths}")
+        token_mask = self._token_mask(name, real, sequences[0])
+        if token_mask is not real:
+            padding = _padding(token_mask)
+        return [level(sequence, padding) for level, sequence in zip(self._maps(name), sequences, strict=True)]
 
 
-class _Level(DrawsOwnParameters):
-    """``LayerNorm(Z W + P)`` of one modality at one level."""
-
-    def __init__(
-        self,
-        width: int,
-        dim: int,
-        positions: str,
-        max_positions: int,
-        *,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        super().__init__()
-        self.projection = nn.Linear(width, dim, device=device, dtype=dtype)
-        self.position = _Positions(max_positions, dim, device=device, dtype=dtype) if positions == "learned" else None
-        self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
-
-    def forward(self, sequence: Tensor, padding: Tensor | None) -> Tensor:
-        hidden: Tensor = self.projection(sequence)
-        length = hidden.shape[1]
-        if self.position is None:
-            hidden = hidden + sinusoidal_positions(length, hidden.shape[-1], hidden.device).to(hidden.dtype)
-        elif length > self.position.num_embeddings:
-            raise ValueError(
-                f"inputs have {length} tokens, more than max_positions={self.position.num_embeddings}; "
-                "use positions='sinusoidal' for longer sequences"
-            )
-        else:
-            hidden = hidden + self.position(length)
-        hidden = self.norm(hidden)
-        return hidden if padding is None else hidden.masked_fill(padding, 0.0)
-
-
-class _Positions(nn.Embedding):
-    """A learned positional embedding: the number of tokens T -> (T, d)."""
-
-    def forward(self, length: int) -> Tensor:  # type: ignore[override]
-        return self.weight[:length]
-
-    def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=0.02)
-
-
-def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Tensor:
-    """Returns the fixed embedding of Vaswani et al. (2017), section 3.5: (length, dim), sines beside cosines."""
-    half = (dim + 1) // 2
-    frequency = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / half))
-    angle = torch.arange(length, device=device).unsqueeze(-1) * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, :dim]
+def _of_modality(name: str, error: ValueError) -> ValueError:
+    return ValueError(f"modality {name!r}: {error}")
 
 
 def _padding(mask: Tensor | None) -> Tensor | None:

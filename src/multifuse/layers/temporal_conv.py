@@ -1,6 +1,6 @@
 """TemporalConvLevels: semantic levels of a feature sequence, as stages of a temporal convolutional network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -9,10 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from multifuse._internal import checks
+from multifuse._internal import checks, devices
 from multifuse._internal.initialisation import DrawsOwnParameters
 from multifuse._internal.untouched import is_untouched
-from multifuse.layers.channel_dropout import ChannelDropout
+from multifuse.layers.channel_dropout import ChannelDropout, Dropout
+
+Map = Callable[[Tensor], Tensor]
+"""A function of tokens (B, T, ...)."""
+StageMap = Callable[[Tensor, int, "Masks | None", Dropout], Tensor]
+"""What `Stage.forward` is: a function of tokens, their padded length, the masks, and the dropout of what is added."""
 
 
 class TemporalConvLevels(DrawsOwnParameters):
@@ -62,62 +67,68 @@ class TemporalConvLevels(DrawsOwnParameters):
         self.gradient_checkpointing = False  # set by transformers, as is the function
         self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         self.projection = nn.Linear(input_dim, dim, device=device, dtype=dtype)
-        self.stages = nn.ModuleList(_Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels))
+        self.stages = nn.ModuleList(Stage(dim, 4**level, device=device, dtype=dtype) for level in range(num_levels))
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        mask = self.checked_mask(inputs, mask)
+        hidden = self.projection(self.dropout(inputs))
+        dropouts = self._dropouts(hidden)
+        return self.levels_of(hidden, None if mask is None else mask.unsqueeze(-1), list(self.stages), dropouts)
+
+    def checked_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Checks what `forward` is given, and returns the mask as bool."""
         checks.tensor("inputs", inputs)
         if inputs.ndim != 3 or inputs.shape[-1] != self.input_dim:
             raise ValueError(f"inputs must have shape (batch, tokens, {self.input_dim}), got {tuple(inputs.shape)}")
         checks.same_dtype("inputs", inputs, self.projection.weight)
-        if mask is not None:
-            mask = checks.token_mask("mask", mask, *inputs.shape[:2])
-        hidden = self.projection(self.dropout(inputs))
+        return None if mask is None else checks.token_mask("mask", mask, *inputs.shape[:2])
+
+    def levels_of(
+        self, hidden: Tensor, mask: Tensor | None, stages: Sequence[StageMap], dropouts: Sequence[Dropout]
+    ) -> list[Tensor]:
+        """Applies stages to projected tokens (B, T, ...), given the mask of the first dimensions, (B, T, ..., 1)."""
         length = hidden.shape[1]
-        padded = [padded_length(length, 4**level) for level in range(self.num_levels)]
+        padded = [padded_length(hidden.device, length, 4**level) for level in range(self.num_levels)]
         masks = _masks(hidden, mask, max(padded))
-        dropouts = self._dropouts(hidden)
         levels = []
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(stages):
             masked = mask is not None or padded[index] > length
             arguments = (hidden, padded[index], masks if masked else None, dropouts[index])
             if self.gradient_checkpointing and self.training:
-                hidden = self._gradient_checkpointing_func(stage.__call__, *arguments)
+                hidden = self._gradient_checkpointing_func(stage, *arguments)
             else:
                 hidden = stage(*arguments)
             levels.append(hidden)
         return levels
 
-    def _dropouts(self, hidden: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    def _dropouts(self, hidden: Tensor) -> Sequence[Dropout]:
         """Returns the dropout of each stage, whose factors are drawn together."""
         if not is_untouched(self.dropout, ChannelDropout):
             return [self.dropout] * self.num_levels
-        scale = self.dropout.scale(hidden, self.num_levels, hidden.shape[0], 1, hidden.shape[-1])
-        return [_unchanged] * self.num_levels if scale is None else [factors.mul for factors in scale.unbind()]
+        return self.dropout.drawn(hidden, self.num_levels)
 
     def extra_repr(self) -> str:
         return f"{self.input_dim}, {self.output_dim}, num_levels={self.num_levels}, dropout={self.dropout.p}"
 
 
-def _unchanged(tokens: Tensor) -> Tensor:
-    return tokens
-
-
-class _Masks(NamedTuple):
-    """Which tokens are real, and which are padding: (B or 1, T', 1), T' the greatest padded length of a stage."""
+class Masks(NamedTuple):
+    """Which tokens are real, and which are padding: (B or 1, T', ..., 1), T' the greatest padded length of a stage."""
 
     real: Tensor
     padding: Tensor
 
 
-def _masks(hidden: Tensor, mask: Tensor | None, padded: int) -> _Masks | None:
+def _masks(hidden: Tensor, real: Tensor | None, padded: int) -> Masks | None:
     length = hidden.shape[1]
     if padded > length:
-        mask = hidden.new_ones(1, length, dtype=torch.bool) if mask is None else mask
-        mask = functional.pad(mask, (0, padded - length))
-    return None if mask is None else _Masks(mask.unsqueeze(-1), ~mask.unsqueeze(-1))
+        real = hidden.new_ones(1, length, *[1] * (hidden.ndim - 2), dtype=torch.bool) if real is None else real
+        real = functional.pad(real, (0, 0) * (hidden.ndim - 2) + (0, padded - length))
+    return None if real is None else Masks(real, ~real)
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
+    """A residual block: a LayerNorm, two convolutions along time, and a map of the channels."""
+
     def __init__(
         self,
         dim: int,
@@ -127,64 +138,86 @@ class _Stage(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
+        self.dilations = (dilation, 2 * dilation)
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.convolutions = nn.ModuleList(
-            _Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
-            for step in (dilation, 2 * dilation)
+            Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
+            for step in self.dilations
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
 
-    def forward(self, hidden: Tensor, padded: int, masks: _Masks | None, dropout: Callable[[Tensor], Tensor]) -> Tensor:
-        length = hidden.shape[1]
+    def forward(self, hidden: Tensor, padded: int, masks: Masks | None, dropout: Dropout) -> Tensor:
         first, second = self.convolutions
-        update: Tensor = self.norm(hidden)
-        if padded > length:
-            tail = update[:, : padded - length].detach()  # any tokens do, because they are masked
-            update = torch.cat([update, tail], dim=1)
-        if masks is not None:
-            update = update.masked_fill(masks.padding[:, :padded], 0.0)
-        update = functional.gelu(first(update))
-        if masks is not None:
-            update = update * masks.real[:, :padded]  # finite, so that this is masked_fill, and faster on a CPU
-        residual: Tensor = self.mixer(functional.gelu(second(update)[:, :length]))
-        return hidden + dropout(residual)
+        return hidden + dropout(residual(hidden, padded, masks, self.norm, first, second, self.mixer))
 
 
-class _Convolution(nn.Conv1d):
-    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept.
+def residual(
+    hidden: Tensor, padded: int, masks: Masks | None, norm: Map, first: Map, second: Map, mixer: Map
+) -> Tensor:
+    """Computes what a stage adds to its tokens (B, T, ...), given its parts as functions of tokens."""
+    length = hidden.shape[1]
+    update = norm(hidden)
+    if padded > length:
+        tail = update[:, : padded - length].detach()  # any tokens do, because they are masked
+        update = torch.cat([update, tail], dim=1)
+    if masks is not None:
+        update = update.masked_fill(masks.padding[:, :padded], 0.0)
+    update = functional.gelu(first(update))
+    if masks is not None:
+        update = update * masks.real[:, :padded]  # finite, so that this is masked_fill, and faster on a CPU
+    return mixer(functional.gelu(second(update)[:, :length]))
 
-    T is a padded length of the stage: a multiple of the dilation, or less than it, unless this is compiled.
-    """
+
+class Convolution(nn.Conv1d):
+    """`filtered`, with weights of its own."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        # A compiler fuses the sum of three shifted products into one kernel, for every length; torch's own convolution
-        # is faster where nothing is fused.
-        shifted = torch.compiler.is_compiling() or tokens.shape[1] == 0
-        return self._shifted(tokens) if shifted else self._convolved(tokens)
-
-    def _shifted(self, tokens: Tensor) -> Tensor:
         assert self.bias is not None
-        step, length = self.dilation[0], tokens.shape[1]
-        padded = functional.pad(tokens, (0, 0, step, step))
-        before, here, after = self.weight[:, 0].unbind(dim=-1)
-        return padded[:, :length] * before + tokens * here + padded[:, 2 * step :] * after + self.bias
-
-    def _convolved(self, tokens: Tensor) -> Tensor:
-        # An outer tap that is length tokens away, or more, meets no token: a shorter step is the same and costs less.
-        step = min(tokens.shape[1], self.dilation[0])
-        padding = 1
-        if tokens.shape[1] < 3 * step:  # oneDNN is slow to differentiate a filter that is higher than its image
-            zeros = tokens.new_zeros(tokens.shape[0], step, tokens.shape[-1])
-            tokens, padding = torch.cat([zeros, tokens, zeros], dim=1), 0
-        # As an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow.
-        image = tokens.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
-        weight = self.weight.unsqueeze(-1)
-        filtered = functional.conv2d(image, weight, self.bias, padding=(padding, 0), groups=self.groups)
-        return filtered.permute(0, 2, 3, 1).flatten(1, 2)
+        return filtered(tokens, self.weight, self.bias, self.dilation[0])
 
 
-def padded_length(length: int, dilation: int) -> int:
-    """Returns the least length from ``length`` up that both convolutions of a stage divide into whole rows."""
-    if torch.compiler.is_compiling() or length <= dilation:
+def filtered(tokens: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """Filters every channel of tokens (B, T, C) along time, with zeros beyond both ends; the length is kept.
+
+    T is a padded length of the stage: a multiple of the dilation, or less than it, where `padded_length` says so. The
+    weight is (C, 1, 3), the bias (C,).
+    """
+    if torch.compiler.is_compiling() or tokens.shape[1] == 0:
+        return _shifted(tokens, weight, bias, dilation)
+    if devices.is_gpu(tokens.device):  # one kernel for all channels; with channels last, cuDNN launches one for each
+        rows = functional.conv1d(
+            tokens.mT.contiguous(), weight, bias, padding=dilation, dilation=dilation, groups=tokens.shape[-1]
+        )
+        return rows.mT
+    return _filtered_image(tokens, weight, bias, dilation)
+
+
+def _shifted(tokens: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:
+    """Sums shifted products: a compiler fuses them into one kernel, for every length."""
+    length = tokens.shape[1]
+    padded = functional.pad(tokens, (0, 0, step, step))
+    before, here, after = weight[:, 0].unbind(dim=-1)
+    return padded[:, :length] * before + tokens * here + padded[:, 2 * step :] * after + bias
+
+
+def _filtered_image(tokens: Tensor, weight: Tensor, bias: Tensor, step: int) -> Tensor:
+    """Filters an image with channels last, whose rows are one dilation apart: torch's dilated convolutions are slow."""
+    # An outer tap that is length tokens away, or more, meets no token: a shorter step is the same and costs less.
+    step = min(tokens.shape[1], step)
+    padding = 1
+    if tokens.shape[1] < 3 * step:  # oneDNN is slow to differentiate a filter that is higher than its image
+        zeros = tokens.new_zeros(tokens.shape[0], step, tokens.shape[-1])
+        tokens, padding = torch.cat([zeros, tokens, zeros], dim=1), 0
+    image = tokens.unflatten(1, (-1, step)).permute(0, 3, 1, 2)
+    image = functional.conv2d(image, weight.unsqueeze(-1), bias, padding=(padding, 0), groups=tokens.shape[-1])
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def padded_length(device: torch.device, length: int, dilation: int) -> int:
+    """Returns the least length from ``length`` up that both convolutions of a stage divide into whole rows.
+
+    Only the images of `filtered` have rows.
+    """
+    if torch.compiler.is_compiling() or length <= dilation or devices.is_gpu(device):
         return length
     return -(-length // (2 * dilation)) * 2 * dilation

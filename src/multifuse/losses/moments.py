@@ -30,7 +30,8 @@ class Family(NamedTuple):
     Every other stream has the same width, and is compared with itself and the leading features only.
     """
 
-    groups: Sequence[Rows]
+    batches: Sequence[Rows]
+    """The groups (g, ..., N, D), those with equally many rows in one batch where that costs nothing."""
     num_rows: Tensor
     """(G, ...): the number of real rows."""
     sums: Tensor
@@ -131,7 +132,8 @@ def moments_of(families: Sequence[Family], synchronise: bool) -> list[Moments]:
     means = [total / count.unsqueeze(-1) for total, count in zip(totals, _split(counts, of_count))]
     products = [block for family in zip(families, means) for block in _products(*family)]
     flat = sum_over_ranks(_flat([product for block in products for product in block]), synchronise)
-    reduced = iter(_split(precise(flat), [(len(block), *block[0].shape) for block in products]))
+    shapes = [(sum(map(len, block)), *block[0].shape[1:]) for block in products]
+    reduced = iter(_split(precise(flat), shapes))
     return [
         _moments(count, (mean * total).detach(), next(reduced), next(reduced) if family.others else None)
         for family, count, mean, total in zip(families, _split(precise(counts), of_count), means, totals)
@@ -139,17 +141,18 @@ def moments_of(families: Sequence[Family], synchronise: bool) -> list[Moments]:
 
 
 def _products(family: Family, means: Tensor) -> list[list[Tensor]]:
-    """Returns the products of the centred rows of every group: of all features with the leading, then the others'."""
+    """Returns the products of the centred rows of every batch: of all features with the leading, then the others'."""
     cross, auto = [], []
-    for rows, mean in zip(family.groups, means.unbind()):
+    for rows, mean in zip(family.batches, means.split([len(rows.values) for rows in family.batches])):
         centred = torch.addcmul(rows.values, rows.real, mean.unsqueeze(-2), value=-1.0)  # 0 in rows that are not real
         if not family.others:
             cross.append(centred.mT @ centred)
             continue
         leading, rest = centred.split([family.leading, centred.shape[-1] - family.leading], dim=-1)
         streams = rest.unflatten(-1, (family.others, -1)).movedim(-2, -3)
+        flat = streams.flatten(0, -3)  # a copy if there are several groups, which a product of them would make twice
         cross.append(centred.mT @ leading)  # in this order, gradients are laid out as the rows are
-        auto.append(streams.mT @ streams)
+        auto.append((flat.mT @ flat).unflatten(0, streams.shape[:-2]))
     return [cross, auto] if family.others else [cross]
 
 

@@ -66,23 +66,46 @@ def measure(
     first = next(iter(levels[0].private_code.values()))
     num_levels, private_rank = len(levels), first.shape[-1]
     with without_autocast(first.device):
-        rows = [_rows(levels, mask, name) for name in modalities]
-        count = torch.stack([of_modality.real.sum(1) for of_modality in rows])  # (M, B, 1)
-        sums = torch.stack([of_modality.values.sum(1) for of_modality in rows])  # (M, B, L r_p + L r_s)
-        tokens = [Rows(*(part.flatten(0, 1) for part in of_modality)) for of_modality in rows]
+        rows = [_rows(levels, mask, names) for names in _batches(levels, modalities)]
+        count = _joined([batch.real.sum(2) for batch in rows])  # (M, B, 1)
+        sums = _joined([batch.values.sum(2) for batch in rows])  # (M, B, L r_p + L r_s)
+        tokens = [Rows(*(part.flatten(1, 2) for part in batch)) for batch in rows]
         within = Family(tokens, count.sum((1, 2)), sums.sum(1), num_levels * private_rank, num_levels)
         across = _pairs(sums[..., : num_levels * private_rank].unflatten(-1, (num_levels, private_rank)), count)
         of_tokens, of_samples = moments_of([within, across], synchronise)
         return _correlations(of_tokens, of_samples, eps, debias, sums.dtype)
 
 
-def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], name: str) -> Rows:
-    """Returns the tokens (B, T, L r_p + L r_s) of a modality, private before shared codes; T = 0 if it is absent."""
-    present = name in levels[0].shared_code
-    source = name if present else next(iter(levels[0].shared_code))
-    codes = [level.private_code[source] for level in levels] + [level.shared_code[source] for level in levels]
-    tokens = at_least_float32(torch.cat(codes, dim=-1))
-    return real_rows(tokens, mask.get(name)) if present else real_rows(tokens[:, :0], None)
+def _batches(levels: Sequence[IntraCEDOutput], modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns all modalities as one batch where they have equally many tokens, else each by itself."""
+    codes = levels[0].shared_code
+    # A compiler would need another graph where they happen to be equal.
+    together = not torch.compiler.is_compiling() and all(name in codes for name in modalities)
+    if together and len({codes[name].shape[1] for name in modalities}) == 1:
+        return [modalities]
+    return [(name,) for name in modalities]
+
+
+def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], names: tuple[str, ...]) -> Rows:
+    """Returns the tokens (m, B, T, L r_p + L r_s) of a batch of m modalities, private before shared codes.
+
+    An absent modality has T = 0.
+    """
+    if names[0] not in levels[0].shared_code:
+        absent = _rows(levels, {}, (next(iter(levels[0].shared_code)),))
+        return Rows(*(part[:, :, :0] for part in absent))
+    streams = [level.private_code for level in levels] + [level.shared_code for level in levels]
+    tokens = at_least_float32(torch.cat([codes[name] for name in names for codes in streams], dim=-1))
+    tokens = tokens.unflatten(-1, (len(names), -1)).movedim(-2, 0)
+    masks = [mask.get(name) for name in names]
+    if all(real is None for real in masks):
+        return real_rows(tokens, None)
+    given = [tokens.new_ones(tokens.shape[1:3], dtype=torch.bool) if real is None else real for real in masks]
+    return real_rows(tokens, torch.stack(given))
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(batches)) if len(batches) > 1 else batches[0]
 
 
 def _pairs(sums: Tensor, count: Tensor) -> Family:
@@ -97,7 +120,7 @@ def _pairs(sums: Tensor, count: Tensor) -> Family:
     both = has_one * has_other  # (P, 1, B, 1)
     rows = torch.cat([one, other], dim=-1) * both
     rank = rows.shape[-1]
-    return Family([Rows(rows, both)], both.sum((-2, -1)).unsqueeze(0), rows.sum(-2).unsqueeze(0), rank)
+    return Family([Rows(rows, both)], both.sum((-2, -1)), rows.sum(-2), rank)
 
 
 def _correlations(within: Moments, across: Moments, eps: float, debias: bool, dtype: torch.dtype) -> Correlations:
@@ -107,7 +130,7 @@ def _correlations(within: Moments, across: Moments, eps: float, debias: bool, dt
     rows = within.cross.unflatten(1, (num_levels, -1))  # (M, L, r_p, L r_p + L r_s)
     private_rank = rows.shape[2]
     widths = [num_levels * private_rank, num_levels * shared_rank]
-    blocks = across.cross.squeeze(0).unflatten(-1, (2, private_rank)).unflatten(-3, (2, private_rank))
+    blocks = across.cross.unflatten(-1, (2, private_rank)).unflatten(-3, (2, private_rank))
     covariances = [
         rows[..., : widths[0]].unflatten(-1, (num_levels, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1).flatten(0, 1),
         blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2).flatten(0, 2),
@@ -123,7 +146,7 @@ def _correlations(within: Moments, across: Moments, eps: float, debias: bool, dt
     values = torch.cat([table.flatten() for table in tables])
     if debias:
         of_levels = within.num_rows.view(1, -1, 1).expand(2, -1, num_levels**2)
-        num_rows = torch.cat([of_levels.flatten(), across.num_rows.squeeze(0).expand_as(across_modalities).flatten()])
+        num_rows = torch.cat([of_levels.flatten(), across.num_rows.expand_as(across_modalities).flatten()])
         widest = torch.full_like(values, private_rank)
         widest[: shared_private.numel()] = max(shared_rank, private_rank)
         values = debiased(values, num_rows, widest)

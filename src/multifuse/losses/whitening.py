@@ -69,9 +69,9 @@ class WhiteningXCorrLoss(nn.Module):
         with without_autocast(x.device):
             dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
             # Precise, because the gradient of the loss is a small difference of large terms.
-            values = torch.cat([precise(part.to(dtype)).flatten(0, -2) for part in (x, y)], dim=-1)
-            rows = real_rows(values, None if mask is None else mask.flatten())
-            count, sums = rows.real.sum(-2), rows.values.sum(-2, keepdim=True)
+            values = torch.cat([precise(part.to(dtype)).flatten(0, -2) for part in (x, y)], dim=-1).unsqueeze(0)
+            rows = real_rows(values, None if mask is None else mask.flatten().unsqueeze(0))
+            count, sums = rows.real.sum((-2, -1)), rows.values.sum(-2)
             (moments,) = moments_of([Family([rows], count, sums, values.shape[-1])], self.training)
             d = x.shape[-1]
             covariance = moments.cross[0]  # times the number of rows

@@ -1,0 +1,8 @@
+"""Which devices want the same work in other shapes."""
+
+import torch
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Tells whether operators are launched on a CUDA device: few large ones are fast there, small ones on a CPU."""
+    return device.type == "cuda"
