@@ -58,9 +58,14 @@ def training_step() -> Callable[[], object]:
     return sgd_step(model, lambda: loss_of(model, inputs, labels))
 
 
-def projector_and_losses() -> Callable[[], object]:
+def projector_and_losses(device: str = "cpu") -> Callable[[], object]:
     """Returns the part of that step that computes `StiefelProjector` and the whitening losses."""
-    return _projector_and_losses(_clcr(), _batch()[0])
+    return _projector_and_losses(_clcr().to(device), {name: values.to(device) for name, values in _batch()[0].items()})
+
+
+def budgets(device: str = "cpu") -> Callable[[], object]:
+    """Returns the part of that step that computes all token budgets, from shared codes to alpha."""
+    return _budgets(_clcr().to(device))
 
 
 def _batch() -> tuple[dict[str, Tensor], Tensor]:
@@ -143,7 +148,8 @@ def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -
 def _budgets(model: CLCRForPrediction) -> Callable[[], object]:
     """Returns a call of all token budgets, from shared codes to alpha, forward and backward."""
     budgets = [exchange.budget for exchange in model.clcr.exchanges if isinstance(exchange, IntraCED)]
-    codes = [torch.randn(BATCH, LENGTH, model.config.shared_rank, requires_grad=True) for _ in WIDTHS]
+    size = BATCH, LENGTH, model.config.shared_rank
+    codes = [torch.randn(size, device=model.device, requires_grad=True) for _ in WIDTHS]
 
     def call() -> None:
         alphas = [budget(code.norm(dim=-1)) for budget in budgets for code in codes]

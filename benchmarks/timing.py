@@ -40,13 +40,20 @@ class Comparison:
 _TURN = 0.01
 
 
-def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, Timing]:
+def _nothing() -> None:
+    """Waits for nothing: a call on a CPU has been done when it returns."""
+
+
+def in_turns(
+    functions: Mapping[str, Callable[[], object]], seconds: float, least: int = 5, wait: Callable[[], object] = _nothing
+) -> dict[str, Timing]:
     """Times functions by turns for about ``seconds`` and at least ``least`` rounds.
 
     A turn lasts a hundredth of a second or one call, after a call that is not counted: calls are measured as they are
-    used, one after another, with warm caches and with memory that the previous call has freed.
+    used, one after another, with warm caches and with memory that the previous call has freed. ``wait`` is called
+    before and after the calls of a turn, and returns when a device has done what it was asked.
     """
-    repeats = {name: _calls_a_turn(function) for name, function in functions.items()}
+    repeats = {name: _calls_a_turn(function, wait) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
     collects = gc.isenabled()
     gc.disable()
@@ -55,22 +62,24 @@ def in_turns(functions: Mapping[str, Callable[[], object]], seconds: float, leas
         while time.perf_counter() < end or len(next(iter(times.values()))) < least:
             for name, function in functions.items():
                 function()
-                times[name].append(_seconds(function, repeats[name]))
+                times[name].append(_seconds(function, repeats[name], wait))
     finally:
         if collects:
             gc.enable()
     return {name: _timing(values) for name, values in times.items()}
 
 
-def _calls_a_turn(function: Callable[[], object]) -> int:
+def _calls_a_turn(function: Callable[[], object], wait: Callable[[], object]) -> int:
     function()
-    return max(1, int(_TURN / _seconds(function, 3)))
+    return max(1, int(_TURN / _seconds(function, 3, wait)))
 
 
-def _seconds(function: Callable[[], object], repeats: int) -> float:
+def _seconds(function: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
+    wait()
     start = time.perf_counter()
     for _ in range(repeats):
         function()
+    wait()
     return (time.perf_counter() - start) / repeats
 
 

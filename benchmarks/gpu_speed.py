@@ -1,0 +1,320 @@
+"""Measures CLCR on a GPU: python -m benchmarks.gpu_speed [--seconds S] [--results FOLDER].
+
+At the sizes of MOSI (batch 64, three modalities of up to 50 tokens, SGD with momentum): a training step of CLCR and of
+other models in eager mode, recorded as a CUDA graph, compiled, and compiled and recorded, in float32 and with bfloat16
+autocast; inference; the parts of a step; the kernels that it launches. Then the projection against the bandwidth of a
+copy, and the memory of IntraCED by length. Writes FOLDER/<name of the GPU>.json and a table beside it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_map
+
+import multifuse
+from benchmarks.launches import launches_of_step, ragged_batch
+from benchmarks.models_speed import NAMES
+from benchmarks.peers import Transformer
+from benchmarks.step_speed import BATCH, WIDTHS, budgets, built, loss_of, projector_and_losses, sum_of
+from benchmarks.timing import Timing, in_turns
+from multifuse import IntraCED
+from multifuse.ops import project_capped_simplex
+from multifuse.recipes.files import whole
+
+RESULTS = Path(__file__).parent / "results"
+TRANSFORMER = "a 2-layer transformer"
+OP_SIZE = (65536, 512)
+LENGTHS = (1024, 4096, 8192, 16384)
+COMPILED = ("clcr", "cross-attention", TRANSFORMER)
+"""The models whose compiled steps are measured: compiling takes up to a minute each."""
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class ModelOnGpu:
+    """Seconds of a model's training step by the way it is run, and of its inference; kernels and memory of a step."""
+
+    model: str
+    steps: dict[str, Timing]
+    inference: dict[str, Timing]
+    operators: int
+    """Counted on a CPU, by `benchmarks.launches`."""
+    kernels: int
+    """Launched on the GPU by an eager step, copies and fills included."""
+    mebibytes: float
+    """What an eager step adds at its peak."""
+
+
+@dataclass(frozen=True)
+class OpOnGpu:
+    """The projection, forward and backward, beside a copy."""
+
+    seconds: Timing
+    bytes_moved: int
+    copy_bandwidth: float
+    """Bytes per second, read and written."""
+
+    @property
+    def share(self) -> float:
+        """The bandwidth over the bytes that it must move, in fractions of a copy's."""
+        return self.bytes_moved / self.seconds.median / self.copy_bandwidth
+
+
+@dataclass(frozen=True)
+class GpuReport:
+    """All figures of one GPU."""
+
+    machine: dict[str, Any]
+    models: list[ModelOnGpu]
+    parts: dict[str, float]
+    """Shares of a recorded step that the same part takes when it is recorded by itself."""
+    op: OpOnGpu
+    lengths: dict[int, float]
+    """MiB that IntraCED adds at its peak in training, by the tokens of each of two modalities."""
+
+    def as_json(self) -> str:
+        return json.dumps({**asdict(self), "share_of_copy_bandwidth": self.op.share}, indent=1) + "\n"
+
+    def as_table(self) -> str:
+        ways = list(self.models[0].steps)
+        sizes = list(self.models[0].inference)
+        lines = [
+            f"# Speed on {self.machine['gpu']}",
+            "",
+            ", ".join(f"{name} {value}" for name, value in self.machine.items()) + ".",
+            "",
+            f"A training step (batch {BATCH}, three modalities of up to 50 tokens), and inference as a CUDA graph;",
+            "median milliseconds of calls made in turns:",
+            "",
+            f"| model | {' | '.join(ways)} | {' | '.join(sizes)} | operators | kernels | MiB |",
+            "|---" * (4 + len(ways) + len(sizes)) + "|",
+        ]
+        for model in self.models:
+            cells = [_milliseconds(model.steps.get(way)) for way in ways]
+            cells += [_milliseconds(model.inference.get(size)) for size in sizes]
+            cells += [str(model.operators or ""), str(model.kernels), f"{model.mebibytes:.0f}"]
+            lines.append(f"| {model.model} | {' | '.join(cells)} |")
+        lines += ["", "Parts of CLCR's step, each recorded as a CUDA graph, in fractions of the recorded step:", ""]
+        lines += [f"- {part}: {share:.2f}" for part, share in self.parts.items()]
+        lines += [
+            "",
+            f"The projection of {OP_SIZE}, forward and backward: {1e3 * self.op.seconds.median:.3f} ms for",
+            f"{self.op.bytes_moved / 2**20:.0f} MiB, {100 * self.op.share:.0f} % of the bandwidth of a copy",
+            f"({self.op.copy_bandwidth / 1e12:.2f} TB/s, target 80 %).",
+            "",
+            "IntraCED, two modalities of T tokens, one sample, forward + backward: "
+            + ", ".join(f"{mebibytes:.0f} MiB at T = {tokens}" for tokens, mebibytes in self.lengths.items())
+            + ".",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def measured(seconds: float) -> GpuReport:
+    """Runs all measurements on the current GPU."""
+    models = list(_models(seconds))
+    return GpuReport(_machine(), models, _parts(seconds), _op(seconds), _lengths())
+
+
+def recorded(call: Step) -> Step:
+    """Returns a replay of the CUDA graph of a call, which must not wait for the GPU."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def _models(seconds: float) -> Iterator[ModelOnGpu]:
+    """Times each way of all models by turns, so that the load of the machine affects all of them alike."""
+    names = [*NAMES, TRANSFORMER]
+    by_way: dict[str, dict[str, Timing]] = {name: {} for name in names}
+    for way, compiled, half, graph in (
+        ("eager", False, False, False),
+        ("graph", False, False, True),
+        ("compiled", True, False, False),
+        ("compiled graph", True, False, True),
+        ("bf16 graph", False, True, True),
+        ("bf16 compiled graph", True, True, True),
+    ):
+        steps = {name: _step(name, compiled, half) for name in names if not compiled or name in COMPILED}
+        if graph:
+            steps = {name: recorded(step) for name, step in steps.items()}
+        for name, timing in _timed(steps, seconds).items():
+            by_way[name][way] = timing
+            print(f"{name}, {way}: {1e3 * timing.median:.3f} ms", file=sys.stderr, flush=True)
+        torch.compiler.reset()
+    inference: dict[str, dict[str, Timing]] = {name: {} for name in names}
+    for size in (1, BATCH):
+        predictions = {name: recorded(_inference(name, size)) for name in names}
+        for name, timing in _timed(predictions, seconds / 2).items():
+            inference[name][f"inference of {size}"] = timing
+    for name in names:
+        step = _step(name, False, False)
+        operators = launches_of_step(name) if name in NAMES else 0
+        yield ModelOnGpu(
+            NAMES.get(name, name), by_way[name], inference[name], operators, _kernels(step), _added_at_peak(step)
+        )
+
+
+def _model(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return (Transformer(WIDTHS) if name == TRANSFORMER else built(name)).cuda().train()
+
+
+def _loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor, mask: dict[str, Tensor]) -> Tensor:
+    if isinstance(model, Transformer):
+        return nn.functional.l1_loss(model(inputs)[:, 0].float(), labels)
+    return loss_of(model, inputs, labels, mask)
+
+
+def _step(name: str, compiled: bool, half: bool) -> Step:
+    """Returns a training step: the gradients of the loss of a model, and SGD with momentum."""
+    model = _model(name)
+    batch = tree_map(torch.Tensor.cuda, ragged_batch())
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    loss = torch.compile(_loss, fullgraph=True) if compiled else _loss
+
+    def step() -> None:
+        optimiser.zero_grad()
+        # A graph keeps no cast weights: they change with every step.
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if half else nullcontext():
+            value = loss(model, *batch)
+        value.backward()
+        optimiser.step()
+
+    return step
+
+
+def _inference(name: str, size: int) -> Step:
+    model = _model(name).eval()
+    inputs, _, mask = tree_map(torch.Tensor.cuda, ragged_batch(size))
+
+    @torch.no_grad()
+    def predict() -> object:
+        return model(inputs) if isinstance(model, Transformer) else model(inputs, mask).logits
+
+    return predict
+
+
+def _parts(seconds: float) -> dict[str, float]:
+    """Returns the shares of parts of CLCR in a step; both are recorded, so that only the GPU's time counts."""
+    parts = {
+        "StiefelProjector and whitening losses (target 0.05)": projector_and_losses("cuda"),
+        "the token budgets": budgets("cuda"),
+    }
+    calls = {"step": recorded(_step("clcr", False, False))}
+    calls |= {name: recorded(part) for name, part in parts.items()}
+    times = _timed(calls, seconds)
+    return {name: times[name].median / times["step"].median for name in parts}
+
+
+def _op(seconds: float) -> OpOnGpu:
+    z = (torch.rand(OP_SIZE, device="cuda") * 1.2 - 0.1).requires_grad_()
+    budget = torch.full((OP_SIZE[0],), 0.4 * OP_SIZE[1], device="cuda")
+    grad = torch.randn(OP_SIZE, device="cuda")
+    source = torch.randn(2**28, device="cuda")
+    target = torch.empty_like(source)
+    times = _timed(
+        {
+            "op": lambda: torch.autograd.grad(project_capped_simplex(z, budget), z, grad),
+            "copy": lambda: target.copy_(source),
+        },
+        seconds,
+    )
+    # Forward reads z and writes alpha; backward reads z and the gradient, and writes that of z.
+    moved = 5 * z.numel() * z.element_size() + 5 * budget.numel() * budget.element_size()
+    return OpOnGpu(times["op"], moved, 2 * source.numel() * source.element_size() / times["copy"].median)
+
+
+def _lengths() -> dict[int, float]:
+    layer = IntraCED(128, ("one", "other"), shared_rank=48, private_rank=32).cuda()
+
+    def call(length: int) -> None:
+        inputs = {name: torch.randn(1, length, 128, device="cuda", requires_grad=True) for name in layer.modalities}
+        sum_of(layer(inputs).tokens).backward()
+
+    return {length: _added_at_peak(partial(call, length)) for length in LENGTHS}
+
+
+def _timed(calls: dict[str, Step], seconds: float) -> dict[str, Timing]:
+    return in_turns(calls, seconds, wait=torch.cuda.synchronize)
+
+
+def _kernels(step: Step) -> int:
+    """Returns how many kernels, copies and fills a call launches."""
+    step()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.device_type == DeviceType.CUDA for event in profiled.events() or ())
+
+
+def _added_at_peak(call: Step) -> float:
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _milliseconds(timing: Timing | None) -> str:
+    return "" if timing is None else f"{1e3 * timing.median:.2f}"
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "transformers": transformers.__version__,
+        "multifuse": multifuse.__version__,
+    }
+
+
+def write(report: GpuReport, results: Path) -> Sequence[Path]:
+    """Writes the figures and the table, and returns their paths."""
+    name = re.sub(r"[^a-z0-9]+", "-", report.machine["gpu"].lower())
+    paths = results / f"{name}.json", results / f"{name}.md"
+    results.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, (report.as_json(), report.as_table()), strict=True):
+        with whole(path) as partial_file:
+            partial_file.write_text(text)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4.0, help="approximate duration of each group of measurements")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if not args.seconds > 0:
+        parser.error(f"--seconds must be > 0, got {args.seconds}")
+    if not torch.cuda.is_available():
+        print("torch finds no GPU: nothing was measured")
+        return
+    report = measured(args.seconds)
+    print(report.as_table(), end="")
+    print(f"Written: {', '.join(map(str, write(report, args.results)))}")
+
+
+if __name__ == "__main__":
+    main()
