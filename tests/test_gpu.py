@@ -114,8 +114,10 @@ def test_outputs_and_gradients_are_those_of_the_cpu(name: str) -> None:
     torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_a_training_step_does_not_wait_for_the_gpu() -> None:
-    network = test_compile.model(modality_dropout=0.2, dropout=0.1).cuda()
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+def test_a_training_step_does_not_wait_for_the_gpu(name: str) -> None:
+    network = test_compile.model(name, modality_dropout=0.2, dropout=0.1).cuda()
     given = on("cuda", test_compile.batch(*SHAPE))
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
 
@@ -132,31 +134,41 @@ def test_a_training_step_does_not_wait_for_the_gpu() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}], ids=["plain", "checkpointed"])
-def test_a_cuda_graph_replays_a_step_with_the_loss_and_gradients_of_eager_mode(options: dict[str, bool]) -> None:
-    network = test_compile.model().cuda()
-    if options:
+CAPTURED: dict[str, tuple[str, tuple[int, ...], bool]] = {
+    **{name: (name, SHAPE, False) for name in MODELS if name != "text"},
+    "clcr, equal lengths": ("clcr", (4, 9, 9), False),
+    "clcr, checkpointed": ("clcr", SHAPE, True),
+}
+
+
+@pytest.mark.parametrize("case", CAPTURED)
+def test_a_cuda_graph_replays_a_step_with_the_loss_and_gradients_of_eager_mode(case: str) -> None:
+    name, shape, checkpointed = CAPTURED[case]
+    network = test_compile.model(name).cuda()
+    if checkpointed:
         network.gradient_checkpointing_enable()
     weights = list(network.parameters())
-    static, other = (on("cuda", test_compile.batch(*SHAPE)) for _ in range(2))
+    static, other = (on("cuda", test_compile.batch(*shape)) for _ in range(2))
 
-    def step() -> tuple[Tensor, ...]:
+    def step() -> list[Tensor]:
         loss = network(**static).loss
-        return (loss, *torch.autograd.grad(loss, weights))
+        grads = torch.autograd.grad(loss, weights, allow_unused=True)
+        return [loss.detach(), *(grad for grad in grads if grad is not None)]
 
     stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream):  # of everything, because gradients belong to a stream
         for _ in range(3):
             step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        recorded = step()
-    for old, new in zip(tree_leaves(static), tree_leaves(other), strict=True):
-        old.copy_(new)
-    graph.replay()
-    replayed = [values.clone() for values in recorded]
-    torch.testing.assert_close(replayed, list(step()), atol=1e-6, rtol=1e-5)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            recorded = step()
+        for old, new in zip(tree_leaves(static), tree_leaves(other), strict=True):
+            old.copy_(new)
+        graph.replay()
+        replayed = [values.clone() for values in recorded]
+        expected = step()
+        torch.cuda.synchronize()
+    torch.testing.assert_close(replayed, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_bfloat16_autocast_gives_a_loss_near_that_of_float32_and_finite_gradients() -> None:

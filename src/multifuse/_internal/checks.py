@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from multifuse._internal.precision import has_autocast
+
 _VALUES_SHOWN = 5
 
 
@@ -126,7 +128,7 @@ def tensor(argument: str, value: object) -> Tensor:
 def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
     """Checks that floating-point inputs have the dtype of the weights that read them, unless autocast converts them."""
     device = values.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    autocast = has_autocast(device) and torch.is_autocast_enabled(device)
     if values.dtype != weight.dtype and values.is_floating_point() and not autocast:
         raise ValueError(
             f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
