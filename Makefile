@@ -19,6 +19,7 @@ docs: .venv/.docs
 
 bench: setup
 	.venv/bin/python -m benchmarks.speed
+	.venv/bin/python -m benchmarks.gpu_speed
 
 evidence: setup
 	.venv/bin/python -m benchmarks.evidence

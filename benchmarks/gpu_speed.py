@@ -1,4 +1,4 @@
-"""Measures CLCR on a GPU: python -m benchmarks.gpu_speed [--seconds S] [--results FOLDER].
+"""Measures CLCR on a GPU: python -m benchmarks.gpu_speed [--seconds S] [--compile MODEL ...] [--results FOLDER].
 
 At the sizes of MOSI (batch 64, three modalities of up to 50 tokens, SGD with momentum): a training step of CLCR and of
 other models in eager mode, recorded as a CUDA graph, compiled, and compiled and recorded, in float32 and with bfloat16
@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,8 +38,8 @@ RESULTS = Path(__file__).parent / "results"
 TRANSFORMER = "a 2-layer transformer"
 OP_SIZE = (65536, 512)
 LENGTHS = (1024, 4096, 8192, 16384)
-COMPILED = ("clcr", "cross-attention", TRANSFORMER)
-"""The models whose compiled steps are measured: compiling takes up to a minute each."""
+COMPILED = ("clcr", TRANSFORMER)
+"""The models whose compiled steps are measured by default: compiling takes up to a minute each."""
 Step = Callable[[], object]
 
 
@@ -122,14 +122,25 @@ class GpuReport:
         return "\n".join(lines) + "\n"
 
 
-def measured(seconds: float) -> GpuReport:
+def measured(seconds: float, compiled: Sequence[str] = COMPILED) -> GpuReport:
     """Runs all measurements on the current GPU."""
-    models = list(_models(seconds))
+    models = list(_models(seconds, compiled))
     return GpuReport(_machine(), models, _parts(seconds), _op(seconds), _lengths())
 
 
-def recorded(call: Step) -> Step:
-    """Returns a replay of the CUDA graph of a call, which must not wait for the GPU."""
+@dataclass(frozen=True)
+class Recorded:
+    """A call that was recorded as a CUDA graph; it is kept, because the graph reads and writes its tensors."""
+
+    call: Step
+    graph: torch.cuda.CUDAGraph
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
+def recorded(call: Step) -> Recorded:
+    """Records a call, which must not wait for the GPU."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -139,39 +150,38 @@ def recorded(call: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-    return graph.replay
+    return Recorded(call, graph)
 
 
-def _models(seconds: float) -> Iterator[ModelOnGpu]:
+def _models(seconds: float, compiled: Sequence[str]) -> Iterator[ModelOnGpu]:
     """Times each way of all models by turns, so that the load of the machine affects all of them alike."""
     names = [*NAMES, TRANSFORMER]
-    by_way: dict[str, dict[str, Timing]] = {name: {} for name in names}
-    for way, compiled, half, graph in (
-        ("eager", False, False, False),
-        ("graph", False, False, True),
-        ("compiled", True, False, False),
-        ("compiled graph", True, False, True),
-        ("bf16 graph", False, True, True),
-        ("bf16 compiled graph", True, True, True),
-    ):
-        steps = {name: _step(name, compiled, half) for name in names if not compiled or name in COMPILED}
-        if graph:
-            steps = {name: recorded(step) for name, step in steps.items()}
-        for name, timing in _timed(steps, seconds).items():
-            by_way[name][way] = timing
-            print(f"{name}, {way}: {1e3 * timing.median:.3f} ms", file=sys.stderr, flush=True)
-        torch.compiler.reset()
+    steps: dict[str, dict[str, Timing]] = {name: {} for name in names}
+    for precision, half in (("", False), ("bf16 ", True)):
+        for way, of_way in (("", names), ("compiled ", compiled)):
+            if not of_way:
+                continue
+            calls = {name: _step(name, bool(way), half) for name in of_way}
+            if not half:
+                _add(steps, f"{precision}{way}eager".replace("compiled eager", "compiled"), _timed(calls, seconds))
+            graphs = {name: recorded(call) for name, call in calls.items()}
+            _add(steps, f"{precision}{way}graph", _timed(graphs, seconds))
+            torch.compiler.reset()
     inference: dict[str, dict[str, Timing]] = {name: {} for name in names}
     for size in (1, BATCH):
         predictions = {name: recorded(_inference(name, size)) for name in names}
-        for name, timing in _timed(predictions, seconds / 2).items():
-            inference[name][f"inference of {size}"] = timing
+        _add(inference, f"inference of {size}", _timed(predictions, seconds / 2))
     for name in names:
         step = _step(name, False, False)
         operators = launches_of_step(name) if name in NAMES else 0
-        yield ModelOnGpu(
-            NAMES.get(name, name), by_way[name], inference[name], operators, _kernels(step), _added_at_peak(step)
-        )
+        kernels, memory = _kernels(step), _added_at_peak(step)
+        yield ModelOnGpu(NAMES.get(name, name), steps[name], inference[name], operators, kernels, memory)
+
+
+def _add(measured: dict[str, dict[str, Timing]], way: str, timings: dict[str, Timing]) -> None:
+    for name, timing in timings.items():
+        measured[name][way] = timing
+        print(f"{name}, {way}: {1e3 * timing.median:.3f} ms", file=sys.stderr, flush=True)
 
 
 def _model(name: str) -> nn.Module:
@@ -220,9 +230,8 @@ def _parts(seconds: float) -> dict[str, float]:
         "StiefelProjector and whitening losses (target 0.05)": projector_and_losses("cuda"),
         "the token budgets": budgets("cuda"),
     }
-    calls = {"step": recorded(_step("clcr", False, False))}
-    calls |= {name: recorded(part) for name, part in parts.items()}
-    times = _timed(calls, seconds)
+    calls = {"step": _step("clcr", False, False), **parts}
+    times = _timed({name: recorded(call) for name, call in calls.items()}, seconds)
     return {name: times[name].median / times["step"].median for name in parts}
 
 
@@ -254,7 +263,7 @@ def _lengths() -> dict[int, float]:
     return {length: _added_at_peak(partial(call, length)) for length in LENGTHS}
 
 
-def _timed(calls: dict[str, Step], seconds: float) -> dict[str, Timing]:
+def _timed(calls: Mapping[str, Step], seconds: float) -> dict[str, Timing]:
     return in_turns(calls, seconds, wait=torch.cuda.synchronize)
 
 
@@ -264,7 +273,8 @@ def _kernels(step: Step) -> int:
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         step()
         torch.cuda.synchronize()
-    return sum(event.device_type == DeviceType.CUDA for event in profiled.events() or ())
+    events = profiled.events() or ()
+    return sum(event.device_type == DeviceType.CUDA and not event.is_user_annotation for event in events)
 
 
 def _added_at_peak(call: Step) -> float:
@@ -304,14 +314,15 @@ def write(report: GpuReport, results: Path) -> Sequence[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="approximate duration of each group of measurements")
+    parser.add_argument("--compile", nargs="*", choices=[*NAMES, TRANSFORMER], default=COMPILED, metavar="MODEL")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if not args.seconds > 0:
         parser.error(f"--seconds must be > 0, got {args.seconds}")
     if not torch.cuda.is_available():
-        print("torch finds no GPU: nothing was measured")
+        print("torch finds no GPU: nothing was measured on one")
         return
-    report = measured(args.seconds)
+    report = measured(args.seconds, args.compile)
     print(report.as_table(), end="")
     print(f"Written: {', '.join(map(str, write(report, args.results)))}")
 
