@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import gpu_speed
 from benchmarks.gpu_speed import GpuReport, ModelOnGpu, OpOnGpu
+from benchmarks.models_speed import NAMES
 from benchmarks.timing import Timing
 
 
@@ -57,7 +58,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 def test_on_a_gpu_everything_is_measured(tmp_path: Path) -> None:
     measured = gpu_speed.measured(0.1, compiled=())
-    assert {model.model for model in measured.models} == {*gpu_speed.NAMES.values(), gpu_speed.TRANSFORMER}
+    assert {model.model for model in measured.models} == {*NAMES.values(), gpu_speed.TRANSFORMER}
     assert all(model.kernels > 0 and model.mebibytes > 0 for model in measured.models)
     assert all(0 < share < 1 for share in measured.parts.values())
     assert 0 < measured.op.share < 1.5
