@@ -126,16 +126,15 @@ class IntraCED(DrawsOwnParameters):
         masks = {name: checked.mask for name, checked in present.items()}
         codes = exchanged([self], [values], masks, level, vectors=_vectors(tokens))
         (output,) = codes.outputs()
+        output.shared.update(codes.packing.parts(codes.shared[0] @ bases.shared.mT.to(codes.shared.dtype), 1))
         for name, update in codes.updates().items():
             original = tokens[name]
             assert original is not None
-            to_ambient = bases.shared.mT.to(original.dtype)
             private_to_ambient = bases.private[self.modalities.index(name)].mT.to(original.dtype)
             output.tokens[name] = original
             if update is not None:
                 back = update[0] if self.adapters is None else self.adapters.back(name, update[0])
                 output.tokens[name] = original + back.view(original.shape)
-            output.shared[name] = output.shared_code[name] @ to_ambient
             output.private[name] = output.private_code[name] @ private_to_ambient
         return output
 
