@@ -1,6 +1,7 @@
 """IntraLevelLoss and InterLevelLoss: each term against its definition, pair by pair."""
 
 from itertools import combinations, permutations
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from multifuse import InterCAD, InterLevelLoss, IntraLevelLoss, WhiteningXCorrLoss
+from multifuse._internal import devices
 from multifuse._internal.masks import masked_mean
 from multifuse.layers import InterCADOutput, IntraCEDOutput
 from multifuse.losses.whitening import debiased
@@ -99,6 +101,24 @@ def test_an_absent_modality_equals_one_left_out() -> None:
     expected = IntraLevelLoss()(without, mask=mask)
     for ours in (IntraLevelLoss()(levels, mask=mask), named(without, mask=mask)):
         assert torch.allclose(torch.stack(ours), torch.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [(), ("text",), ("text", "vision", "audio")])
+def test_modalities_of_equal_length_in_one_batch_have_the_terms_and_gradients_of_one_by_one(
+    masked: tuple[str, ...],
+) -> None:
+    levels, aggregate, _ = sample(Sizes(8, 12, 4, 3, 2, {"text": 6, "vision": 6, "audio": 6}))
+    mask = {name: torch.rand(8, 6) < 0.7 for name in masked}
+    streams = [code for level in levels for codes in level[3:5] for code in codes.values()]
+
+    def results(on_gpu: bool) -> list[Tensor]:
+        with patch.object(devices, "is_gpu", lambda device: on_gpu):
+            correlations = IntraLevelLoss().correlations(levels, mask)
+        terms = IntraLevelLoss.terms(correlations), InterLevelLoss.terms(correlations, aggregate, False)
+        total = terms[0].total + terms[1].total
+        return [*terms[0], *terms[1], *torch.autograd.grad(total, streams, retain_graph=True)]
+
+    torch.testing.assert_close(results(True), results(False))
 
 
 def test_bad_arguments_are_named() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multifuse._internal import checks
+from multifuse._internal import checks, devices
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.losses.moments import Family, Moments, Rows, moments_of, real_rows
@@ -77,13 +77,14 @@ def measure(
 
 
 def _batches(levels: Sequence[IntraCEDOutput], modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Returns all modalities as one batch where they have equally many tokens, else each by itself."""
+    """Returns, on a GPU, all modalities as one batch where they have equally many tokens, else each by itself."""
     codes = levels[0].shared_code
+    apart = [(name,) for name in modalities]
     # A compiler would need another graph where they happen to be equal.
-    together = not torch.compiler.is_compiling() and all(name in codes for name in modalities)
-    if together and len({codes[name].shape[1] for name in modalities}) == 1:
-        return [modalities]
-    return [(name,) for name in modalities]
+    if torch.compiler.is_compiling() or not all(name in codes for name in modalities):
+        return apart
+    are_equal = len({codes[name].shape[1] for name in modalities}) == 1
+    return [modalities] if are_equal and devices.is_gpu(codes[modalities[0]].device) else apart
 
 
 def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], names: tuple[str, ...]) -> Rows:
