@@ -1,5 +1,7 @@
 """Whether modules still do what this library wrote: only then may their result be computed without calling them."""
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -24,10 +26,10 @@ def is_untouched(module: nn.Module, *types: type[nn.Module]) -> bool:
 def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
     """Tells whether a module and all modules inside it are untouched, and no parameter of theirs was replaced."""
     return all(is_untouched(part, *types) for part in module.modules()) and (
-        torch.compiler.is_exporting() or all(map(_is_whole, module.parameters()))
+        torch.compiler.is_exporting() or all(map(is_whole, module.parameters()))
     )
 
 
-def _is_whole(weight: Tensor) -> bool:
-    """Tells a plain weight from a sharded or wrapped one; `torch.export` replaces all by tensors without values."""
+def is_whole(weight: Tensor | None) -> TypeGuard[Tensor]:
+    """Tells a plain weight from a missing, sharded or wrapped one; `torch.export` replaces all by others."""
     return type(weight) in (Tensor, nn.Parameter)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multifuse._internal import devices
-from multifuse._internal.untouched import is_plain
+from multifuse._internal.untouched import is_untouched, is_whole
 from multifuse.layers.channel_dropout import ChannelDropout, Dropout
 from multifuse.layers.level import Level, Positions
 from multifuse.layers.temporal_conv import Convolution, Masks, Stage, TemporalConvLevels, filtered, residual
@@ -23,22 +23,22 @@ _PARTS = (
 def alike(encoder: nn.Module, levels: nn.Module, inputs: Any) -> Hashable | None:
     """Returns what two modalities must have in common to be computed together; ``None`` if this one cannot be.
 
-    On a CPU, none can: what is joined no longer fits into the cache, and a step would take longer. It cannot where its
-    encoder is of another kind, or a module of it was compiled, wrapped, patched, replaced, sharded
-    or parametrized, or has a hook. A compiler gets modalities one by one: it would need a graph for every set of them
-    that happen to be equally long.
+    On a CPU none can, because what is joined no longer fits into the cache, and a step would take longer. On a GPU, one
+    cannot whose encoder is of another kind, or has a module that was compiled, wrapped, patched, replaced, sharded or
+    parametrized, or has a hook. A compiler gets modalities one by one: it would need a graph for every set of them that
+    happen to be equally long.
     """
     if torch.compiler.is_compiling() or not isinstance(inputs, Tensor) or inputs.ndim != 3:
         return None
     if not devices.is_gpu(inputs.device):
         return None
     parts = [*encoder.modules(), *levels.modules()]
-    if type(encoder) is not TemporalConvLevels or not is_plain(encoder, *_PARTS) or not is_plain(levels, *_PARTS):
+    if type(encoder) is not TemporalConvLevels or not all(is_untouched(part, *_PARTS) for part in parts):
         return None
-    weights = [(name, value) for part in parts for name, value in part._parameters.items()]
-    kinds = [(name, None if value is None else (value.dtype, value.device)) for name, value in weights]
-    if any(kind is None for _, kind in kinds):  # a bias that was taken away
+    weights = [value for part in parts for value in part._parameters.values()]
+    if not all(map(is_whole, weights)):
         return None
+    kinds = [(value.dtype, value.device) for value in weights if value is not None]
     roundings = [part.eps for part in parts if isinstance(part, nn.LayerNorm)]
     rate = encoder.dropout.p if encoder.dropout.training else 0.0
     settings = encoder.num_levels, encoder.output_dim, rate, encoder.gradient_checkpointing

@@ -79,7 +79,7 @@ def measure(
 def _batches(levels: Sequence[IntraCEDOutput], modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Returns, on a GPU, all modalities as one batch where they have equally many tokens, else each by itself."""
     codes = levels[0].shared_code
-    apart = [(name,) for name in modalities]
+    apart: list[tuple[str, ...]] = [(name,) for name in modalities]
     # A compiler would need another graph where they happen to be equal.
     if torch.compiler.is_compiling() or not all(name in codes for name in modalities):
         return apart
