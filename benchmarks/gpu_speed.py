@@ -55,7 +55,7 @@ class ModelOnGpu:
     kernels: int
     """Launched on the GPU by an eager step, copies and fills included."""
     mebibytes: float
-    """What an eager step adds at its peak."""
+    """What an eager step adds to weights and batch at its peak: gradients, momentum, and what is kept for backward."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class GpuReport:
         return json.dumps({**asdict(self), "share_of_copy_bandwidth": self.op.share}, indent=1) + "\n"
 
     def as_table(self) -> str:
-        ways = list(self.models[0].steps)
-        sizes = list(self.models[0].inference)
+        ways = list(dict.fromkeys(way for model in self.models for way in model.steps))
+        sizes = list(dict.fromkeys(size for model in self.models for size in model.inference))
         lines = [
             f"# Speed on {self.machine['gpu']}",
             "",
@@ -157,24 +157,26 @@ def _models(seconds: float, compiled: Sequence[str]) -> Iterator[ModelOnGpu]:
     """Times each way of all models by turns, so that the load of the machine affects all of them alike."""
     names = [*NAMES, TRANSFORMER]
     steps: dict[str, dict[str, Timing]] = {name: {} for name in names}
-    for precision, half in (("", False), ("bf16 ", True)):
-        for way, of_way in (("", names), ("compiled ", compiled)):
-            if not of_way:
-                continue
-            calls = {name: _step(name, bool(way), half) for name in of_way}
-            if not half:
-                _add(steps, f"{precision}{way}eager".replace("compiled eager", "compiled"), _timed(calls, seconds))
-            graphs = {name: recorded(call) for name, call in calls.items()}
-            _add(steps, f"{precision}{way}graph", _timed(graphs, seconds))
-            torch.compiler.reset()
+    for way, is_compiled, half in (
+        ("eager", False, False),
+        ("compiled", True, False),
+        ("bf16", False, True),
+        ("bf16 compiled", True, True),
+    ):
+        calls = {name: _step(name, is_compiled, half) for name in (compiled if is_compiled else names)}
+        if calls:
+            _add(steps, way, _timed(calls, seconds))
+            _add(steps, f"{way}, graph", _timed({name: recorded(call) for name, call in calls.items()}, seconds))
+        torch.compiler.reset()
     inference: dict[str, dict[str, Timing]] = {name: {} for name in names}
     for size in (1, BATCH):
         predictions = {name: recorded(_inference(name, size)) for name in names}
         _add(inference, f"inference of {size}", _timed(predictions, seconds / 2))
     for name in names:
         step = _step(name, False, False)
-        operators = launches_of_step(name) if name in NAMES else 0
-        kernels, memory = _kernels(step), _added_at_peak(step)
+        operators = launches_of_step(name) if name in NAMES else 0  # the transformer's are in the table of launches
+        memory = _added_at_peak(step)  # of the first steps, in which gradients and momentum are made
+        kernels = _kernels(step)
         yield ModelOnGpu(NAMES.get(name, name), steps[name], inference[name], operators, kernels, memory)
 
 
@@ -189,24 +191,23 @@ def _model(name: str) -> nn.Module:
     return (Transformer(WIDTHS) if name == TRANSFORMER else built(name)).cuda().train()
 
 
-def _loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor, mask: dict[str, Tensor]) -> Tensor:
-    if isinstance(model, Transformer):
-        return nn.functional.l1_loss(model(inputs)[:, 0].float(), labels)
-    return loss_of(model, inputs, labels, mask)
-
-
 def _step(name: str, compiled: bool, half: bool) -> Step:
     """Returns a training step: the gradients of the loss of a model, and SGD with momentum."""
     model = _model(name)
-    batch = tree_map(torch.Tensor.cuda, ragged_batch())
+    inputs, labels, mask = tree_map(torch.Tensor.cuda, ragged_batch())
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    loss = torch.compile(_loss, fullgraph=True) if compiled else _loss
+    called: Any = torch.compile(model, fullgraph=True) if compiled else model
+
+    def loss() -> Tensor:
+        if name == TRANSFORMER:
+            return nn.functional.l1_loss(called(inputs)[:, 0].float(), labels)
+        return loss_of(called, inputs, labels, mask)
 
     def step() -> None:
         optimiser.zero_grad()
         # A graph keeps no cast weights: they change with every step.
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if half else nullcontext():
-            value = loss(model, *batch)
+            value = loss()
         value.backward()
         optimiser.step()
 
@@ -241,13 +242,8 @@ def _op(seconds: float) -> OpOnGpu:
     grad = torch.randn(OP_SIZE, device="cuda")
     source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
-    times = _timed(
-        {
-            "op": lambda: torch.autograd.grad(project_capped_simplex(z, budget), z, grad),
-            "copy": lambda: target.copy_(source),
-        },
-        seconds,
-    )
+    op = recorded(lambda: torch.autograd.grad(project_capped_simplex(z, budget), z, grad))  # the host is slower
+    times = _timed({"op": op, "copy": lambda: target.copy_(source)}, seconds)
     # Forward reads z and writes alpha; backward reads z and the gradient, and writes that of z.
     moved = 5 * z.numel() * z.element_size() + 5 * budget.numel() * budget.element_size()
     return OpOnGpu(times["op"], moved, 2 * source.numel() * source.element_size() / times["copy"].median)
@@ -270,6 +266,7 @@ def _timed(calls: Mapping[str, Step], seconds: float) -> dict[str, Timing]:
 def _kernels(step: Step) -> int:
     """Returns how many kernels, copies and fills a call launches."""
     step()
+    torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         step()
         torch.cuda.synchronize()
@@ -278,10 +275,11 @@ def _kernels(step: Step) -> int:
 
 
 def _added_at_peak(call: Step) -> float:
+    """Returns the MiB that calls add at their peak, once libraries have been loaded by a first one."""
+    before = torch.cuda.memory_allocated()
     call()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
     call()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 

@@ -12,6 +12,7 @@ from multifuse._internal.checks import Tokens
 from multifuse.baselines.cross_attention import CrossAttention
 from multifuse.baselines.late import LateFusion
 from multifuse.layers.stiefel import Bases, bases_of_levels
+from multifuse.layers.token_budget import activation_of_levels
 from multifuse.losses.streams import measure
 from multifuse.recipes.jobs.models import model_class
 
@@ -146,14 +147,15 @@ def _projector_and_losses(model: CLCRForPrediction, inputs: dict[str, Tensor]) -
 
 
 def _budgets(model: CLCRForPrediction) -> Callable[[], object]:
-    """Returns a call of all token budgets, from shared codes to alpha, forward and backward."""
+    """Returns a call of the token budgets of all levels, from shared codes to alpha, forward and backward."""
     budgets = [exchange.budget for exchange in model.clcr.exchanges if isinstance(exchange, IntraCED)]
-    size = BATCH, LENGTH, model.config.shared_rank
-    codes = [torch.randn(size, device=model.device, requires_grad=True) for _ in WIDTHS]
+    size = len(budgets), BATCH, len(WIDTHS), LENGTH, model.config.shared_rank
+    codes = torch.randn(size, device=model.device, requires_grad=True)
+    inputs = [codes, *(weight for budget in budgets for weight in budget.parameters())]
 
     def call() -> None:
-        alphas = [budget(code.norm(dim=-1)) for budget in budgets for code in codes]
-        torch.stack(alphas).square().sum().backward()
+        alpha = activation_of_levels(budgets, torch.linalg.vector_norm(codes, dim=-1), None)
+        torch.autograd.grad(alpha, inputs, torch.ones_like(alpha))
 
     return call
 

@@ -48,7 +48,7 @@ def results(layer: nn.Module, inputs: dict[str, Tensor], mask: dict[str, Tensor]
         if together:
             levels = layer(inputs, mask)
         else:
-            with patch.object(hierarchy, "alike", lambda *_: None):
+            with patch.object(hierarchy, "group_key", lambda *_: None):
                 levels = layer(inputs, mask)
     assert used.called == together
     flat = [values for level in levels for values in level.values()]
@@ -71,14 +71,21 @@ def test_levels_and_gradients_are_those_of_modalities_one_by_one(
     torch.testing.assert_close(ours, expected)
 
 
-def test_checkpointing_changes_nothing() -> None:
-    layer, given_batch = encoder(), batch(9, "audio")
-    expected = results(layer, *given_batch, True)
-    for name in WIDTHS:
-        one: Any = layer.encoder(name).train()
-        one.gradient_checkpointing = True
-        one.dropout.eval()
-    torch.testing.assert_close(results(layer, *given_batch, True), expected)
+def test_weights_tied_within_a_stage_or_between_modalities_get_the_sum_of_their_gradients() -> None:
+    layer = encoder()
+    stages: list[Any] = [layer.encoder(name).stages for name in WIDTHS]  # type: ignore[union-attr]
+    stages[0][1].convolutions[1].weight = stages[0][1].convolutions[0].weight
+    stages[1][0].mixer.weight = stages[0][0].mixer.weight
+    given_batch = batch(7, "audio")
+    torch.testing.assert_close(results(layer, *given_batch, True), results(layer, *given_batch, False))
+
+
+def test_a_frozen_modality_has_no_gradient() -> None:
+    layer, (inputs, _) = encoder(), batch(5)
+    layer.encoder("text").requires_grad_(False)
+    layer._maps("text").requires_grad_(False)
+    assert computed_together(layer, inputs)[0] == [WIDTHS["vision"], WIDTHS["audio"]]
+    assert not layer(inputs)[0]["text"].requires_grad
 
 
 def test_dropout_drops_channels_of_each_modality_and_sample() -> None:
@@ -102,6 +109,18 @@ def text(layer: SemanticHierarchyEncoder) -> Any:
     return layer.encoder("text")
 
 
+def checkpointed(encoder: Any) -> None:
+    encoder.train().dropout.eval()
+    encoder.gradient_checkpointing = True
+
+
+def without_parameters(module: nn.Module) -> None:
+    """Keeps weights as plain tensors, as some kinds of sharding do."""
+    for name, weight in list(module.named_parameters()):
+        delattr(module, name)
+        setattr(module, name, weight.detach())
+
+
 CHANGES: dict[str, Callable[[SemanticHierarchyEncoder], object]] = {
     "a hook": lambda layer: text(layer).register_forward_hook(lambda *_: None),
     "a hook of a stage's map": lambda layer: text(layer).stages[0].mixer.register_forward_hook(lambda *_: None),
@@ -109,6 +128,10 @@ CHANGES: dict[str, Callable[[SemanticHierarchyEncoder], object]] = {
     "another class": lambda layer: setattr(text(layer), "dropout", nn.Dropout(0.5).eval()),
     "no bias": lambda layer: setattr(text(layer).projection, "bias", None),
     "another type": lambda layer: (text(layer).float(), layer._maps("text").float()),
+    "another dilation": lambda layer: setattr(text(layer).stages[1].convolutions[0], "dilation", (3,)),
+    "checkpointing": lambda layer: checkpointed(text(layer)),
+    "a patched forward": lambda layer: setattr(text(layer), "forward", text(layer).forward),
+    "weights that are no parameters": lambda layer: without_parameters(text(layer).stages[0].norm),
     "another rounding": lambda layer: setattr(text(layer).stages[1].norm, "eps", 0.1),
 }
 
@@ -128,7 +151,7 @@ def test_a_modality_that_was_changed_is_computed_by_itself(change: str) -> None:
         inputs["text"] = inputs["text"].float()
     widths, levels = computed_together(layer, inputs)
     assert widths == [WIDTHS["vision"], WIDTHS["audio"]]
-    with patch.object(hierarchy, "alike", lambda *_: None):
+    with patch.object(hierarchy, "group_key", lambda *_: None):
         torch.testing.assert_close(levels, layer(inputs))
 
 
@@ -146,6 +169,13 @@ def test_modalities_on_a_cpu_are_computed_apart(monkeypatch: pytest.MonkeyPatch)
     with patch.object(hierarchy, "levels_together") as used:
         encoder()(batch(5)[0])
     assert not used.called
+
+
+def test_encoders_with_another_number_of_levels_are_named() -> None:
+    encoders = {name: TemporalConvLevels(width, 8, 3) for name, width in WIDTHS.items()}
+    layer = SemanticHierarchyEncoder(6, encoders, num_levels=2).double()
+    with pytest.raises(ValueError, match=r"encoders\['text'\] must give 2 levels, gave 3"):
+        layer(batch(5)[0])
 
 
 def test_wrong_features_and_masks_are_named() -> None:

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from multifuse import CLCRConfig
+from multifuse._internal import devices
+from multifuse.ops import transforms
 from multifuse.recipes.jobs.models import MODELS, model_class
 from tests.layers.test_exchange_levels import hooked, replaced
 
@@ -108,3 +110,19 @@ def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values(name:
         network(**given).loss.backward()
     trained = [weight.grad is not None for weight in network.parameters()]
     assert all(trained) if name == "clcr" else any(trained)  # the other models read the last level only
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_training_step_asks_for_no_value_on_the_host(
+    name: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some gradients, such as that of `torch.prod`, ask for values, though not on the meta device."""
+    monkeypatch.setattr(devices, "is_gpu", lambda device: on_gpu)
+    monkeypatch.setattr(transforms, "_IS_COMPILED", False)  # otherwise a CPU's operators run
+    network, given = model(name, modality_dropout=0.2, dropout=0.1), batch(4, 9, 9)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        network(**given).loss.backward()
+    called = {event.key for event in profiled.key_averages()}
+    assert "aten::mm" in called
+    assert not called & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}

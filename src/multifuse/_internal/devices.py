@@ -1,4 +1,4 @@
-"""Which devices want the same work in other shapes."""
+"""Which devices prefer a few large operators to many small ones."""
 
 import torch
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from multifuse._internal import checks, masks
 from multifuse._internal.module_keys import module_key
 from multifuse.layers.level import Level
-from multifuse.layers.levels_together import alike, levels_together
+from multifuse.layers.levels_together import group_key, levels_together
 
 
 class SemanticHierarchyEncoder(nn.Module):
@@ -112,22 +112,22 @@ class SemanticHierarchyEncoder(nn.Module):
         masks_given = checks.modality_masks(mask, self.modalities)
         given = {name: inputs[name] for name in self.modalities if inputs.get(name) is not None}
         levels: dict[str, Sequence[Tensor]] = {}
-        for names in self._alike(given):
+        for names in self._groups(given):
             if len(names) > 1:
-                levels |= self._levels_together(names, given, masks_given)
+                levels |= self._levels_of_group(names, given, masks_given)
             else:
                 levels[names[0]] = self._levels(names[0], given[names[0]], masks_given.get(names[0]))
         return [{name: levels[name][index] for name in given} for index in range(self.num_levels)]
 
-    def _alike(self, inputs: Mapping[str, Any]) -> list[list[str]]:
+    def _groups(self, inputs: Mapping[str, Any]) -> list[list[str]]:
         """Groups the modalities that are computed together."""
         groups: dict[Hashable, list[str]] = {}
         for name, values in inputs.items():
-            key = alike(self.encoder(name), self._maps(name), values)
+            key = group_key(self.encoder(name), self._maps(name), values)
             groups.setdefault(name if key is None else key, []).append(name)
         return list(groups.values())
 
-    def _levels_together(
+    def _levels_of_group(
         self, names: Sequence[str], inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None]
     ) -> dict[str, Sequence[Tensor]]:
         encoders: Any = [self.encoder(name) for name in names]
@@ -139,7 +139,7 @@ class SemanticHierarchyEncoder(nn.Module):
                 values.append(_without_padding(inputs[name], real, _padding(real)))
                 masks.append(encoder.checked_mask(values[-1], real))
             except ValueError as error:
-                raise _of_modality(name, error) from error
+                raise _naming_modality(name, error) from error
         return dict(zip(names, levels_together(encoders, maps, values, masks), strict=True))
 
     def _levels(self, name: str, inputs: Any, real: Tensor | None) -> list[Tensor]:
@@ -148,7 +148,7 @@ class SemanticHierarchyEncoder(nn.Module):
         try:
             sequences: Sequence[Tensor] = self.encoder(name)(_without_padding(inputs, real, padding), real)
         except ValueError as error:
-            raise _of_modality(name, error) from error
+            raise _naming_modality(name, error) from error
         if len(sequences) != self.num_levels:
             raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
         lengths = [sequence.shape[1] for sequence in sequences]
@@ -160,7 +160,7 @@ class SemanticHierarchyEncoder(nn.Module):
         return [level(sequence, padding) for level, sequence in zip(self._maps(name), sequences, strict=True)]
 
 
-def _of_modality(name: str, error: ValueError) -> ValueError:
+def _naming_modality(name: str, error: ValueError) -> ValueError:
     return ValueError(f"modality {name!r}: {error}")
 
 

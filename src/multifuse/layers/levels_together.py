@@ -1,4 +1,4 @@
-"""The levels of several modalities with equally long features, computed side by side: a third of the operators."""
+"""The levels of several modalities with equally long features, computed side by side: fewer and larger operators."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
@@ -14,19 +14,17 @@ from multifuse.layers.channel_dropout import ChannelDropout, Dropout
 from multifuse.layers.level import Level, Positions
 from multifuse.layers.temporal_conv import Convolution, Masks, Stage, TemporalConvLevels, filtered, residual
 
-_PARTS = (
-    *(TemporalConvLevels, Stage, Convolution, ChannelDropout, Level, Positions),
-    *(nn.LayerNorm, nn.Linear, nn.ModuleList),
-)
+_WITH_WEIGHTS = (Convolution, Positions, nn.LayerNorm, nn.Linear)
+_PARTS = (TemporalConvLevels, Stage, ChannelDropout, Level, nn.ModuleList, *_WITH_WEIGHTS)
 
 
-def alike(encoder: nn.Module, levels: nn.Module, inputs: Any) -> Hashable | None:
+def group_key(encoder: nn.Module, levels: nn.ModuleList, inputs: Any) -> Hashable | None:
     """Returns what two modalities must have in common to be computed together; ``None`` if this one cannot be.
 
     On a CPU none can, because what is joined no longer fits into the cache, and a step would take longer. On a GPU, one
-    cannot whose encoder is of another kind, or has a module that was compiled, wrapped, patched, replaced, sharded or
-    parametrized, or has a hook. A compiler gets modalities one by one: it would need a graph for every set of them that
-    happen to be equally long.
+    cannot whose encoder is of another kind, or computes its stages again in the backward pass, or has a module that was
+    compiled, wrapped, patched, replaced, sharded or parametrized, or has a hook. A compiler gets modalities one by one:
+    it would need a graph for every set of them that happen to be equally long.
     """
     if torch.compiler.is_compiling() or not isinstance(inputs, Tensor) or inputs.ndim != 3:
         return None
@@ -35,14 +33,16 @@ def alike(encoder: nn.Module, levels: nn.Module, inputs: Any) -> Hashable | None
     parts = [*encoder.modules(), *levels.modules()]
     if type(encoder) is not TemporalConvLevels or not all(is_untouched(part, *_PARTS) for part in parts):
         return None
-    weights = [value for part in parts for value in part._parameters.values()]
-    if not all(map(is_whole, weights)):
+    weighted = [part for part in parts if isinstance(part, _WITH_WEIGHTS)]
+    weights = [value for part in weighted for value in part._parameters.values()]
+    is_whole_model = all(part._parameters for part in weighted) and all(map(is_whole, weights))
+    is_checkpointed = encoder.gradient_checkpointing and encoder.training
+    if not is_whole_model or is_checkpointed or encoder.num_levels != len(levels):
         return None
-    kinds = [(value.dtype, value.device) for value in weights if value is not None]
-    roundings = [part.eps for part in parts if isinstance(part, nn.LayerNorm)]
+    kinds = [(value.dtype, value.device, value.requires_grad) for value in weights if value is not None]
+    settings = [part.eps if isinstance(part, nn.LayerNorm) else getattr(part, "dilation", None) for part in weighted]
     rate = encoder.dropout.p if encoder.dropout.training else 0.0
-    settings = encoder.num_levels, encoder.output_dim, rate, encoder.gradient_checkpointing
-    return inputs.shape[:2], *settings, *kinds, *roundings
+    return inputs.shape[:2], encoder.num_levels, encoder.output_dim, rate, *kinds, *settings
 
 
 def levels_together(
@@ -51,7 +51,10 @@ def levels_together(
     inputs: Sequence[Tensor],
     masks: Sequence[Tensor | None],
 ) -> list[tuple[Tensor, ...]]:
-    """Computes the levels of M modalities that are `alike`.
+    """Computes the levels of M modalities that have the same `group_key`.
+
+    A weight that no loss depends on gets a gradient of 0 where another level or modality was used; computed one by one,
+    it would have none.
 
     Args:
         encoders: those of the modalities.
@@ -87,9 +90,11 @@ def _by_level(modules: Sequence[nn.Module], count: int) -> list[dict[str, Tensor
     return [{name: of_levels[index] for name, of_levels in stacked.items()} for index in range(count)]
 
 
-def _stacked(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    parameters = [dict(module.named_parameters()) for module in modules]
-    return {name: torch.stack([of_module[name] for of_module in parameters]) for name in parameters[0]}
+def _stacked(modules: Sequence[nn.Module], without: str = "") -> dict[str, Tensor]:
+    """Returns the parameters of all modules by name, (N, ...), but those of a part."""
+    parameters = [dict(module.named_parameters(remove_duplicate=False)) for module in modules]
+    names = [name for name in parameters[0] if not (without and name.startswith(f"{without}."))]
+    return {name: torch.stack([of_module[name] for of_module in parameters]) for name in names}
 
 
 def _stage(
@@ -97,13 +102,14 @@ def _stage(
 ) -> Tensor:
     """Computes a stage of all modalities, (B, T, M, C): the channels of one are beside those of the next."""
     count = hidden.shape[2]
+    dilations: list[Any] = [convolution.dilation[0] for convolution in stage.convolutions]  # type: ignore[index, union-attr]
 
     def norm(tokens: Tensor) -> Tensor:
         return _normalised(tokens, weights["norm.weight"], weights["norm.bias"], stage.norm.eps)
 
     def convolution(index: int, tokens: Tensor) -> Tensor:
         weight, bias = (weights[f"convolutions.{index}.{name}"].flatten(0, 1) for name in ("weight", "bias"))
-        by_channel: Tensor = filtered(tokens.flatten(2), weight, bias, stage.dilations[index]).unflatten(2, (count, -1))
+        by_channel: Tensor = filtered(tokens.flatten(2), weight, bias, dilations[index]).unflatten(2, (count, -1))
         return by_channel
 
     def mixer(tokens: Tensor) -> Tensor:
@@ -119,7 +125,7 @@ def _stage(
 def _mapped(levels: Sequence[Level], sequences: Sequence[Tensor], real: Tensor | None) -> Tensor:
     """Computes the levels (L, M, B, T, d) from the sequences (B, T, M, C), given all L times M maps."""
     tokens = torch.stack([sequence.movedim(2, 0) for sequence in sequences])
-    weights = {name: values for name, values in _stacked(levels).items() if not name.startswith("position")}
+    weights = _stacked(levels, without="position")
     rows = tokens.flatten(2, 3).flatten(0, 1)
     hidden = torch.baddbmm(weights["projection.bias"].unsqueeze(1), rows, weights["projection.weight"].mT)
     hidden = hidden.unflatten(1, tokens.shape[2:4])

@@ -138,11 +138,10 @@ class Stage(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.dilations = (dilation, 2 * dilation)
         self.norm = nn.LayerNorm(dim, device=device, dtype=dtype)
         self.convolutions = nn.ModuleList(
             Convolution(dim, dim, kernel_size=3, dilation=step, groups=dim, device=device, dtype=dtype)
-            for step in self.dilations
+            for step in (dilation, 2 * dilation)
         )
         self.mixer = nn.Linear(dim, dim, device=device, dtype=dtype)
 

@@ -31,7 +31,7 @@ class Family(NamedTuple):
     """
 
     batches: Sequence[Rows]
-    """The groups (g, ..., N, D), those with equally many rows in one batch where that costs nothing."""
+    """The groups, (g, ..., N, D); those of one batch have equally many rows."""
     num_rows: Tensor
     """(G, ...): the number of real rows."""
     sums: Tensor

@@ -63,7 +63,7 @@ def _position(name: str, values: Tensor, dim: int) -> int:
 def _per_row(name: str, total: Tensor | float, values: Tensor, position: int) -> Tensor:
     """Returns one total per row, in the shape of ``values`` without the dimension at ``position``."""
     before, after = values.shape[:position], values.shape[position + 1 :]
-    shape = before + after if after else before
+    shape = before + after
     dtype = compute_dtype(values.dtype)
     if not isinstance(total, Tensor):
         return torch.full(shape, float(total), dtype=dtype, device=values.device)
