@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from unittest.mock import patch
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
+from multifuse._internal import devices
 from multifuse.ops import attention, native
 from multifuse.ops.attention import attend_others, by_torch
 from multifuse.ops.transforms import runs_compiled
@@ -80,6 +83,24 @@ def test_attention_is_the_softmax_over_the_other_modalities_real_tokens(
     for attend in (attend_others, by_torch):
         ours = attend(query_key_value, lengths, heads, mask, asking)
         torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equally_long_modalities_attend_in_one_call_on_a_gpu(
+    count: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = (7,) * count
+    query_key_value, mask, asking = drawn(3, lengths, 2, 5, masked, torch.float64)
+    query_key_value.requires_grad_()
+    expected = definition(query_key_value, lengths, 2, mask, asking)
+    monkeypatch.setattr(devices, "is_gpu", lambda device: True)
+    with patch.object(attention, "scaled_dot_product_attention", wraps=scaled_dot_product_attention) as called:
+        ours = by_torch(query_key_value, lengths, 2, mask, asking)
+    assert called.call_count == 1
+    torch.testing.assert_close(ours, expected)
+    grads = [torch.autograd.grad(values.sin().sum(), query_key_value)[0] for values in (ours, expected)]
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("width", [5, 8, 12])

@@ -1,7 +1,7 @@
 """Attention of every modality's queries to the keys of all the other modalities, as a function.
 
 On a CPU it is one compiled operator, which keeps no T x T tensor, copies no keys, and skips masked keys and queries
-that are not needed. Elsewhere torch's fused attention runs, once per modality.
+that are not needed. Elsewhere torch's fused attention runs, once per modality, or once for all that are equally long.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from multifuse._internal import devices
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.transforms import is_transformed, pulled_back, runs_compiled
@@ -58,12 +59,55 @@ def attend_others(
 def by_torch(
     query_key_value: Tensor, lengths: Sequence[int], num_heads: int, mask: Tensor | None, asking: Tensor | None
 ) -> Tensor:
-    """Computes `attend_others` by torch's attention, one modality at a time."""
+    """Computes `attend_others` by torch's attention."""
     heads = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, T, width)
     width = heads.shape[-1]
     missing = -width % _alignment(heads)
     if missing:
         heads = pad(heads, (0, missing))
+    at_once = not torch.compiler.is_compiling() and devices.is_gpu(heads.device) and _are_equal(lengths)
+    attended, blocked = (_at_once if at_once else _one_by_one)(heads, lengths, mask, width**-0.5)
+    joined = attended[..., :width].transpose(1, 2).flatten(2)
+    zeroed = [] if blocked is None else [blocked]
+    if asking is not None:
+        zeroed.append(~asking)
+    return joined if not zeroed else joined.masked_fill(reduce(torch.logical_or, zeroed).unsqueeze(-1), 0.0)
+
+
+def _are_equal(lengths: Sequence[int]) -> bool:
+    return len(lengths) > 1 and lengths[0] > 0 and len(set(lengths)) == 1
+
+
+def _at_once(heads: Tensor, lengths: Sequence[int], mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:
+    """Attends for all modalities, which have equally many tokens, in one call: each has heads of its own.
+
+    Returns what `_one_by_one` does.
+    """
+    count = len(lengths)
+    others = [other for modality in range(count) for other in range(count) if other != modality]
+    queries, keys_values = heads.split([1, 2])
+    queries = queries.squeeze(0).unflatten(2, (count, -1)).flatten(1, 2)  # (B, heads M, T_m, width)
+    of_modality = keys_values.split(list(lengths), dim=3)
+    joined = torch.cat([of_modality[other] for other in others], dim=3)
+    keys, values = joined.unflatten(3, (count, -1)).flatten(2, 3).unbind()
+    reached, blocked = None, None
+    if mask is not None:
+        real = mask.split(list(lengths), dim=1)
+        reached = torch.cat([real[other] for other in others], dim=1).unflatten(1, (count, -1))
+        reached, alone = _reached(reached)
+        blocked = alone.expand(-1, -1, lengths[0]).flatten(1)
+        reached = reached[:, None, :, None].expand(-1, heads.shape[2], -1, -1, -1).flatten(1, 2)
+    attended = scaled_dot_product_attention(queries, keys, values, reached, scale=scale)
+    return attended.unflatten(1, (-1, count)).flatten(2, 3), blocked
+
+
+def _one_by_one(
+    heads: Tensor, lengths: Sequence[int], mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Attends for one modality after the other.
+
+    Returns the results of all queries (B, heads, T, width), and which are 0 (B, T); ``None``: none.
+    """
     queries, keys_values = heads.split([1, 2])
     queries_of, keys_values_of = queries.squeeze(0).split(list(lengths), dim=2), keys_values.split(list(lengths), dim=3)
     real = None if mask is None else mask.split(list(lengths), dim=1)
@@ -71,24 +115,27 @@ def by_torch(
     for modality, length in enumerate(lengths):
         others = [other for other in range(len(lengths)) if other != modality and lengths[other] > 0]
         if not others:
-            nothing = query_key_value.new_ones((), dtype=torch.bool)
+            nothing = heads.new_ones((), dtype=torch.bool)
             attended.append(queries_of[modality].masked_fill(nothing, 0.0))
-            blocked.append(nothing.expand(len(query_key_value), length))
+            blocked.append(nothing.expand(heads.shape[1], length))
             continue
         keys, values = torch.cat([keys_values_of[other] for other in others], dim=3).unbind()
         reached = None
         if real is not None:
-            reached = torch.cat([real[other] for other in others], dim=1)
-            alone = ~reached.any(dim=1, keepdim=True)
+            reached, alone = _reached(torch.cat([real[other] for other in others], dim=1))
             blocked.append(alone.expand(-1, length))
-            # A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
-            reached = (reached | alone)[:, None, None, :]
-        attended.append(scaled_dot_product_attention(queries_of[modality], keys, values, reached, scale=width**-0.5))
-    joined = torch.cat(attended, dim=2)[..., :width].transpose(1, 2).flatten(2)
-    zeroed = [] if real is None else [torch.cat(blocked, dim=1)]
-    if asking is not None:
-        zeroed.append(~asking)
-    return joined if not zeroed else joined.masked_fill(reduce(torch.logical_or, zeroed).unsqueeze(-1), 0.0)
+            reached = reached[:, None, None]
+        attended.append(scaled_dot_product_attention(queries_of[modality], keys, values, reached, scale=scale))
+    return torch.cat(attended, dim=2), None if real is None else torch.cat(blocked, dim=1)
+
+
+def _reached(real: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns which keys (..., T) are attended to, and which samples have none, (..., 1).
+
+    A sample without keys attends to all of them, so that nothing is 0 / 0, and is zeroed afterwards.
+    """
+    alone = ~real.any(dim=-1, keepdim=True)
+    return real | alone, alone
 
 
 def _alignment(values: Tensor) -> int:
