@@ -101,6 +101,7 @@ class CLCRConfig(PreTrainedConfig):
         "activations",
         "hidden_states",
         "past_key_values",
+        "cache",
         "encoder_last_hidden_state",
     ]
 

@@ -15,7 +15,7 @@ from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.decoders import decoded, fresh_decoder, load_pretrained_decoder
 from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.models.modeling_clcr import CLCRModel
-from multifuse.models.outputs import CLCRGenerationOutput, CLCRModelOutput
+from multifuse.models.outputs import CACHE, CLCRGenerationOutput, CLCRModelOutput
 from multifuse.models.regularised import Regularised
 from multifuse.models.task_loss import IGNORED, class_indices
 
@@ -31,7 +31,8 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
     Shape:
         ``forward(inputs, mask=None, labels=None)``: inputs and masks as in `CLCRModel`; labels (B, S) token ids, -100
         ignored -> `CLCRGenerationOutput` with logits (B, S, vocabulary). ``decoder_input_ids`` are the labels, one
-        later, where they are not given. `generate` takes the same inputs and mask, and the options of transformers.
+        later, where they are not given. The decoder's cache is ``past_key_values``, which transformers 5.24 renamed to
+        ``cache``. `generate` takes the same inputs and mask, and the options of transformers.
 
     Raises:
         ValueError: a config without a decoder; inputs, masks or labels that do not fit.
@@ -82,6 +83,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
         encoder_outputs: BaseModelOutput | None = None,
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -106,11 +108,11 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
             attention_mask,
             decoder_input_ids,
             decoder_attention_mask,
-            past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            **{CACHE: past_key_values if cache is None else cache},
         )
         terms = None if labels is None else {"task": self._token_loss(output.logits, labels)}
         if terms is not None and encoded is not None:
@@ -121,7 +123,6 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
         result = CLCRGenerationOutput(
             loss=None if terms is None else self._total(terms),
             logits=output.logits,
-            past_key_values=output.past_key_values,
             decoder_hidden_states=getattr(output, "decoder_hidden_states", getattr(output, "hidden_states", None)),
             decoder_attentions=getattr(output, "decoder_attentions", getattr(output, "attentions", None)),
             cross_attentions=output.cross_attentions,
@@ -130,6 +131,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
             modality_weights=None if aggregate is None else aggregate.modality_weights,
             private_gates=None if aggregate is None else aggregate.private_gates,
             terms=terms,
+            **{CACHE: output.get(CACHE)},
         )
         wanted = self.config.return_dict if return_dict is None else return_dict
         return result if wanted else result.to_tuple()

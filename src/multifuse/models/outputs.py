@@ -55,6 +55,10 @@ class CLCRPredictionOutput(ModelOutput):
     """With ``output_hidden_states``: those of `CLCRModelOutput`."""
 
 
+CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+"""What transformers calls a decoder's cache: ``past_key_values`` before 5.24."""
+
+
 @dataclass
 class CLCRGenerationOutput(Seq2SeqLMOutput):
     """What `CLCRForConditionalGeneration` computes: transformers' fields of a decoder, and those of CLCR.
