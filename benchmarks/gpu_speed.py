@@ -8,7 +8,6 @@ copy, and the memory of IntraCED by length. Writes FOLDER/<name of the GPU>.json
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,13 +27,12 @@ import multifuse
 from benchmarks.launches import launches_of_step, ragged_batch
 from benchmarks.models_speed import NAMES
 from benchmarks.peers import Transformer
-from benchmarks.step_speed import BATCH, WIDTHS, budgets, built, loss_of, projector_and_losses, sum_of
+from benchmarks.reports import RESULTS, report_path, write_report
+from benchmarks.step_speed import BATCH, WIDTHS, budgets, built, loss_of, projector_and_losses, sgd_step, sum_of
 from benchmarks.timing import Timing, in_turns
 from multifuse import IntraCED
 from multifuse.ops import project_capped_simplex
-from multifuse.recipes.files import whole
 
-RESULTS = Path(__file__).parent / "results"
 TRANSFORMER = "a 2-layer transformer"
 OP_SIZE = (65536, 512)
 LENGTHS = (1024, 4096, 8192, 16384)
@@ -195,23 +193,16 @@ def _step(name: str, compiled: bool, half: bool) -> Step:
     """Returns a training step: the gradients of the loss of a model, and SGD with momentum."""
     model = _model(name)
     inputs, labels, mask = tree_map(torch.Tensor.cuda, ragged_batch())
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     called: Any = torch.compile(model, fullgraph=True) if compiled else model
 
     def loss() -> Tensor:
-        if name == TRANSFORMER:
-            return nn.functional.l1_loss(called(inputs)[:, 0].float(), labels)
-        return loss_of(called, inputs, labels, mask)
-
-    def step() -> None:
-        optimiser.zero_grad()
         # A graph keeps no cast weights: they change with every step.
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if half else nullcontext():
-            value = loss()
-        value.backward()
-        optimiser.step()
+            if name == TRANSFORMER:
+                return nn.functional.l1_loss(called(inputs)[:, 0].float(), labels)
+            return loss_of(called, inputs, labels, mask)
 
-    return step
+    return sgd_step(model, loss)
 
 
 def _inference(name: str, size: int) -> Step:
@@ -298,17 +289,6 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def write(report: GpuReport, results: Path) -> Sequence[Path]:
-    """Writes the figures and the table, and returns their paths."""
-    name = re.sub(r"[^a-z0-9]+", "-", report.machine["gpu"].lower())
-    paths = results / f"{name}.json", results / f"{name}.md"
-    results.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(paths, (report.as_json(), report.as_table()), strict=True):
-        with whole(path) as partial_file:
-            partial_file.write_text(text)
-    return paths
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="approximate duration of each group of measurements")
@@ -322,7 +302,7 @@ def main() -> None:
         return
     report = measured(args.seconds, args.compile)
     print(report.as_table(), end="")
-    print(f"Written: {', '.join(map(str, write(report, args.results)))}")
+    write_report(report_path(args.results, report.machine["gpu"]), report.as_json(), report.as_table())
 
 
 if __name__ == "__main__":

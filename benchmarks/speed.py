@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,11 +34,10 @@ from benchmarks import (
 )
 from benchmarks.launches import Launches
 from benchmarks.length_speed import Length
+from benchmarks.reports import RESULTS, report_path, write_report
 from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
-from multifuse.recipes.files import whole
 
-RESULTS = Path(__file__).parent / "results"
 TOLERATED = 1.2
 IMPORT_LIMIT = 0.25
 GAMMAS = (1.0, 0.5, 0.1, 0.02)
@@ -195,18 +193,13 @@ def main() -> None:
         parser.error(f"--threads must be >= 1 and --seconds > 0, got {args.threads} and {args.seconds}")
     torch.set_num_threads(args.threads)
     report = measured(args.seconds)
-    name = f"{report.machine['processor']} {report.machine['threads']} threads"
-    path = args.results / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
+    path = report_path(args.results, f"{report.machine['processor']} {report.machine['threads']} threads")
     regressed = regressions(json.loads(path.read_text()), report) if path.exists() else []
     for line in regressed:
         print(f"REGRESSION: {line}", file=sys.stderr)
     if args.check:
         sys.exit(1 if regressed else 0)
-    args.results.mkdir(parents=True, exist_ok=True)
-    for target, text in ((path, report.as_json()), (path.with_suffix(".md"), report.as_table())):
-        with whole(target) as partial:
-            partial.write_text(text)
-    print(f"Written: {path} and {path.with_suffix('.md').name}")
+    write_report(path, report.as_json(), report.as_table())
 
 
 if __name__ == "__main__":

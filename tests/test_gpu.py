@@ -18,9 +18,8 @@ from multifuse import (
     StiefelProjector,
     WhiteningXCorrLoss,
 )
-from multifuse.recipes.jobs.models import MODELS
 from tests.models import test_backbones, test_compile, test_generation
-from tests.models.test_compile import on
+from tests.models.test_compile import FUSIONS, on
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 
@@ -76,7 +75,7 @@ CASES: dict[str, Case] = {
     "InterCAD, segments": lambda: (InterCAD(16, NAMES, num_levels=2), {"levels": _levels(), "segments": 2}),
     "StiefelProjector": lambda: (StiefelProjector(16, NAMES, shared_rank=8, private_rank=4), {"tokens": _tokens()}),
     "WhiteningXCorrLoss": lambda: (WhiteningXCorrLoss(), {"x": torch.randn(20, 6), "y": torch.randn(20, 5)}),
-    **{name: partial(_predicting, name) for name in MODELS if name != "text"},
+    **{name: partial(_predicting, name) for name in FUSIONS},
     "clcr, geotorch": lambda: _predicting("clcr", parametrization="geotorch"),
     "clcr, equal lengths": lambda: _predicting("clcr", 4, 9, 9),
     "clcr, sinusoidal": lambda: _predicting("clcr", positions="sinusoidal"),
@@ -115,7 +114,7 @@ def test_outputs_and_gradients_are_those_of_the_cpu(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+@pytest.mark.parametrize("name", FUSIONS)
 def test_a_training_step_does_not_wait_for_the_gpu(name: str) -> None:
     network = test_compile.model(name, modality_dropout=0.2, dropout=0.1).cuda()
     given = on("cuda", test_compile.batch(*SHAPE))
@@ -135,7 +134,7 @@ def test_a_training_step_does_not_wait_for_the_gpu(name: str) -> None:
 
 
 CAPTURED: dict[str, tuple[str, tuple[int, ...], bool]] = {
-    **{name: (name, SHAPE, False) for name in MODELS if name != "text"},
+    **{name: (name, SHAPE, False) for name in FUSIONS},
     "clcr, equal lengths": ("clcr", (4, 9, 9), False),
     "clcr, checkpointed": ("clcr", SHAPE, True),
 }

@@ -10,6 +10,7 @@ import torch
 from benchmarks import gpu_speed
 from benchmarks.gpu_speed import GpuReport, ModelOnGpu, OpOnGpu
 from benchmarks.models_speed import NAMES
+from benchmarks.reports import report_path, write_report
 from benchmarks.timing import Timing
 
 
@@ -36,9 +37,10 @@ def test_the_share_is_the_bandwidth_over_the_bytes_moved_in_that_of_a_copy() -> 
 
 
 def test_the_table_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
-    figures, table = gpu_speed.write(report(), tmp_path)
-    assert (figures.name, table.name) == ("a-card-80gb.json", "a-card-80gb.md")
-    lines = table.read_text().splitlines()
+    figures = report_path(tmp_path, report().machine["gpu"])
+    write_report(figures, report().as_json(), report().as_table())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-card-80gb.json", "a-card-80gb.md"]
+    lines = (tmp_path / "a-card-80gb.md").read_text().splitlines()
     assert "| model | eager | graph | inference of 1 | operators | kernels | MiB |" in lines
     assert "| CLCR | 9.00 | 3.00 | 1.00 | 870 | 1043 | 95 |" in lines
     assert "| late fusion | 4.00 |  |  |  | 300 | 50 |" in lines
@@ -62,4 +64,4 @@ def test_on_a_gpu_everything_is_measured(tmp_path: Path) -> None:
     assert all(model.kernels > 0 and model.mebibytes > 0 for model in measured.models)
     assert all(0 < share < 1 for share in measured.parts.values())
     assert 0 < measured.op.share < 1.5
-    gpu_speed.write(measured, tmp_path)
+    write_report(tmp_path / "card.json", measured.as_json(), measured.as_table())

@@ -17,6 +17,7 @@ from multifuse.recipes.jobs.models import MODELS, model_class
 from tests.layers.test_exchange_levels import hooked, replaced
 
 WIDTHS = {"text": 5, "audio": 3}
+FUSIONS = [name for name in MODELS if name != "text"]
 SHAPES = ((4, 9, 7), (6, 11, 8), (5, 7, 12))
 """The samples of a batch, and its tokens of text and of audio."""
 
@@ -101,7 +102,7 @@ class _DeviceOnly(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+@pytest.mark.parametrize("name", FUSIONS)
 def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values(name: str) -> None:
     """On the meta device, whose tensors have no values, everything runs that a GPU could record in a CUDA graph."""
     network = model(name, modality_dropout=0.2, dropout=0.1).to("meta")
@@ -112,7 +113,7 @@ def test_a_training_step_neither_copies_from_the_host_nor_waits_for_values(name:
     assert all(trained) if name == "clcr" else any(trained)  # the other models read the last level only
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "text"])
+@pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_a_training_step_asks_for_no_value_on_the_host(
     name: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch

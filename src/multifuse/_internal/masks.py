@@ -28,14 +28,17 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return (total / token_divisor(mask, values.shape[1])).to(values.dtype)
 
 
-def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
-    """Returns the mask (B, T_1 + T_2 + ...) of concatenated sequences (B, T_m, ...); ``None`` if all are real."""
+def masks_of_all(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor] | None:
+    """Returns a mask (B, T_m) of every sequence (B, T_m, ...), also of those without one; ``None`` if none has one."""
     if all(mask is None for _, mask in sequences):
         return None
-    masks = [
-        values.new_ones(values.shape[:2], dtype=torch.bool) if mask is None else mask for values, mask in sequences
-    ]
-    return torch.cat(masks, dim=1)
+    return [values.new_ones(values.shape[:2], dtype=torch.bool) if mask is None else mask for values, mask in sequences]
+
+
+def joined_mask(sequences: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor | None:
+    """Returns the mask (B, T_1 + T_2 + ...) of concatenated sequences (B, T_m, ...); ``None`` if all are real."""
+    masks = masks_of_all(sequences)
+    return None if masks is None else torch.cat(masks, dim=1)
 
 
 def token_mask_of_frames(mask: Tensor, tokens: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The tokens of several modalities one after the other in one dimension, so that one operator serves all of them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ class Packing(NamedTuple):
 
     def rows(self, packed: Tensor) -> Tensor:
         """Gives each modality a row of its own: (..., T) -> (..., M, width), 0 beyond its tokens."""
-        if self._are_equal():
+        if are_equal(list(self.lengths.values())):
             rows: Tensor = packed.unflatten(-1, (len(self.lengths), -1))
             return rows
         # A compiler would have another graph for each order of the lengths if the longest had to be found.
@@ -33,13 +34,13 @@ class Packing(NamedTuple):
 
     def rows_mask(self, mask: Tensor | None, device: torch.device) -> Tensor | None:
         """Returns the mask of `rows`, given that of the tokens; ``None`` if all entries are real tokens."""
-        if mask is None and not self._are_equal():
+        if mask is None and not are_equal(list(self.lengths.values())):
             mask = torch.ones(self.total, dtype=torch.bool, device=device)
         return None if mask is None else self.rows(mask)
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """Undoes `rows`: (..., M, width) -> (..., T)."""
-        if self._are_equal():
+        if are_equal(list(self.lengths.values())):
             return rows.flatten(-2)
         parts = zip(rows.unbind(dim=-2), self.lengths.values(), strict=True)
         return torch.cat([row[..., :length] for row, length in parts], dim=-1)
@@ -49,7 +50,10 @@ class Packing(NamedTuple):
         parts = zip(per_row.split(1, dim=-2), self.lengths.values(), strict=True)
         return torch.cat([row.expand(*row.shape[:-2], length, -1) for row, length in parts], dim=-2)
 
-    def _are_equal(self) -> bool:
-        """Tells whether all modalities have the same number of tokens; not asked of lengths that are symbols."""
-        lengths = list(self.lengths.values())
-        return not torch.compiler.is_compiling() and lengths.count(lengths[0]) == len(lengths) and lengths[0] > 0
+
+def are_equal(lengths: Sequence[int]) -> bool:
+    """Tells whether all modalities have equally many tokens, at least one; not asked of lengths that are symbols.
+
+    A compiler would have another graph where they happen to be equal.
+    """
+    return not torch.compiler.is_compiling() and lengths[0] > 0 and all(length == lengths[0] for length in lengths)

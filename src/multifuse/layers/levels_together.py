@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multifuse._internal import devices
+from multifuse._internal.masks import masks_of_all
 from multifuse._internal.untouched import is_untouched, is_whole
 from multifuse.layers.channel_dropout import ChannelDropout, Dropout
 from multifuse.layers.level import Level, Positions
@@ -67,21 +68,14 @@ def levels_together(
     """
     projected = [encoder.projection(encoder.dropout(values)) for encoder, values in zip(encoders, inputs, strict=True)]
     hidden = torch.stack(projected, dim=2)  # (B, T, M, C)
-    real = _joined(masks, hidden)
+    given = masks_of_all(list(zip(projected, masks, strict=True)))
+    real = None if given is None else torch.stack(given, dim=2).unsqueeze(-1)  # (B, T, M, 1)
     first, count = encoders[0], encoders[0].num_levels
     weights = _by_level([encoder.stages[index] for index in range(count) for encoder in encoders], count)
     stages = [partial(_stage, stage, of_level) for stage, of_level in zip(first.stages, weights, strict=True)]  # type: ignore[arg-type]
     sequences = first.levels_of(hidden, real, stages, first.dropout.drawn(hidden, count))
     mapped = _mapped([of_modality[index] for index in range(count) for of_modality in levels], sequences, real)
     return [of_modality.unbind() for of_modality in mapped.unbind(1)]
-
-
-def _joined(masks: Sequence[Tensor | None], hidden: Tensor) -> Tensor | None:
-    """Returns the masks side by side, (B, T, M, 1); ``None`` if all tokens are real."""
-    if all(mask is None for mask in masks):
-        return None
-    given = [hidden.new_ones(hidden.shape[:2], dtype=torch.bool) if mask is None else mask for mask in masks]
-    return torch.stack(given, dim=2).unsqueeze(-1)
 
 
 def _by_level(modules: Sequence[nn.Module], count: int) -> list[dict[str, Tensor]]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from multifuse._internal import checks, devices
+from multifuse._internal.masks import masks_of_all
+from multifuse._internal.packing import are_equal
 from multifuse._internal.precision import at_least_float32, without_autocast
 from multifuse.layers.exchange import IntraCEDOutput
 from multifuse.losses.moments import Family, Moments, Rows, moments_of, real_rows
@@ -80,11 +82,10 @@ def _batches(levels: Sequence[IntraCEDOutput], modalities: tuple[str, ...]) -> l
     """Returns, on a GPU, all modalities as one batch where they have equally many tokens, else each by itself."""
     codes = levels[0].shared_code
     apart: list[tuple[str, ...]] = [(name,) for name in modalities]
-    # A compiler would need another graph where they happen to be equal.
-    if torch.compiler.is_compiling() or not all(name in codes for name in modalities):
+    if not all(name in codes for name in modalities):
         return apart
-    are_equal = len({codes[name].shape[1] for name in modalities}) == 1
-    return [modalities] if are_equal and devices.is_gpu(codes[modalities[0]].device) else apart
+    on_gpu = devices.is_gpu(codes[modalities[0]].device)
+    return [modalities] if on_gpu and are_equal([codes[name].shape[1] for name in modalities]) else apart
 
 
 def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], names: tuple[str, ...]) -> Rows:
@@ -98,11 +99,8 @@ def _rows(levels: Sequence[IntraCEDOutput], mask: Mapping[str, Tensor | None], n
     streams = [level.private_code for level in levels] + [level.shared_code for level in levels]
     tokens = at_least_float32(torch.cat([codes[name] for name in names for codes in streams], dim=-1))
     tokens = tokens.unflatten(-1, (len(names), -1)).movedim(-2, 0)
-    masks = [mask.get(name) for name in names]
-    if all(real is None for real in masks):
-        return real_rows(tokens, None)
-    given = [tokens.new_ones(tokens.shape[1:3], dtype=torch.bool) if real is None else real for real in masks]
-    return real_rows(tokens, torch.stack(given))
+    masks = masks_of_all([(of_modality, mask.get(name)) for of_modality, name in zip(tokens, names, strict=True)])
+    return real_rows(tokens, None if masks is None else torch.stack(masks))
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from multifuse._internal import devices
+from multifuse._internal.packing import are_equal
 from multifuse.ops.library import LIBRARY
 from multifuse.ops.portable import compute_dtype
 from multifuse.ops.transforms import is_transformed, pulled_back, runs_compiled
@@ -65,17 +66,13 @@ def by_torch(
     missing = -width % _alignment(heads)
     if missing:
         heads = pad(heads, (0, missing))
-    at_once = not torch.compiler.is_compiling() and devices.is_gpu(heads.device) and _are_equal(lengths)
+    at_once = devices.is_gpu(heads.device) and len(lengths) > 1 and are_equal(lengths)
     attended, blocked = (_at_once if at_once else _one_by_one)(heads, lengths, mask, width**-0.5)
     joined = attended[..., :width].transpose(1, 2).flatten(2)
     zeroed = [] if blocked is None else [blocked]
     if asking is not None:
         zeroed.append(~asking)
     return joined if not zeroed else joined.masked_fill(reduce(torch.logical_or, zeroed).unsqueeze(-1), 0.0)
-
-
-def _are_equal(lengths: Sequence[int]) -> bool:
-    return len(lengths) > 1 and lengths[0] > 0 and len(set(lengths)) == 1
 
 
 def _at_once(heads: Tensor, lengths: Sequence[int], mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:
