@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from multifuse import CLCRConfig
 from multifuse.baselines.fusion import Fusion, FusionForPrediction
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
+from tests.sizes import SMALL_SIZES
 
 NAMES = ("text", "keys", "audio")
 LENGTHS = (4, 6, 5)
@@ -115,8 +116,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(fusion: type[Fusion]) ->
 
 def config(**options: Any) -> CLCRConfig:
     modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    return CLCRConfig(modalities=modalities, dropout=0.0, **{**sizes, **options})
+    return CLCRConfig(modalities=modalities, dropout=0.0, **{**SMALL_SIZES, **options})
 
 
 @pytest.mark.parametrize("model", MODELS)

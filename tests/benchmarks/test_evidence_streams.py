@@ -13,6 +13,7 @@ from multifuse import CLCRConfig, CLCRForPrediction
 from multifuse._internal.masks import masked_mean
 from multifuse.recipes.data.features.planted import PlantedFeatures, planted
 from multifuse.recipes.data.features.planted_settings import SETTINGS
+from tests.sizes import SMALL_SIZES
 
 SIZES = {"train": 96, "valid": 8, "test": 64}
 
@@ -85,8 +86,7 @@ def test_a_probe_finds_the_factor_that_a_stream_contains_and_no_other(drawn: Pla
 
 def test_streams_are_those_of_the_whole_split_whatever_the_batches() -> None:
     modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
-    sizes: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_levels": 2}
-    model = CLCRForPrediction(CLCRConfig(modalities=modalities, **sizes)).eval()
+    model = CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL_SIZES)).eval()
     lengths = {"text": torch.tensor([2, 3, 5]), "audio": torch.tensor([4, 1, 6])}
 
     def batch(rows: list[int]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from multifuse import CLCRConfig, CLCRForPrediction, IntraCED, WhiteningXCorrLoss
+from tests.sizes import SMALL_SIZES
 
 Result = tuple[float, list[np.ndarray[Any, Any]]]
 Parallel = Callable[[torch.nn.Module], torch.nn.Module]
@@ -85,7 +86,7 @@ def whitening(samples: slice, parallel: Parallel) -> Result:
 def model(**options: Any) -> CLCRForPrediction:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": 4} for name in ("text", "vision")}
-    sizes = {"hidden_size": 12, "shared_rank": 4, "private_rank": 3, "num_heads": 2, "num_levels": 2}
+    sizes = {**SMALL_SIZES, "hidden_size": 12, "shared_rank": 4, "private_rank": 3}
     fields = {"modalities": modalities, "dropout": 0.0, "debias": False, **sizes, **options}
     return CLCRForPrediction(CLCRConfig(**fields))
 

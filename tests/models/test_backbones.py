@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from multifuse import BackboneLevels, CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
+from tests.sizes import SMALL_SIZES
 
 SMALL = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
-SIZES: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2}
+SIZES: dict[str, Any] = {**SMALL_SIZES, "num_levels": 3}
 TASK: dict[str, Any] = {"problem_type": "single_label_classification", "num_labels": 5}
 
 

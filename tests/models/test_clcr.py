@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel, Trainer, 
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel
 from multifuse.baselines.text import TextBaselineForPrediction
+from tests.sizes import SMALL_SIZES
 
 BERT: dict[str, Any] = {
     "model_type": "bert",
@@ -30,8 +31,7 @@ def config(**options: Any) -> CLCRConfig:
         "audio": {"encoder": "temporal_conv", "input_size": 5},
         "keys": {"encoder": "temporal_conv", "input_size": 3},
     }
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2}
-    return CLCRConfig(**{"modalities": modalities, **sizes, **options})
+    return CLCRConfig(**{"modalities": modalities, **SMALL_SIZES, "num_levels": 3, **options})
 
 
 def model(**options: Any) -> CLCRForPrediction:
@@ -142,6 +142,16 @@ def test_without_the_hierarchy_only_the_last_level_is_used() -> None:
     assert torch.equal(output.level_weights, torch.ones(4, 1))
     assert len(output.activations) == 1
     assert float(output.terms["inter_total"]) == 0
+
+
+def test_by_default_nothing_is_exchanged_before_training_and_the_exchange_learns() -> None:
+    features, mask = inputs()
+    default = CLCRConfig(modalities=config().modalities).init_exchange
+    network, closed = model(init_exchange=default), model(init_exchange=default, use_intra_ced=False)
+    torch.testing.assert_close(network(features, mask).logits, closed(features, mask).logits)
+    network.train()(features, mask, labels=torch.randn(4)).loss.backward()
+    weights = dict(network.named_parameters())
+    assert all(weights[f"clcr.exchanges.{level}.output.weight"].grad.any() for level in range(3))
 
 
 def test_without_intra_ced_no_token_participates() -> None:
@@ -298,6 +308,7 @@ def test_the_text_baseline_is_a_linear_head_on_the_mean_of_the_last_layer() -> N
         ({"positions": "rotary"}, "positions must be one of .* got 'rotary'"),
         ({"regression_loss": "huber"}, "regression_loss must be one of .* got 'huber'"),
         ({"init_participation": 1.0}, "init_participation must be in"),
+        ({"init_exchange": "zero"}, "init_exchange must be one of .* got 'zero'"),
     ],
 )
 def test_bad_configs_are_named(options: dict[str, Any], message: str) -> None:

@@ -15,6 +15,7 @@ from multifuse._internal import devices
 from multifuse.ops import transforms
 from multifuse.recipes.jobs.models import MODELS, model_class
 from tests.layers.test_exchange_levels import hooked, replaced
+from tests.sizes import SMALL_SIZES
 
 WIDTHS = {"text": 5, "audio": 3}
 FUSIONS = [name for name in MODELS if name != "text"]
@@ -25,8 +26,7 @@ SHAPES = ((4, 9, 7), (6, 11, 8), (5, 7, 12))
 def model(name: str = "clcr", **options: Any) -> Any:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2, "dropout": 0.0}
-    return model_class(name)(CLCRConfig(modalities=modalities, **{**sizes, **options})).train()  # type: ignore[arg-type]
+    return model_class(name)(CLCRConfig(modalities=modalities, **{**SMALL_SIZES, "dropout": 0.0, **options})).train()
 
 
 def batch(size: int, *lengths: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from multifuse import CLCRConfig, CLCRModel
 from multifuse.layers.inter_cad import InterCADOutput
 from multifuse.models.exchanged_tokens import token_memory
+from tests.sizes import SMALL_SIZES
 
 WIDTHS = {"text": 5, "audio": 3, "keys": 2}
 Inputs = dict[str, Tensor]
@@ -19,8 +20,7 @@ Inputs = dict[str, Tensor]
 def model(**options: Any) -> CLCRModel:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    network: CLCRModel = CLCRModel(CLCRConfig(modalities=modalities, **{**sizes, **options})).eval()
+    network: CLCRModel = CLCRModel(CLCRConfig(modalities=modalities, **{**SMALL_SIZES, **options})).eval()
     with torch.no_grad():  # weights that differ from sample to sample
         for layer in (network.aggregation.level_scorer[-1], network.aggregation.query):
             torch.nn.init.normal_(layer.weight, std=20.0)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from transformers import (
 
 from multifuse import CLCRConfig, CLCRForConditionalGeneration, MultimodalCollator, Sample
 from multifuse.models.saved import SavedModelError
+from tests.sizes import SMALL_SIZES
 
 VOCABULARY = 30
 IDS: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -54,8 +55,7 @@ Model = CLCRForConditionalGeneration
 
 def config(decoder: Any, **options: Any) -> CLCRConfig:
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    return CLCRConfig(modalities=modalities, decoder=decoder, **{**sizes, **options})
+    return CLCRConfig(modalities=modalities, decoder=decoder, **{**SMALL_SIZES, **options})
 
 
 def model(decoder: Any = GPT2, **options: Any) -> Model:

@@ -26,6 +26,7 @@ from multifuse import CLCRConfig, CLCRForPrediction, CLCRModel, CLCRProcessor, F
 from multifuse.baselines import ConcatenationForPrediction, LateFusionForPrediction
 from multifuse.baselines.text import TextBaselineForPrediction
 from multifuse.models.flat_inputs import flat_names
+from tests.sizes import SMALL_SIZES
 
 BERT: dict[str, Any] = {
     "vocab_size": 20,
@@ -37,7 +38,6 @@ BERT: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
 }
 AUDIO = {"encoder": "temporal_conv", "input_size": 3}
-SIZES: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
 
 
 # The name of transformers 5.23 and later, and the one that it replaces.
@@ -49,7 +49,7 @@ def text(**options: Any) -> dict[str, Any]:
 
 
 def config(**options: Any) -> CLCRConfig:
-    return CLCRConfig(**{"modalities": {"text": text(), "audio": AUDIO}, "dropout": 0.0, **SIZES, **options})
+    return CLCRConfig(**{"modalities": {"text": text(), "audio": AUDIO}, "dropout": 0.0, **SMALL_SIZES, **options})
 
 
 def model(kind: Any = CLCRForPrediction, **options: Any) -> Any:

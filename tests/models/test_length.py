@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from multifuse import CLCRConfig, CLCRForPrediction
 from multifuse.ops import transforms
+from tests.sizes import SMALL_SIZES
 
 NAMES = ("text", "audio")
 
@@ -36,8 +37,7 @@ def largest(tokens: int, with_mask: bool) -> _Largest:
     """Returns the largest tensor of a training step for one sample with ``tokens`` tokens of each modality."""
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": 4} for name in NAMES}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    config = CLCRConfig(modalities=modalities, positions="sinusoidal", **sizes)  # type: ignore[arg-type]
+    config = CLCRConfig(modalities=modalities, positions="sinusoidal", **SMALL_SIZES)
     network: CLCRForPrediction = CLCRForPrediction(config).train()
     inputs = {name: torch.randn(1, tokens, 4) for name in NAMES}
     mask = {name: torch.arange(tokens).expand(1, -1) < tokens - 5 for name in NAMES} if with_mask else None

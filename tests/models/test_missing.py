@@ -23,6 +23,7 @@ from multifuse import (
     TemporalConvLevels,
 )
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
+from tests.sizes import SMALL_SIZES
 
 NAMES = ("text", "audio", "keys")
 DIM, BATCH = 8, 3
@@ -112,7 +113,7 @@ class Model(torch.nn.Module):
     def __init__(self, kind: Any) -> None:
         super().__init__()
         modalities = {name: {"encoder": "temporal_conv", "input_size": DIM} for name in NAMES}
-        sizes = {"hidden_size": DIM, "shared_rank": 4, "private_rank": 3, "num_heads": 2, "num_levels": 2}
+        sizes = {**SMALL_SIZES, "hidden_size": DIM, "shared_rank": 4, "private_rank": 3}
         self.model = kind(CLCRConfig(modalities=modalities, dropout=0.0, num_segments=2, **sizes))
 
     def forward(self, inputs: Inputs, mask: Inputs, present: list[str]) -> Outputs:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multifuse import CLCRConfig, CLCRForPrediction
+from tests.sizes import SMALL_SIZES
 
 WIDTHS = {"text": 6, "audio": 3, "vision": 2}
 
@@ -16,8 +17,7 @@ WIDTHS = {"text": 6, "audio": 3, "vision": 2}
 def network(**options: Any) -> CLCRForPrediction:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**sizes, **options}))
+    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**SMALL_SIZES, **options}))
     return model
 
 

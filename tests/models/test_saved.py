@@ -13,8 +13,8 @@ from multifuse import CLCRConfig, CLCRForPrediction
 from multifuse.baselines import CrossAttentionForPrediction, LateFusionForPrediction
 from multifuse.models.saved import SavedModelError
 from tests.files import write
+from tests.sizes import SMALL_SIZES
 
-SIZES: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
 BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -23,7 +23,7 @@ def network() -> CLCRForPrediction:
         "text": {"encoder": "text", "config": {"model_type": "bert", **BERT}},
         "audio": {"encoder": "temporal_conv", "input_size": 3},
     }
-    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **SIZES))
+    model: CLCRForPrediction = CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL_SIZES))
     return model
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
+from tests.sizes import SMALL_SIZES
 
 
 def config(segments: int, **options: Any) -> CLCRConfig:
     modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("audio", "vision")}
-    sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-    return CLCRConfig(modalities=modalities, num_segments=segments, **{**sizes, **options})
+    return CLCRConfig(modalities=modalities, num_segments=segments, **{**SMALL_SIZES, **options})
 
 
 def model(segments: int, **options: Any) -> CLCRForSegmentPrediction:

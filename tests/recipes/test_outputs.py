@@ -25,8 +25,7 @@ from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
 from multifuse.recipes.trainer.checkpoints import native_writes
 from tests import media_files
 from tests.files import contents, mmsa_splits, save_unscaled, write
-
-SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+from tests.sizes import SMALL_SIZES
 
 
 class Disk:
@@ -66,7 +65,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(data: Path, output: Path, **changes: Any) -> SentimentJob:
-    job = SentimentJob(output=output, data=data, epochs=4, batch_size=8, device="cpu", config=SMALL)
+    job = SentimentJob(output=output, data=data, epochs=4, batch_size=8, device="cpu", config=SMALL_SIZES)
     return replace(job, **changes)
 
 
@@ -81,7 +80,7 @@ def saved_model(folder: Path) -> Path:
     modalities = {
         name: {"encoder": "temporal_conv", "input_size": width} for name, width in (("text", 7), ("audio", 5))
     }
-    CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL_SIZES)).save_pretrained(folder / "model")  # type: ignore[arg-type]
     save_unscaled(folder / "model", {"text": 7, "audio": 5})
     return folder
 

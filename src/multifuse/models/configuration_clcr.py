@@ -34,6 +34,7 @@ _TRANSFORMERS_FIELDS = {
 }
 """What transformers itself passes to a config, or writes into its file, beside the fields."""
 _CHOICES = {
+    "init_exchange": ("identity", "xavier"),
     "positions": ("learned", "sinusoidal"),
     "parametrization": ("cholesky", "geotorch"),
     "regression_loss": ("l1", "mse", "smooth_l1"),
@@ -67,6 +68,7 @@ class CLCRConfig(PreTrainedConfig):
         num_levels: L.
         dropout: of encoders, exchange and head.
         gamma, init_participation: of `TokenBudget`.
+        init_exchange: the ``init`` of every `IntraCED`; by default nothing is exchanged before training.
         lambda_intra, lambda_inter: weights of the regularisers; 0 turns one off.
         eps, debias: of the regularisers, see `IntraLevelLoss`.
         level_temperature, level_floor, modality_temperature, modality_floor: of `InterCAD`, off by default.
@@ -115,6 +117,7 @@ class CLCRConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     gamma: float | int = 1.0
     init_participation: float = 0.68
+    init_exchange: str = "identity"
     lambda_intra: float | int = 0.1
     lambda_inter: float | int = 0.1
     eps: float = 1e-3

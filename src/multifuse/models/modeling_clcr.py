@@ -62,6 +62,7 @@ class CLCRModel(CLCRPreTrainedModel):
                 num_heads=config.num_heads,
                 gamma=config.gamma if config.use_intra_ced else 0.0,
                 dropout=config.dropout,
+                init=config.init_exchange,  # type: ignore[arg-type]
                 init_participation=config.init_participation,
                 parametrization=config.parametrization,  # type: ignore[arg-type]
             )

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
 from multifuse.recipes.explanation.gathered import About, Explanation, explained
 from multifuse.recipes.measures.scores import CLASSES, SENTIMENT
+from tests.sizes import SMALL_SIZES
 
 ABOUT = About("model", "data.pkl", "test")
 WIDTHS = {"text": 4, "audio": 3, "vision": 5}
@@ -17,7 +18,7 @@ def model(modalities: int = 3, segments: int | None = None, classes: int = 0, **
     torch.manual_seed(0)
     names = list(WIDTHS)[:modalities]
     entries = {name: {"encoder": "temporal_conv", "input_size": WIDTHS[name]} for name in names}
-    sizes: dict[str, Any] = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, **fields}
+    sizes: dict[str, Any] = {**SMALL_SIZES, "num_levels": 3, **fields}
     if classes:
         sizes |= {"problem_type": "single_label_classification", "num_labels": classes}
     if segments is None:

@@ -16,13 +16,12 @@ from multifuse.recipes.jobs import resumption
 from multifuse.recipes.jobs.resumption import CheckpointError
 from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
 from tests.files import contents, mmsa_splits, write
-
-SMALL = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
+from tests.sizes import SMALL_SIZES
 
 
 def job(folder: Path, name: str = "run", **changes: Any) -> SentimentJob:
     base = SentimentJob(
-        output=folder / name, data=folder / "small.pkl", epochs=3, batch_size=8, device="cpu", config=SMALL
+        output=folder / name, data=folder / "small.pkl", epochs=3, batch_size=8, device="cpu", config=SMALL_SIZES
     )
     return replace(base, **changes)
 
