@@ -22,6 +22,7 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
         "no hierarchy": {"use_hierarchy": False},
         "no regularisers": {"lambda_intra": 0.0, "lambda_inter": 0.0},
         "full mix": {"shuffle_levels": True},
+        "exchange from random weights": {"init_exchange": "xavier"},
     },
     "budget": {
         "dense": {"gamma": 1000.0, "init_participation": 0.999},
@@ -84,7 +85,7 @@ SECTIONS = (
         ("text", "vision", "audio"),
         (MODELS, "ablation"),
         choosing_seeds=2,  # at the higher rates, some seeds fail here
-        close=(CLCR, "cross-attention"),
+        close=(CLCR, "cross-attention", "late-fusion", "low-rank"),
         close_seeds=(6, 7, 8, 9, 10),
         epochs=10,
     ),
