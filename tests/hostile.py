@@ -45,6 +45,7 @@ from multifuse.recipes.jobs import progress, resumption
 from tests import media_files
 from tests.files import mmsa_splits, write
 from tests.paths import ROOT
+from tests.sizes import SMALL_SIZES
 
 MEMORY = 512 << 20
 """Bytes by which a process may grow over all its cases; the system refuses to allocate more than four times as much."""
@@ -286,8 +287,7 @@ class Models(Kind):
             "text": {"encoder": "text", "config": {**bert, "num_attention_heads": 2, "intermediate_size": 32}},
             "audio": {"encoder": "temporal_conv", "input_size": 3},
         }
-        sizes = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2, "num_levels": 2}
-        config: Any = CLCRConfig(modalities=modalities, **sizes)  # type: ignore[arg-type]
+        config: Any = CLCRConfig(modalities=modalities, **SMALL_SIZES)
         CLCRForPrediction(config).save_pretrained(folder)
         self.originals = {path.name: path.read_bytes() for path in folder.iterdir()}
 

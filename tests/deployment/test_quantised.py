@@ -10,7 +10,8 @@ def test_int8_weights_change_the_logits_little() -> None:
     quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": 16} for name in ("vision", "audio")}
-    model = CLCRForPrediction(CLCRConfig(modalities=modalities, hidden_size=32, shared_rank=16, private_rank=8)).eval()
+    sizes = {"hidden_size": 32, "shared_rank": 16, "private_rank": 8}
+    model = CLCRForPrediction(CLCRConfig(modalities=modalities, init_exchange="xavier", **sizes)).eval()  # type: ignore[arg-type]
     inputs = {"vision": torch.randn(8, 20, 16), "audio": torch.randn(8, 30, 16)}
     with torch.no_grad():
         expected = model(inputs).logits

@@ -36,7 +36,7 @@ class IntraCED(DrawsOwnParameters):
             ``num_heads``, and 1/4 of d, the shares of the reference configuration.
         num_heads: divides ``shared_rank``.
         init: ``"xavier"``, or ``"identity"`` for an output projection of zeros, so that tokens leave as they came
-            before training: for layers put into a model that has been trained.
+            before training: for layers put into a model that has been trained, and in `CLCRModel`.
         gamma: scale of the token budget; 0 gives the identity, ``tokens == h``.
         dropout: the rate at which whole channels of what a sample receives are dropped in training (ours: dropout of
             the attention weights would keep a T x T tensor).

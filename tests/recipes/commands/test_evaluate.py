@@ -23,6 +23,7 @@ from multifuse.recipes.jobs.model_identity import ModelIdentity
 from multifuse.recipes.measures.scores import SENTIMENT, mean_measures
 from multifuse.recipes.measures.sentiment import SentimentMeasures, sentiment_measures
 from tests.files import mmsa_splits, save_unscaled, write
+from tests.sizes import SMALL_SIZES
 
 WIDTHS = {"text": 7, "audio": 5, "vision": 4}
 
@@ -30,7 +31,7 @@ WIDTHS = {"text": 7, "audio": 5, "vision": 4}
 def model(kind: type[PreTrainedModel] = CLCRForPrediction) -> PreTrainedModel:
     torch.manual_seed(0)
     modalities = {name: {"encoder": "temporal_conv", "input_size": width} for name, width in WIDTHS.items()}
-    config = CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, num_heads=2)
+    config = CLCRConfig(modalities=modalities, **{**SMALL_SIZES, "num_levels": 3})
     return kind(config).eval()
 
 

@@ -16,8 +16,9 @@ from multifuse.processing.processor import ModalityInput
 from multifuse.recipes.commands.main import main
 from tests.files import bert, contents, mmsa_splits, save_unscaled, write
 from tests.pages import parsed
+from tests.sizes import SMALL_SIZES
 
-SIZES = {"hidden_size": 16, "shared_rank": 8, "private_rank": 4, "num_heads": 2}
+SIZES = {**SMALL_SIZES, "num_levels": 3}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from multifuse.layers import stiefel
 from multifuse.layers.frames import shared_and_private_frames
 from multifuse.recipes.measures.scores import SENTIMENT, Masks, measured
 from multifuse.recipes.measures.sentiment import sentiment_measures
+from tests.sizes import SMALL_SIZES
 
 
 def unchanged(inputs: Mapping[str, Any], mask: Masks) -> tuple[Mapping[str, Any], Masks]:
@@ -28,9 +29,7 @@ def test_scores_match_the_models_predictions_and_bases_are_computed_once(
         return shared_and_private_frames(shared, private)
 
     modalities = {name: {"encoder": "temporal_conv", "input_size": 3} for name in ("text", "audio")}
-    model = CLCRForPrediction(
-        CLCRConfig(modalities=modalities, hidden_size=16, shared_rank=8, private_rank=4, num_levels=2)
-    ).eval()
+    model = CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL_SIZES)).eval()
     samples: list[dict[str, Any]] = [
         {
             "inputs": {name: torch.randn(4, 5, 3) for name in modalities},
