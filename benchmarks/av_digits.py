@@ -24,8 +24,8 @@ from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
-from multifuse.recipes.jobs.job import run
 from multifuse.recipes.jobs.recipe import AV_DIGITS
+from multifuse.recipes.jobs.run import run
 
 MODALITIES = {"both": ("audio", "vision"), "audio": ("audio",), "image": ("vision",)}
 MEASURES = ("accuracy", "macro_f1", "weighted_f1")

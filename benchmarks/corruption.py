@@ -32,7 +32,8 @@ from multifuse.recipes.data.features.text import token_ids
 from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.models import model_class
-from multifuse.recipes.jobs.sentiment import SentimentJob, run
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 
 FUSIONS = ("clcr", "late-fusion", "cross-attention")
 DRAWS = 3

@@ -19,7 +19,8 @@ from benchmarks.intervals import mean_and_interval
 from benchmarks.machine import machine
 from multifuse.recipes.data.features.mmsa import read_mmsa
 from multifuse.recipes.files import whole
-from multifuse.recipes.jobs.sentiment import SentimentJob, run
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 
 MODELS: tuple[Literal["text", "clcr"], ...] = ("text", "clcr")
 MEASURES = ("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0")

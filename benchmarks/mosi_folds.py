@@ -24,7 +24,8 @@ from multifuse.recipes.data.features import safe_pickle
 from multifuse.recipes.data.features.mmsa import FEATURES
 from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.recipe import Recipe
-from multifuse.recipes.jobs.sentiment import SentimentJob, default_recipe, run
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob, default_recipe
 
 FOLDS = 5
 

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from multifuse.recipes.corruption.missing import on_subsets
-from multifuse.recipes.jobs import job as jobs
 from multifuse.recipes.jobs.job import Job
 from multifuse.recipes.jobs.models import model_class
+from multifuse.recipes.jobs.run import run
 from multifuse.recipes.measures.measures import Measures
 from multifuse.recipes.measures.scores import Scoring
 from multifuse.recipes.pooled import PooledPredictions
@@ -22,7 +22,7 @@ _KEPT = ("valid", "test", "best_epoch", "epochs", "seconds", "samples", "recipe"
 
 def trained(job: Job[Any, Any], model: str) -> tuple[dict[str, Any], PreTrainedModel]:
     """Runs a job; returns what is kept of its metrics.json, and the model of the best epoch, ``model`` by name."""
-    outcome = jobs.run(job)
+    outcome = run(job)
     metrics = json.loads((job.output / "metrics.json").read_text())
     best: PreTrainedModel = model_class(model).from_pretrained(job.output / "model").eval()
     kept = {name: metrics[name] for name in _KEPT}

@@ -21,7 +21,9 @@ from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.data.split_lists.clips import PreparationError
 from multifuse.recipes.files import OutputError, whole
 from multifuse.recipes.jobs import resumption
-from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
+from multifuse.recipes.jobs.job import JobError
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 from multifuse.recipes.trainer.checkpoints import native_writes
 from tests import media_files
 from tests.files import contents, mmsa_splits, save_unscaled, write

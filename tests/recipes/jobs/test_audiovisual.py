@@ -24,8 +24,8 @@ from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.jobs import progress
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob
-from multifuse.recipes.jobs.job import run
 from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
+from multifuse.recipes.jobs.run import run
 from multifuse.recipes.measures.classification import classification_measures
 from tests import media_files
 from tests.pages import parsed

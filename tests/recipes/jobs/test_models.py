@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.jobs.job import JobError
 from multifuse.recipes.jobs.models import CLIP_MODELS, MODELS, model_class
-from multifuse.recipes.jobs.sentiment import SentimentJob, run
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 from tests.files import bert, mmsa_splits, write
 
 

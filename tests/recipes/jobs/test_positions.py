@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from multifuse.recipes.commands.main import main
-from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
+from multifuse.recipes.jobs.job import JobError
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 from tests.files import Splits, mmsa_splits, write
 
 

@@ -8,7 +8,9 @@ from multifuse.recipes.commands.main import main
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 from multifuse.recipes.jobs import resumption
-from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
+from multifuse.recipes.jobs.job import JobError
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 
 
 def test_the_named_setting_is_made_and_described(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from multifuse.recipes.jobs import resumption
+from multifuse.recipes.jobs.job import JobError
 from multifuse.recipes.jobs.resumption import CheckpointError
-from multifuse.recipes.jobs.sentiment import JobError, SentimentJob, run
+from multifuse.recipes.jobs.run import run
+from multifuse.recipes.jobs.sentiment import SentimentJob
 from tests.files import contents, mmsa_splits, write
 from tests.sizes import SMALL_SIZES
 

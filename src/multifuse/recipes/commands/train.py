@@ -37,8 +37,9 @@ def _run(name: str, make_job: "Callable[[], Job[Any, Any]]", arguments: Sequence
     from multifuse.recipes.data.features.mmsa import MMSAFileError
     from multifuse.recipes.data.split_lists.clips import PreparationError, SplitListError
     from multifuse.recipes.files import OutputError
-    from multifuse.recipes.jobs.job import JobError, run
+    from multifuse.recipes.jobs.job import JobError
     from multifuse.recipes.jobs.resumption import CheckpointError
+    from multifuse.recipes.jobs.run import run
 
     try:
         run(replace(make_job(), command=command_line(name, arguments)))

@@ -18,19 +18,16 @@ from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 from multifuse.recipes.data.features.utterances import datasets
-from multifuse.recipes.jobs import job, progress, resumption
-from multifuse.recipes.jobs.job import Job, JobError, JobResult, Learning, check_model, naming_encoder
+from multifuse.recipes.jobs import progress, resumption
+from multifuse.recipes.jobs.job import Job, JobError, Learning, check_model, naming_encoder
 from multifuse.recipes.jobs.models import MODELS, model_class
 from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
 from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures, sentiment_measures
-
-__all__ = ["JobError", "SentimentJob", "SentimentResult", "default_recipe", "run"]
 
 PLANTED_NOTE = (
     "--data is not given: this is the embedded default, a small SYNTHETIC data set (--planted {}). "
     "Its numbers show that the code works; they say nothing about sentiment."
 )
-SentimentResult = JobResult[SentimentMeasures]
 
 
 @dataclass(frozen=True)
@@ -189,16 +186,6 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
             "model": self.model,
         }
-
-
-def run(sentiment_job: SentimentJob) -> SentimentResult:
-    """Runs a sentiment job as `multifuse.recipes.jobs.job.run` does.
-
-    Raises:
-        JobError: if an argument is wrong, or the output folder holds another run's results.
-        MMSAFileError: if the feature file cannot be used; nothing has been written then.
-    """
-    return job.run(sentiment_job)
 
 
 def default_recipe(text_encoder: str | None) -> Recipe:
