@@ -19,10 +19,10 @@ def test_segment_means_worked_by_hand() -> None:
     """The middle one of five tokens is in both segments; a single token is in all segments."""
     values = torch.arange(5.0).view(1, 5, 1)
     assert segment_means(values, None, 2)[0].flatten().tolist() == [1.0, 3.0]
-    masked = torch.tensor([[True, True, False, False, False]])
-    means, real = segment_means(values * masked.unsqueeze(-1), masked, 2)
-    assert means.flatten().tolist() == [0.5, 0.0]
-    assert real.tolist() == [1.0, 0.0]
+    gap = torch.tensor([[False, False, False, True, True]])
+    means, real = segment_means(values * gap.unsqueeze(-1), gap, 2)
+    assert means.flatten().tolist() == [0.0, 3.5]
+    assert real.tolist() == [0.0, 1.0]
     assert segment_means(values[:, 3:4], None, 3)[0].flatten().tolist() == [3.0] * 3
 
 
@@ -31,6 +31,20 @@ def test_segment_means_are_adaptive_average_pooling(segments: int, length: int) 
     values = torch.randn(2, length, 3)
     pooled = adaptive_avg_pool1d(values.mT, segments).mT
     torch.testing.assert_close(segment_means(values, None, segments)[0], pooled.flatten(0, 1))
+
+
+@given(st.integers(1, 9), st.integers(0, 6), st.integers(0, 6))
+def test_padding_at_the_end_does_not_move_the_segments(segments: int, length: int, padding: int) -> None:
+    values = torch.randn(1, length, 3)
+    padded = torch.nn.functional.pad(values, (0, 0, 0, padding))
+    mask = torch.arange(length + padding).unsqueeze(0) < length
+    for given_mask, given_values in ((None, values), (mask, padded)):
+        means, real = segment_means(given_values, given_mask, segments)
+        if length == 0:
+            assert not means.any()
+            assert not real.any()
+        else:
+            torch.testing.assert_close(means, adaptive_avg_pool1d(values.mT, segments).mT.flatten(0, 1))
 
 
 def test_each_modality_has_the_means_of_its_own_tokens_and_one_left_out_has_none() -> None:

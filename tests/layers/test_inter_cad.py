@@ -192,3 +192,17 @@ def test_bad_arguments_are_named() -> None:
         aggregation(SIZES, level_temperature=0)
     with pytest.raises(ValueError, match=r"modality_floor must be in \[0.0, 1.0\], got 1.5"):
         aggregation(SIZES, modality_floor=1.5)
+
+
+def test_float64_is_aggregated_in_float64() -> None:
+    small = Sizes(2, 5, 2, 2, 1, {"text": 2, "audio": 1})
+    layer, tokens = aggregation(small).double(), batch(small)[0]
+    exchanged = exchange(small).double()
+
+    def aggregated(*values: Tensor) -> tuple[Tensor, ...]:
+        output = exchanged(dict(zip(tokens, values, strict=True)))
+        return tuple(layer([output, output]))
+
+    inputs = [values.double().requires_grad_() for values in tokens.values()]
+    assert {field.dtype for field in aggregated(*inputs)} == {torch.float64}
+    assert torch.autograd.gradcheck(aggregated, inputs)

@@ -56,11 +56,18 @@ def test_a_segment_depends_on_its_own_time() -> None:
 
 
 def test_a_segment_without_a_real_token_lacks_the_modality() -> None:
-    mask = {"audio": torch.arange(12).expand(2, -1) < 6}
+    mask = {"audio": torch.arange(12).expand(2, -1) >= 6}
     output = model(4)(inputs(), mask)
-    assert not output.modality_weights[:, 2:, 0].any()
-    assert output.modality_weights[:, :2, 0].all()
+    assert not output.modality_weights[:, :2, 0].any()
+    assert output.modality_weights[:, 2:, 0].all()
     assert output.logits.isfinite().all()
+
+
+def test_the_segments_of_a_sample_do_not_depend_on_longer_samples_in_its_batch() -> None:
+    network, alone = model(4), inputs()
+    padded = {name: torch.nn.functional.pad(values, (0, 0, 0, 9)) for name, values in alone.items()}
+    mask = {name: torch.arange(values.shape[1] + 9).expand(2, -1) < values.shape[1] for name, values in alone.items()}
+    torch.testing.assert_close(network(padded, mask).logits, network(alone).logits)
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "regression", "multi_label_classification"])

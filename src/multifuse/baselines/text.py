@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from multifuse._internal.masks import masked_mean
+from multifuse._internal.precision import at_least_float32
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import backbone
@@ -44,5 +45,5 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         real = token_masks({"text": inputs["text"]}, mask, tuple(self.config.modalities))["text"]
         last = self.encoder.last_layer(inputs["text"], real)
         logits = self.head(self.dropout(masked_mean(last, real)))
-        loss = None if labels is None else self.task_loss(logits.float(), labels)
+        loss = None if labels is None else self.task_loss(at_least_float32(logits), labels)
         return CLCRPredictionOutput(loss=loss, logits=logits)

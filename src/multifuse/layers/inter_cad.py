@@ -12,6 +12,7 @@ from multifuse._internal.exportable import exportable
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear, fill
 from multifuse._internal.masks import without_padding
 from multifuse._internal.pooling import Pooling, pooling_of
+from multifuse._internal.precision import at_least_float32
 from multifuse.layers.exchange import IntraCEDOutput, LevelCodes
 
 
@@ -64,15 +65,16 @@ class InterCAD(DrawsOwnParameters):
         level_temperature, modality_temperature: divide the logits of omega and beta (ours; 1 = off).
         level_floor, modality_floor: the fraction of omega and beta that is uniform, in [0, 1] (ours; 0 = off). The
             floor of beta spreads over the modalities that a sample has.
-        init_last_level: the weight of the last level before training, held by the learned bias ``b_l``; ``None``: the
-            same as every other level's (ours: the level that chance favoured took all the weight in the first steps).
+        init_last_level: the weight of the last level before training, with a temperature of 1 and a floor of 0, held by
+            the learned bias ``b_l`` (ours: a pretrained encoder is most useful at its last level); ``None``: the same
+            as every other level's.
 
     Shape:
         ``forward(levels, mask=None, segments=None)``: the `IntraCEDOutput` of every level; one mask (B, T_m) by
-        modality for all of them -> `InterCADOutput`. With ``segments``, S, each of S equal parts of a sample's time is
-        aggregated separately (ours). A model may pass in `LevelCodes`: the means of the codes are mapped to width d.
-        Features of several depths become levels by an `IntraCED` each, which may map other widths to d, with
-        ``gamma=0`` if nothing is to be exchanged.
+        modality for all of them -> `InterCADOutput`. With ``segments``, S, each of S equal parts of a sample's time,
+        which ends with its last real token, is aggregated separately (ours). A model may pass in `LevelCodes`: the
+        means of the codes are mapped to width d. Features of several depths become levels by an `IntraCED` each, which
+        may map other widths to d, with ``gamma=0`` if nothing is to be exchanged.
 
     Raises:
         ValueError: a wrong number of levels, levels with different modalities or numbers of tokens, a wrong shape or
@@ -210,15 +212,17 @@ class InterCAD(DrawsOwnParameters):
     def _level_weights(self, descriptors: Tensor) -> Tensor:
         if not self.adaptive:
             return torch.full_like(descriptors[..., 0], 1.0 / self.num_levels)
-        score = self.level_scorer(descriptors + self.anchors).squeeze(-1).float()
-        logits = torch.add(self.level_bias.float(), score, alpha=1 / math.sqrt(self.dim)) / self.level_temperature
+        score = at_least_float32(self.level_scorer(descriptors + self.anchors).squeeze(-1))
+        logits = (
+            torch.add(self.level_bias.to(score.dtype), score, alpha=1 / math.sqrt(self.dim)) / self.level_temperature
+        )
         return _with_floor(logits.softmax(dim=-1), 1.0 / self.num_levels, self.level_floor)
 
     def _modality_weights(self, shared: Tensor, uniform: Tensor) -> Tensor:
         if not self.adaptive:
             return uniform
         query = self.query(torch.einsum("bm,bmd->bd", uniform.to(shared.dtype), shared))
-        logits = torch.einsum("bd,bmd->bm", query, self.key(shared)).float()
+        logits = at_least_float32(torch.einsum("bd,bmd->bm", query, self.key(shared)))
         logits = logits / (self.dim * self.modality_temperature)
         # A sample without any modality keeps finite logits; the last product gives it weights of 0.
         absent = (uniform == 0) & uniform.any(dim=-1, keepdim=True)
@@ -229,7 +233,7 @@ class InterCAD(DrawsOwnParameters):
         if not self.adaptive:
             return present
         score = self.gate_score(self.gate_norm(self.gate_projection(private))).squeeze(-1)
-        return torch.sigmoid(score.float() / math.sqrt(self.dim)) * present
+        return torch.sigmoid(at_least_float32(score) / math.sqrt(self.dim)) * present
 
     def extra_repr(self) -> str:
         return (

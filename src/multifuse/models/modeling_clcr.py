@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from multifuse._internal import checks
+from multifuse._internal.precision import at_least_float32
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.exchange import IntraCEDOutput, LevelCodes
 from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
@@ -221,7 +222,7 @@ class CLCRForPrediction(Regularised, CLCRPreTrainedModel):
 
     def _terms(self, encoded: CLCRModelOutput, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Returns the task loss, and in training the regularisers that have a weight."""
-        return {"task": self._task_loss(logits.float(), labels), **self._regularisers(encoded)}
+        return {"task": self._task_loss(at_least_float32(logits), labels), **self._regularisers(encoded)}
 
 
 AutoConfig.register("clcr", CLCRConfig)

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 
 from multifuse._internal import checks
+from multifuse._internal.precision import at_least_float32
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.decoders import decoded, fresh_decoder, load_pretrained_decoder
@@ -218,7 +219,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
     def _token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         flat = labels.flatten()
         per_token = nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), flat, reduction="none", ignore_index=IGNORED
+            at_least_float32(logits).flatten(0, 1), flat, reduction="none", ignore_index=IGNORED
         )
         return mean_over_ranks(per_token, flat != IGNORED, self.training)
 

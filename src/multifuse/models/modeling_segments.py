@@ -10,7 +10,9 @@ class CLCRForSegmentPrediction(CLCRForPrediction):
     """Predicts for each of ``config.num_segments``, S, equal parts of a sample's time (ours; for localisation in AVE).
 
     The hierarchy and the exchange see the whole sample; InterCAD aggregates every segment separately, and the head
-    reads the result. A segment has the tokens that overlap its time, so that sequences may be shorter than S.
+    reads the result. A segment has the tokens that overlap its time, so that sequences may be shorter than S. The time
+    of a modality ends with its last real token: padding at the end does not move the segments, and a stream that stops
+    before the others must be filled up.
 
     Shape:
         ``forward(inputs, mask=None, labels=None)``: as `CLCRForPrediction`; labels (B, S), or (B, S, num_labels) of
