@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from multifuse import IntraCED
 from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
 from multifuse.layers.inter_cad import InterCAD
+from multifuse.layers.token_budget import TokenBudget
 from tests.batches import Sizes, batch, padded, sizes
 
 SIZES = Sizes(3, 14, 6, 5, 2, {"text": 5, "vision": 7, "audio": 1})
@@ -164,6 +165,28 @@ def test_a_replaced_dropout_is_called(change: Callable[[IntraCED], nn.Module]) -
     silent = layer.train()(tokens, mask)
     for name, values in tokens.items():
         torch.testing.assert_close(silent.tokens[name], values)
+
+
+class ClosedBudget(TokenBudget):
+    def forward(self, evidence: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(evidence, mask) * 0
+
+
+def test_a_budget_that_was_replaced_or_hooked_is_called() -> None:
+    layer, (tokens, mask) = exchanges(SIZES, 1)[0], batch(SIZES)
+    expected = layer(tokens, mask)
+    handle = layer.budget.register_forward_hook(lambda module, inputs, output: output)
+    hooked_output = layer(tokens, mask)
+    for name, alpha in expected.activation.items():
+        torch.testing.assert_close(hooked_output.activation[name], alpha)
+        torch.testing.assert_close(hooked_output.tokens[name], expected.tokens[name])
+    handle.remove()
+    layer.budget = ClosedBudget()
+    closed = layer(tokens, mask)
+    for name, values in tokens.items():
+        assert not closed.activation[name].any()
+        torch.testing.assert_close(closed.tokens[name], values)
+    assert not can_exchange_together([layer])
 
 
 def test_the_order_of_a_dict_of_tokens_changes_nothing() -> None:

@@ -13,7 +13,7 @@ from multifuse._internal.precision import at_least_float32
 from multifuse._internal.untouched import is_untouched
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.stiefel import Bases
-from multifuse.layers.token_budget import activation_of_levels
+from multifuse.layers.token_budget import TokenBudget, activation_of_levels
 from multifuse.ops.attention import attend_others
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def exchanged(
     shared, private = _codes(levels, bases, layers[0].modalities, joined)
     real = packing.rows_mask(joined, shared.device)  # (B, M, width)
     evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
-    rows = activation_of_levels([layer.budget for layer in layers], packing.rows(evidence), real)
+    rows = _activation([layer.budget for layer in layers], packing.rows(evidence), real)
     if vectors and layers[0].budget.gamma > 0:
         rows = _whole(rows, [name in vectors for name in packing.lengths], real)
     activation = packing.from_rows(rows)
@@ -118,6 +118,14 @@ def _codes(
     packed = without_padding(torch.cat(codes, dim=2), mask)
     parts = packed.split([bases.shared.shape[-1], bases.private.shape[-1]], dim=-1)
     return parts[0], parts[1]
+
+
+def _activation(budgets: Sequence[TokenBudget], evidence: Tensor, real: Tensor | None) -> Tensor:
+    """Returns alpha (L, B, M, width) for the evidence of every modality; a budget that was changed is called."""
+    if len(budgets) > 1 or is_untouched(budgets[0], TokenBudget):
+        return activation_of_levels(budgets, evidence, real)
+    rows: Tensor = budgets[0](evidence[0].flatten(0, 1), None if real is None else real.flatten(0, 1))
+    return rows.view_as(evidence)
 
 
 def _whole(rows: Tensor, is_vector: Sequence[bool], real: Tensor | None) -> Tensor:
