@@ -49,9 +49,9 @@ def test_padding_changes_no_output_and_no_gradient(
 ) -> None:
     module, tokens, mask = layer(fusion).train(training), batch(), masks(counts)
     results = []
-    for noise in (0.0, 9.0):
+    for noise in (9.0, float("nan")):
         module.zero_grad()
-        noisy = {name: values + noise * (~mask[name]).unsqueeze(-1) for name, values in tokens.items()}  # type: ignore[operator]
+        noisy = {name: values.masked_fill(~mask[name].unsqueeze(-1), noise) for name, values in tokens.items()}  # type: ignore[operator, union-attr]
         output = module(noisy, mask)
         assert output.logits.shape == (BATCH, 2)
         sum([output.logits.square().sum(), *output.terms.values()]).backward()  # type: ignore[union-attr]
@@ -141,6 +141,17 @@ def test_the_training_loss_is_the_tasks_and_the_weighted_regularisers(model: typ
     expected = output.terms["task"] + sum(weight * output.terms[name] for name, weight in weights.items())
     torch.testing.assert_close(output.loss, expected)
     assert network.eval()(inputs, labels=torch.randn(4)).terms.keys() == {"task"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_baselines_drop_modalities_and_name_features_that_are_not_finite_as_the_config_says(
+    model: type[FusionForPrediction],
+) -> None:
+    inputs = {name: torch.randn(4, 5, 3) for name in ("text", "audio")}
+    network = model(config(modality_dropout={"audio": 1.0}, debug=True)).train()
+    torch.testing.assert_close(network(inputs).logits, network({**inputs, "audio": None}).logits)
+    with pytest.raises(ValueError, match=r"inputs\['audio'\] .*nan"):
+        network({**inputs, "audio": inputs["audio"] * float("nan")})
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
-from multifuse._internal.masks import has_tokens, masked_mean
+from multifuse._internal.masks import has_tokens, masked_mean, without_padding
+from multifuse._internal.precision import at_least_float32
+from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.models.configuration_clcr import CLCRConfig
 from multifuse.models.encoders import hierarchy
 from multifuse.models.flat_inputs import takes_flat_inputs
@@ -69,11 +71,12 @@ class Fusion(nn.Module, ABC):
     def forward(self, tokens: Mapping[str, Tensor | None], mask: Masks | None = None) -> FusionOutput:
         masks = checks.modality_masks(mask, self.modalities)
         checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
-        return self._fused({name: values for name, values in tokens.items() if values is not None}, masks)
+        given = {name: values for name, values in tokens.items() if values is not None}
+        return self._fused({name: without_padding(values, masks.get(name)) for name, values in given.items()}, masks)
 
     @abstractmethod
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
-        """Computes the output; a modality without an entry in ``mask`` is not masked."""
+        """Computes the output of tokens that are 0 at padding; a modality without an entry in ``mask`` has none."""
 
     def _head(self, width: int) -> nn.Sequential:
         """Returns an MLP from a width to the logits, as CLCR's head is."""
@@ -135,6 +138,7 @@ class FusionForPrediction(CLCRPreTrainedModel):
     def __init__(self, config: CLCRConfig) -> None:
         super().__init__(config)
         self.hierarchy = hierarchy(config)
+        self.modality_dropout = ModalityDropout(self.hierarchy.modalities, config.modality_dropout)
         self.fusion = self.fusion_class(
             config.hidden_size, self.hierarchy.modalities, config.num_labels, float(config.dropout), config.num_heads
         )
@@ -153,12 +157,16 @@ class FusionForPrediction(CLCRPreTrainedModel):
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
         masks = token_masks(inputs, mask, self.hierarchy.modalities)
+        if self.config.debug:
+            checks.finite_tokens("inputs", inputs, masks)
         levels = self.hierarchy(inputs, masks)
-        masks = self.hierarchy.token_masks(levels, masks)
+        masks = self.modality_dropout(levels[-1], self.hierarchy.token_masks(levels, masks))
         fused = self.fusion(levels[-1], masks)
         if labels is None:
             return CLCRPredictionOutput(logits=fused.logits)
-        terms = {"task": self.task_loss(fused.logits.float(), labels), **fused.terms}
+        terms = {"task": self.task_loss(at_least_float32(fused.logits), labels), **fused.terms}
+        if self.config.debug:
+            checks.finite_terms(terms)
         loss = terms["task"]
         for name, weight in self.fusion.term_weights.items():
             if name in terms:
