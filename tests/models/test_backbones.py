@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from multifuse import BackboneLevels, CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction
+from multifuse import BackboneLevels, CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction, CLCRModel
 from tests.sizes import SMALL_SIZES
 
 SMALL = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
@@ -147,3 +147,14 @@ def test_resnet_18_from_scratch_has_the_known_number_of_parameters() -> None:
 def test_bad_specifications_are_named(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CLCRConfig(modalities={"m": spec})
+
+
+@pytest.mark.parametrize("kind", ["swin", "albert"])
+def test_an_encoder_that_computes_with_its_poolers_result_runs(kind: str) -> None:
+    swin = {"image_size": 16, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 2}
+    albert = {"vocab_size": 9, "embedding_size": 4, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
+    encoder, fields = ("image", swin) if kind == "swin" else ("text", albert)
+    spec = {"encoder": encoder, "config": {"model_type": kind, **fields}}
+    network = CLCRModel(CLCRConfig(modalities={kind: spec}, **SMALL_SIZES)).eval()
+    given = torch.rand(2, 1, 3, 16, 16) if kind == "swin" else torch.randint(1, 9, (2, 5))
+    assert network({kind: given}).fused.isfinite().all()

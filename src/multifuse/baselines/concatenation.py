@@ -7,7 +7,7 @@ from torch import nn
 
 from multifuse._internal.masks import joined_mask
 from multifuse.baselines.attention import MaskedTransformer
-from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, Tokens, normalised_mean
+from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, Tokens, normalised_mean, zeroed
 
 LAYERS = 2
 
@@ -28,6 +28,7 @@ class Concatenation(Fusion):
         self.head = self._head(dim)
 
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
+        tokens = zeroed(tokens, mask)
         present = [name for name in self.modalities if name in tokens]
         device = tokens[present[0]].device
         marks = dict(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multifuse._internal.masks import joined_mask
 from multifuse._internal.module_keys import module_key
 from multifuse.baselines.attention import MaskedAttention
-from multifuse.baselines.fusion import FusionForPrediction, FusionOutput, Masks, Tokens
+from multifuse.baselines.fusion import FusionForPrediction, FusionOutput, Masks, Tokens, zeroed
 from multifuse.baselines.late import LateFusion
 
 
@@ -22,6 +22,7 @@ class CrossAttention(LateFusion):
         self.attentions = nn.ModuleDict({module_key(name): MaskedAttention(dim, num_heads) for name in self.modalities})
 
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
+        tokens = zeroed(tokens, mask)
         return super()._fused({name: self._mixed(name, tokens, mask) for name in tokens}, mask)
 
     def _mixed(self, name: str, tokens: Tokens, mask: Masks) -> Tensor:

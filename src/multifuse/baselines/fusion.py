@@ -71,18 +71,22 @@ class Fusion(nn.Module, ABC):
     def forward(self, tokens: Mapping[str, Tensor | None], mask: Masks | None = None) -> FusionOutput:
         masks = checks.modality_masks(mask, self.modalities)
         checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
-        given = {name: values for name, values in tokens.items() if values is not None}
-        return self._fused({name: without_padding(values, masks.get(name)) for name, values in given.items()}, masks)
+        return self._fused({name: values for name, values in tokens.items() if values is not None}, masks)
 
     @abstractmethod
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
-        """Computes the output of tokens that are 0 at padding; a modality without an entry in ``mask`` has none."""
+        """Computes the output; a modality without an entry in ``mask`` is not masked."""
 
     def _head(self, width: int) -> nn.Sequential:
         """Returns an MLP from a width to the logits, as CLCR's head is."""
         return nn.Sequential(
             nn.Linear(width, self.dim), nn.GELU(), nn.Dropout(self.dropout), nn.Linear(self.dim, self.num_labels)
         )
+
+
+def zeroed(tokens: Tokens, mask: Masks) -> Tokens:
+    """Zeroes the tokens at padding, from where attention would spread NaN: a weight of 0 times NaN is NaN."""
+    return {name: without_padding(values, mask.get(name)) for name, values in tokens.items()}
 
 
 class ModalityMeans(NamedTuple):

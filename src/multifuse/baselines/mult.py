@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse.baselines.attention import MaskedAttention, MaskedTransformer
-from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens
+from multifuse.baselines.fusion import Fusion, FusionForPrediction, FusionOutput, Masks, NormalisedMeans, Tokens, zeroed
 
 CROSS_LAYERS = 1
 
@@ -71,6 +71,7 @@ class MulT(Fusion):
         self.head = self._head(count * width)
 
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
+        tokens = zeroed(tokens, mask)
         mixed = {
             name: transformer(self._streams(name, tokens, mask), mask.get(name))
             for name, transformer in zip(self.modalities, self.transformers, strict=True)

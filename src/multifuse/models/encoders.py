@@ -136,7 +136,8 @@ def _without_pooler(model: Any) -> nn.Module:
 
 
 class _NoPooler(nn.Module):
-    """Takes the place of a pooler: some models call theirs without checking that there is one."""
+    """Takes the place of a pooler: some models call theirs without checking, and go on computing with what it gives."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Computes nothing."""
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns what it is given."""
+        return hidden
