@@ -9,10 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModel
 
 from multifuse import CLCRConfig, CLCRForPrediction
+from multifuse.baselines import LateFusionForPrediction
+from tests.sizes import SMALL_SIZES
 
 MODALITIES = {"audio": {"encoder": "temporal_conv", "input_size": 3}}
+TWO = {"a": {"encoder": "temporal_conv", "input_size": 3}, "b": {"encoder": "temporal_conv", "input_size": 3}}
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
 
@@ -61,3 +65,73 @@ def test_a_config_that_was_saved_without_its_two_labels_is_loaded_by_naming_thei
     del content["id2label"], content["label2id"]
     path.write_text(json.dumps(content))
     assert CLCRConfig.from_pretrained(tmp_path, num_labels=2).num_labels == 2
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    CLCRForPrediction(CLCRConfig(modalities=TWO, **SMALL_SIZES)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"problem_type": "multi_label"}, "problem_type must be one of None, .*got 'multi_label'"),
+        ({"lambda_intra": -1.0}, "lambda_intra must be in .*got -1.0"),
+        ({"regression_loss": "huber"}, "regression_loss must be one of .*got 'huber'"),
+        ({"num_segments": 0}, "num_segments must be an integer >= 1, got 0"),
+        ({"num_labels": 0}, "num_labels must be an integer >= 1, got 0"),
+        ({"modality_dropout": {"smell": 0.5}}, "modality_dropout has modalities .'smell'."),
+        ({"modality_order": ["a"]}, r"modality_order must name \['a', 'b'\], got \['a'\]"),
+    ],
+)
+def test_a_field_given_to_from_pretrained_is_checked_as_in_the_constructor(
+    saved: Path, field: dict[str, Any], message: str
+) -> None:
+    for load in (CLCRConfig.from_pretrained, CLCRForPrediction.from_pretrained, AutoModel.from_pretrained):
+        with pytest.raises(ValueError, match=message) as caught:
+            load(saved, **field)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lambda_intra", -1.0), ("num_labels", 0), ("regression_loss", "huber"), ("modality_order", ["b", "a"])],
+)
+def test_a_field_that_was_set_on_a_config_is_checked_when_a_model_is_made(name: str, value: Any) -> None:
+    config = CLCRConfig(modalities=TWO, **SMALL_SIZES)
+    setattr(config, name, value)
+    for kind in (CLCRForPrediction, LateFusionForPrediction):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            kind(config)
+
+
+def test_fields_given_to_from_pretrained_replace_those_of_the_file_with_what_depends_on_them(saved: Path) -> None:
+    load = CLCRConfig.from_pretrained
+    classes = load(saved, num_labels=3, problem_type="single_label_classification")
+    assert classes.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    assert load(saved, id2label={"0": "sad", "1": "glad"}).id2label == {0: "sad", 1: "glad"}
+    swapped = load(saved, modality_order=["b", "a"])
+    assert swapped.modality_order == list(swapped.modalities) == ["b", "a"]
+    named_swapped = load(saved, modalities=dict(reversed(TWO.items())))
+    assert named_swapped.modality_order == list(named_swapped.modalities) == ["a", "b"]
+    other = load(saved, modalities={"c": TWO["a"]})
+    assert other.modality_order == list(other.modalities) == ["c"]
+    config, unused = load(saved, lambda_intra=0.5, unknown=1, return_unused_kwargs=True)
+    assert config.lambda_intra == 0.5
+    assert unused == {"unknown": 1}
+
+
+def test_modalities_in_another_order_than_that_of_the_weights_are_refused_with_both(saved: Path) -> None:
+    swapped = CLCRConfig(modalities=dict(reversed(TWO.items())), **SMALL_SIZES)
+    message = r"has weights of the modalities in the order \['a', 'b'\], the config has \['b', 'a'\]"
+    for options in ({"config": swapped}, {"modality_order": ["b", "a"]}):
+        with pytest.raises(ValueError, match=message) as caught:
+            CLCRForPrediction.from_pretrained(saved, **options)
+        assert "\n" not in str(caught.value)
+    same = CLCRForPrediction.from_pretrained(saved, config=CLCRConfig(modalities=TWO, **SMALL_SIZES)).eval()
+    inputs = {name: torch.randn(2, 5, 3) for name in TWO}
+    assert torch.equal(same(inputs).logits, CLCRForPrediction.from_pretrained(saved)(inputs).logits)
+    renamed = CLCRConfig(modalities={"left": TWO["a"], "b": TWO["b"]}, **SMALL_SIZES)
+    assert list(CLCRForPrediction.from_pretrained(saved, config=renamed).config.modalities) == ["left", "b"]

@@ -9,13 +9,22 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from multifuse import CLCRConfig, CLCRForPrediction
-from multifuse.baselines import CrossAttentionForPrediction, LateFusionForPrediction
+from multifuse import CLCRConfig, CLCRForPrediction, CLCRForSegmentPrediction, CLCRModel
+from multifuse.baselines import (
+    ConcatenationForPrediction,
+    CrossAttentionForPrediction,
+    LateFusionForPrediction,
+    MulTForPrediction,
+)
 from multifuse.models.saved import SavedModelError
 from tests.files import write
 from tests.sizes import SMALL_SIZES
 
 BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+
+TWO_SEQUENCES = CLCRConfig(
+    modalities={name: {"encoder": "temporal_conv", "input_size": 3} for name in ("a", "b")}, **SMALL_SIZES
+)
 
 
 def network() -> CLCRForPrediction:
@@ -68,6 +77,58 @@ def test_a_model_is_not_loaded_from_the_weights_of_another_one(kind: type[Any], 
     with pytest.raises(SavedModelError, match=f"of {kind.__name__}: it is LateFusionForPrediction"):
         kind.from_pretrained(tmp_path)
     assert isinstance(LateFusionForPrediction.from_pretrained(tmp_path), LateFusionForPrediction)
+
+
+@pytest.mark.parametrize("source", [MulTForPrediction, CrossAttentionForPrediction])
+@pytest.mark.parametrize("options", [{}, {"ignore_mismatched_sizes": True}, {"config": TWO_SEQUENCES}], ids=str)
+def test_a_baseline_that_has_all_weights_of_another_is_not_loaded_as_it(
+    source: type[Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    source(TWO_SEQUENCES).save_pretrained(tmp_path)
+    with pytest.raises(SavedModelError, match=f"LateFusionForPrediction lacks: it is {source.__name__}") as caught:
+        LateFusionForPrediction.from_pretrained(tmp_path, **options)
+    assert "\n" not in str(caught.value)
+    assert isinstance(source.from_pretrained(tmp_path, **options), source)
+
+
+def test_a_baseline_of_other_shapes_or_a_model_without_its_fusion_is_not_loaded_as_it(tmp_path: Path) -> None:
+    for source, options in ((ConcatenationForPrediction, {"ignore_mismatched_sizes": True}), (CLCRModel, {})):
+        source(TWO_SEQUENCES).save_pretrained(tmp_path)
+        with pytest.raises(SavedModelError, match=f"of LateFusionForPrediction: it is {source.__name__}"):
+            LateFusionForPrediction.from_pretrained(tmp_path, **options)
+
+
+def test_models_with_another_head_or_none_are_loaded_from_one_another(tmp_path: Path) -> None:
+    CLCRForPrediction(TWO_SEQUENCES).save_pretrained(tmp_path / "whole")
+    CLCRModel(TWO_SEQUENCES).save_pretrained(tmp_path / "headless")
+    for kind in (CLCRModel, CLCRForPrediction, CLCRForSegmentPrediction):
+        for folder in ("whole", "headless"):
+            assert type(kind.from_pretrained(tmp_path / folder)) is kind
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"level_temperature": 1000},
+        {"gamma": 100000, "level_temperature": 10**6},
+        {"id2label": {0: "stage", 1: "layer"}, "label2id": {"stage": 100000, "layer": 1}},
+    ],
+)
+def test_a_large_number_that_is_no_count_of_modules_does_not_keep_a_model_from_loading(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    config = CLCRConfig(modalities=TWO_SEQUENCES.modalities, **SMALL_SIZES, **fields)
+    CLCRForPrediction(config).save_pretrained(tmp_path)
+    loaded = CLCRForPrediction.from_pretrained(tmp_path).config
+    assert {name: getattr(loaded, name) for name in fields} == fields
+
+
+def test_a_large_width_or_label_of_an_encoder_does_not_keep_a_model_from_loading(tmp_path: Path) -> None:
+    """Names such as Qwen2-MoE's ``shared_expert_intermediate_size`` hold a word for modules, and are widths."""
+    config = {"model_type": "bert", **BERT, "expert_intermediate_size": 10**6, "label2id": {"stage": 10**6}}
+    modalities = {"text": {"encoder": "text", "config": config}}
+    CLCRForPrediction(CLCRConfig(modalities=modalities, **SMALL_SIZES)).save_pretrained(tmp_path)
+    assert isinstance(CLCRForPrediction.from_pretrained(tmp_path), CLCRForPrediction)
 
 
 def test_pickled_weights_of_a_pretrained_encoder_are_refused(tmp_path: Path) -> None:

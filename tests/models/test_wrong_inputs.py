@@ -18,6 +18,8 @@ from multifuse import (
     TokenBudget,
     WhiteningXCorrLoss,
 )
+from multifuse.baselines import LateFusionForPrediction
+from multifuse.models.task_loss import loss_per_sample
 from multifuse.ops import project_capped_simplex
 
 NAMES = ("text", "audio")
@@ -174,6 +176,41 @@ def test_the_problem_type_is_inferred_as_transformers_does(
     network = model(**options)
     assert network(tokens(3), labels=labels).loss.isfinite()
     assert network.config.problem_type == expected
+
+
+@pytest.mark.parametrize("wrong", [torch.rand(4), torch.tensor([0, 1, 2, 7]), torch.full((4, 3), 5.0)], ids=str)
+def test_labels_that_are_refused_do_not_decide_the_problem_type(wrong: torch.Tensor) -> None:
+    network, right = model(num_labels=3), torch.tensor([0, 1, 2, 1])
+    with pytest.raises(ValueError, match="labels must"):
+        network(tokens(3), labels=wrong)
+    assert network.config.problem_type is None
+    assert network(tokens(3), labels=right).loss.isfinite()
+    assert network.config.problem_type == "single_label_classification"
+
+
+@pytest.mark.parametrize("kind", [CLCRForPrediction, LateFusionForPrediction])
+def test_the_problem_type_of_a_model_is_not_that_of_another_one_of_the_same_config(kind: Any) -> None:
+    config = CLCRConfig(modalities=MODALITIES, num_labels=3, **SMALL)
+    first, second = kind(config), kind(config)
+    first(tokens(3), labels=torch.tensor([0, 1, 2, 1]))
+    second(tokens(3), labels=torch.ones(4, 3))
+    assert first.config.problem_type == "single_label_classification"
+    assert second.config.problem_type == "multi_label_classification"
+    assert config.problem_type is None
+
+
+def test_a_model_within_a_model_has_its_config() -> None:
+    network = model()
+    assert network.clcr.config is network.config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("problem_type", "multi_label"), ("problem_type", None), ("regression_loss", "huber")]
+)
+def test_an_unknown_problem_type_or_loss_is_not_taken_for_a_regression(name: str, value: str | None) -> None:
+    options: dict[str, Any] = {"problem_type": "regression", "regression_loss": "l1", name: value}
+    with pytest.raises(ValueError, match=f"{name} must be one of .*, got {value!r}"):
+        loss_per_sample(torch.randn(4, 1), torch.randn(4), **options)
 
 
 def test_an_empty_batch_has_a_loss_of_zero_in_training() -> None:

@@ -47,7 +47,8 @@ def choice(name: str, value: object, choices: Sequence[str | None]) -> None:
 
 def grid(name: str, value: Sequence[int | None]) -> tuple[int | None, int | None]:
     """Checks (rows, columns), either of which may be ``None``."""
-    if len(value) != 2 or not all(size is None or (type(size) is int and size >= 1) for size in value):
+    is_pair = isinstance(value, Sequence) and len(value) == 2
+    if not is_pair or not all(size is None or (type(size) is int and size >= 1) for size in value):
         raise ValueError(f"{name} must be (rows, columns), each an integer >= 1 or None, got {value!r}")
     rows, columns = value
     return rows, columns

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multifuse._internal.plain import make_fields_plain
+
 
 @dataclass(frozen=True)
 class SpectrogramOptions:
@@ -30,6 +32,7 @@ class SpectrogramOptions:
     """The constant in ``log(|S| + offset)``."""
 
     def __post_init__(self) -> None:
+        make_fields_plain(self)
         for name in ("rate", "n_fft", "hop"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)}")

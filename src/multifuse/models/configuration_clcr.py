@@ -11,9 +11,11 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from multifuse._internal import checks
+from multifuse._internal.plain import make_fields_plain, plain
 from multifuse.models.decoders import decoder_config
+from multifuse.models.modality_entry import check_entry, plain_entry
+from multifuse.models.task_loss import PROBLEM_TYPES, REGRESSION_LOSSES
 
-ENCODERS = ("temporal_conv", "text", "image", "audio")
 # ResNet-18 as transformers' ResNetConfig has it: two basic blocks in each of four stages.
 RESNET_18 = {
     "num_channels": 3,
@@ -25,7 +27,10 @@ RESNET_18 = {
 RESNET_SMALL = {**RESNET_18, "embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
 SCRATCH = {"resnet-18": RESNET_18, "resnet-small": RESNET_SMALL}
 """Networks that are known by name and start with fresh weights. The small one is ours, for small inputs."""
-_COUNTS = ("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments")
+_COUNTS = (
+    *("hidden_size", "shared_rank", "private_rank", "num_heads", "num_levels", "max_positions", "num_segments"),
+    "num_labels",
+)
 _MOST_LABELS = 1 << 20
 _TRANSFORMERS_FIELDS = {
     *("num_labels", "torch_dtype", "name_or_path", "attn_implementation", "experts_implementation"),
@@ -37,8 +42,8 @@ _CHOICES = {
     "init_exchange": ("identity", "xavier"),
     "positions": ("learned", "sinusoidal"),
     "parametrization": ("cholesky", "geotorch"),
-    "regression_loss": ("l1", "mse", "smooth_l1"),
-    "problem_type": (None, "regression", "single_label_classification", "multi_label_classification"),
+    "regression_loss": tuple(REGRESSION_LOSSES),
+    "problem_type": (None, *PROBLEM_TYPES),
 }
 
 
@@ -145,18 +150,54 @@ class CLCRConfig(PreTrainedConfig):
         self._check_fields(kwargs)
         if self.problem_type in (None, "regression") and kwargs.get("num_labels") is None and self.id2label is None:
             kwargs["num_labels"] = 1
-        labels = kwargs.get("num_labels")
-        if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers makes a name for each of them
-            raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
+        if kwargs.get("num_labels") is not None:
+            labels = kwargs["num_labels"] = checks.positive_integer("num_labels", kwargs["num_labels"])
+            if labels > _MOST_LABELS:  # transformers makes a name for each of them
+                raise ValueError(f"num_labels must be at most {_MOST_LABELS}, got {labels}")
+        make_fields_plain(self)
         if isinstance(self.modalities, dict):
-            self.modalities = {name: _with_dict(spec) for name, spec in self.modalities.items()}
+            self.modalities = {name: plain_entry(entry) for name, entry in self.modalities.items()}
         if self.decoder is not None:
             self._set_decoder(self.decoder)
         super().__post_init__(**kwargs)
-        # transformers also makes a default instance, to write the difference from it, which has no modalities to check.
         if self.modalities:
             self._order()
-            self._check()
+        self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Returns a config as transformers does, with fields of ``kwargs`` in place of those of the dict.
+
+        transformers sets them on the finished config, which nothing checks any more.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        names = {field.name for field in fields(cls)} - {"dtype"}  # which may be "auto", of from_pretrained
+        given = {name: kwargs.pop(name) for name in names.intersection(kwargs)}
+        return super().from_dict(_updated(config_dict, given, kwargs.get("num_labels")), **kwargs)
+
+    def check(self) -> None:
+        """Checks all fields, as the constructor and every model do: a field may have been set since.
+
+        Raises:
+            ValueError: a field that does not fit, by name.
+        """
+        if not self.modalities:  # the default instance, which transformers makes to write the difference from it
+            return
+        checks.modality_names(self.modalities)
+        if self.modality_order != list(self.modalities):
+            raise ValueError(
+                f"modality_order must be that of modalities, {list(self.modalities)}, got {self.modality_order}"
+            )
+        _check_no_kernel("attn_implementation", self._asked_attention)
+        _check_no_kernel("modalities", self.modalities)
+        for name, entry in self.modalities.items():
+            check_entry(name, entry, is_from_file=self.transformers_version is not None)
+        self._check_sizes()
+        self._check_rates()
+        for name, choices in _CHOICES.items():
+            checks.choice(name, getattr(self, name), choices)
 
     def inferred_problem_type(self, labels: torch.Tensor) -> str:
         """Returns ``problem_type``, inferred as transformers does where it is ``None``.
@@ -236,7 +277,7 @@ class CLCRConfig(PreTrainedConfig):
             raise ValueError(f"decoder must be a transformers config's dict with 'model_type', got {given!r}")
         _check_no_kernel("decoder", fields)
         _check_no_kernel("decoder.attn_implementation", getattr(given, "_attn_implementation", None))
-        decoder = decoder_config(fields)
+        decoder = decoder_config(plain(fields))
         self.decoder, self.is_encoder_decoder, self.pad_token_id = decoder, True, decoder.pad_token_id
 
     def _order(self) -> None:
@@ -247,41 +288,24 @@ class CLCRConfig(PreTrainedConfig):
             raise ValueError(f"modality_order must name {sorted(self.modalities)}, got {self.modality_order}")
         self.modalities = {name: self.modalities[name] for name in self.modality_order}
 
-    def _check(self) -> None:
-        assert self.modalities is not None
-        checks.modality_names(self.modalities)
-        _check_no_kernel("attn_implementation", self._asked_attention)
-        _check_no_kernel("modalities", self.modalities)
-        for name, spec in self.modalities.items():
-            if not isinstance(spec, dict) or spec.get("encoder") not in ENCODERS:
-                raise ValueError(
-                    f"modalities[{name!r}] must be a dict whose 'encoder' is one of {ENCODERS}, got {spec!r}"
-                )
-            if spec["encoder"] == "temporal_conv":
-                checks.positive_integer(f"modalities[{name!r}]['input_size']", spec.get("input_size"))
-            elif not isinstance(spec.get("config"), dict) or "model_type" not in spec["config"]:
-                raise ValueError(
-                    f"modalities[{name!r}]['config'] must be a transformers config's dict with 'model_type'"
-                )
-            if spec["encoder"] in ("image", "audio"):
-                _check_backbone(name, spec)
+    def _check_sizes(self) -> None:
         for name in _COUNTS:
             checks.positive_integer(name, getattr(self, name))
         checks.subspace_ranks(self.hidden_size, self.shared_rank, self.private_rank, width="hidden_size")
         if self.shared_rank % self.num_heads:
             raise ValueError(f"num_heads must divide shared_rank={self.shared_rank}, got {self.num_heads}")
+
+    def _check_rates(self) -> None:
         for name in ("dropout", "level_floor", "modality_floor"):
             checks.in_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("lambda_intra", "lambda_inter", "gamma"):
             checks.in_range(name, getattr(self, name), 0.0, sys.float_info.max)
         for name in ("eps", "level_temperature", "modality_temperature"):
             checks.in_range(name, getattr(self, name), sys.float_info.min, sys.float_info.max)
-        checks.rates("modality_dropout", self.modality_dropout, tuple(self.modalities))
+        checks.rates("modality_dropout", self.modality_dropout, tuple(self.modalities or ()))
         if self.init_last_level is not None:
             checks.in_range("init_last_level", self.init_last_level, 1e-6, 1 - 1e-6)
         checks.in_range("init_participation", self.init_participation, 1e-6, 1 - 1e-6)
-        for name, choices in _CHOICES.items():
-            checks.choice(name, getattr(self, name), choices)
 
     @staticmethod
     def text_modality(name_or_folder: str) -> dict[str, Any]:
@@ -316,10 +340,16 @@ class CLCRConfig(PreTrainedConfig):
         return {"encoder": encoder, "config": config, **options}
 
 
-def _with_dict(spec: Any) -> Any:
-    """Returns a modality's entry with its transformers config as a dict."""
-    is_object = isinstance(spec, dict) and isinstance(spec.get("config"), PreTrainedConfig)
-    return {**spec, "config": spec["config"].to_dict()} if is_object else spec
+def _updated(saved: dict[str, Any], given: dict[str, Any], num_labels: int | None) -> dict[str, Any]:
+    """Returns saved fields with others in their place, without those that the others make void."""
+    void = {"label2id"} if "id2label" in given else set()
+    if num_labels is not None and len(saved.get("id2label") or ()) != num_labels:
+        void |= {"id2label", "label2id"}
+    if "modalities" in given and sorted(given["modalities"] or ()) != sorted(saved.get("modalities") or ()):
+        void.add("modality_order")
+    if isinstance(given.get("decoder"), dict) and isinstance(saved.get("decoder"), dict):
+        given = {**given, "decoder": {**saved["decoder"], **given["decoder"]}}
+    return {**{name: value for name, value in saved.items() if name not in void}, **given}
 
 
 def _check_no_kernel(name: str, value: Any) -> None:
@@ -329,11 +359,3 @@ def _check_no_kernel(name: str, value: Any) -> None:
             _check_no_kernel(f"{name}[{key!r}]", item)
     elif "attn_implementation" in name and isinstance(value, str) and "/" in value:
         raise ValueError(f"{name} must be an implementation of transformers, not code from the Hub, got {value!r}")
-
-
-def _check_backbone(name: str, spec: dict[str, Any]) -> None:
-    if "grid" in spec:
-        checks.grid(f"modalities[{name!r}]['grid']", spec["grid"])
-    for option, low in (("mean", -sys.float_info.max), ("std", sys.float_info.min)):
-        for value in spec.get(option, ()):
-            checks.in_range(f"modalities[{name!r}][{option!r}]", value, low, sys.float_info.max)

@@ -1,5 +1,6 @@
 """CLCRPreTrainedModel: what all models have in common, their loading, text encoders and task loss."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,25 @@ class CLCRPreTrainedModel(PreTrainedModel):
     # Without the exchanges: as units of their own they would be called one by one, which is slower than all together.
     _no_split_modules = ["SemanticHierarchyEncoder", "InterCAD"]
 
+    def __init__(self, config: CLCRConfig) -> None:
+        # A copy, because a model notes its problem type there, which is not that of another model of the same config.
+        super().__init__(deepcopy(config))
+        self.config.check()
+
+    def post_init(self) -> None:
+        """Gives a model within this one the same config, and does what transformers does."""
+        for part in self.modules():
+            if isinstance(part, CLCRPreTrainedModel):
+                part.config = self.config
+        super().post_init()
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Loads as transformers does, from safetensors only; a local folder is checked before memory is allocated.
 
         Raises:
-            SavedModelError: files that are damaged, hostile, or not those of a CLCR model.
+            SavedModelError: files that are damaged, hostile, or not those of a CLCR model of this class; modalities in
+                another order than that of the saved model.
             OSError: missing files.
         """
         if not kwargs.pop("use_safetensors", True):
@@ -42,11 +56,13 @@ class CLCRPreTrainedModel(PreTrainedModel):
                 folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
                 if folder.is_dir():
                     saved.check_folder(cls, folder)
+            stored = saved.stored_config(cls, pretrained_model_name_or_path, kwargs)
             wants_info = kwargs.pop("output_loading_info", False)
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, use_safetensors=True, output_loading_info=True, **kwargs
             )
-            saved.check_class(model, info["missing_keys"])
+            saved.check_class(model, stored, info)
+            saved.check_order(model, stored)
             offload.load_parts_together(model)
             return (model, info) if wants_info else model
 
@@ -125,12 +141,12 @@ class CLCRPreTrainedModel(PreTrainedModel):
         """
         checks.tensor("labels", labels)
         problem_type = self.config.inferred_problem_type(labels)
-        if self.config.problem_type is None:
-            self.config.problem_type = problem_type
         is_ignored = None if ignored is None else labels == ignored
         if is_ignored is not None and problem_type != "single_label_classification":
             labels = labels.masked_fill(is_ignored, 0)
         per_sample, counted = loss_per_sample(logits, labels, problem_type, self.config.regression_loss)
+        if self.config.problem_type is None:  # only now, when the labels have been accepted
+            self.config.problem_type = problem_type
         if is_ignored is not None:
             counted = counted & ~is_ignored.view(len(labels), -1).any(dim=1)
         return mean_over_ranks(per_sample, counted, self.training)

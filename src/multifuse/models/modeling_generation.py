@@ -58,7 +58,7 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
             raise ValueError("config.decoder must be the config of a decoder, got None; see CLCRConfig.decoder_config")
         super().__init__(config)
         self.clcr = CLCRModel(config)
-        self.decoder = fresh_decoder(config.decoder)
+        self.decoder = fresh_decoder(self.config.decoder)
         width = self.decoder.config.hidden_size
         self.summary_norm = nn.LayerNorm(config.hidden_size)
         self.projection = nn.Identity() if width == config.hidden_size else nn.Linear(config.hidden_size, width)

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from multifuse._internal import checks
 
-_REGRESSION_LOSSES = {
+REGRESSION_LOSSES = {
     "l1": nn.functional.l1_loss,
     "mse": nn.functional.mse_loss,
     "smooth_l1": nn.functional.smooth_l1_loss,
 }
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 IGNORED = -100
 
 
@@ -19,8 +20,10 @@ def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regressio
     Values of labels are checked where that costs nothing: on a GPU it would wait for the device.
 
     Raises:
-        ValueError: labels of a shape, dtype or value that does not fit the problem type.
+        ValueError: labels of a shape, dtype or value that does not fit the problem type; an unknown problem type or
+            loss.
     """
+    checks.choice("problem_type", problem_type, PROBLEM_TYPES)
     if problem_type == "single_label_classification":
         labels = class_indices(labels, logits.shape[:1], logits.shape[1])
         return nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED), labels != IGNORED
@@ -33,7 +36,8 @@ def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regressio
         _check_values(labels, (labels < 0) | (labels > 1), "between 0 and 1 for multi_label_classification")
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:
-        loss = _REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
+        checks.choice("regression_loss", regression_loss, tuple(REGRESSION_LOSSES))
+        loss = REGRESSION_LOSSES[regression_loss](logits, labels, reduction="none")
     return loss.mean(dim=-1), torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
 
 

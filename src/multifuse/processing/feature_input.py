@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multifuse._internal.plain import plain
+
 
 @dataclass(frozen=True)
 class FeatureInput:
@@ -35,6 +37,8 @@ class FeatureInput:
     deviation: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name in ("mean", "deviation"):
+            object.__setattr__(self, name, tuple(plain(getattr(self, name))))
         if not self.mean or len(self.mean) != len(self.deviation):
             lengths = f"{len(self.mean)} and {len(self.deviation)}"
             raise ValueError(f"mean and deviation must have the same length, at least 1, got {lengths}")

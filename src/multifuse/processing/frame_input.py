@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multifuse._internal import checks
+from multifuse._internal.plain import make_fields_plain
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class FrameInput:
     flow: Literal["dis", "given"] | None = None
 
     def __post_init__(self) -> None:
+        make_fields_plain(self)
         checks.positive_integer("count", self.count)
         checks.positive_integer("size", self.size)
         checks.positive_number("seconds", self.seconds)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multifuse._internal import checks
+from multifuse._internal.plain import make_fields_plain
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class TextInput:
     max_tokens: int = 128
 
     def __post_init__(self) -> None:
+        make_fields_plain(self)
         checks.positive_integer("max_tokens", self.max_tokens)
 
     def token_ids(self, texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
