@@ -169,6 +169,10 @@ def test_wrong_sizes_tokens_and_masks_are_named(fusion: type[Fusion]) -> None:
         module({**tokens, "audio": tokens["audio"][..., :7]})
     with pytest.raises(ValueError, match=r"mask\['keys'\] must have shape \(3, 6\), got \(3, 5\)"):
         module(tokens, {"keys": torch.ones(3, 5, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"tokens\['keys'\] is torch.float64, but the weights are torch.float32"):
+        module({**tokens, "keys": tokens["keys"].double()})
+    with pytest.raises(ValueError, match=r"tokens\['keys'\] must be floating point, got torch.int64"):
+        module({**tokens, "keys": tokens["keys"].long()})
     with pytest.raises(ValueError, match="smell"):
         module({**tokens, "smell": tokens["audio"]})
     torch.testing.assert_close(

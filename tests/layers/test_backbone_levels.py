@@ -157,3 +157,9 @@ def test_an_exported_backbone_sees_all_frames_and_gives_the_same(monkeypatch: py
     for ours, level in zip(levels(images, mask), expected, strict=True):
         torch.testing.assert_close(ours, level)
     assert seen == [6]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.bool, torch.complex64])
+def test_frames_are_bytes_or_floating_point_because_other_integers_would_not_be_scaled(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"inputs must be floating point or bytes .torch.uint8., got {dtype}"):
+        BackboneLevels(resnet(), 8, num_levels=1)(torch.zeros(1, 2, 3, 32, 24, dtype=dtype))

@@ -134,6 +134,42 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a budget in numpy": (lambda: TokenBudget()(np.ones((3, 4))), "evidence must be a torch.Tensor, got numpy.ndarray"),
     "an op given a list": (lambda: project_capped_simplex([0.5, 1.0], 1.0), "z must be a torch.Tensor, got list"),  # type: ignore[arg-type]
+    "integer features": (
+        lambda: model()({name: torch.randint(9, (4, 6, 3)) for name in NAMES}),
+        "^modality 'text': inputs must be floating point, got torch.int64$",
+    ),
+    "integer features in training": (
+        lambda: model(dropout=0.1).train()({name: torch.randint(9, (4, 6, 3)) for name in NAMES}),
+        "^modality 'text': inputs must be floating point, got torch.int64$",
+    ),
+    "complex features": (
+        lambda: TemporalConvLevels(3, 8)(torch.randn(2, 5, 3, dtype=torch.complex64)),
+        "^inputs must be floating point, got torch.complex64$",
+    ),
+    "integer tokens": (
+        lambda: layer()({name: torch.ones(2, 5, 16, dtype=torch.int32) for name in NAMES}),
+        r"^tokens\['text'\] must be floating point, got torch.int32$",
+    ),
+    "a projector given integers": (
+        lambda: layer().projector({"text": torch.ones(2, 5, 16, dtype=torch.int64)}),
+        r"^tokens\['text'\] must be floating point, got torch.int64$",
+    ),
+    "a loss of integers": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 2), torch.randint(9, (9, 2))),
+        "^y must be floating point, got torch.int64$",
+    ),
+    "a loss of complex numbers": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 2, dtype=torch.complex64), torch.randn(9, 2)),
+        "^x must be floating point, got torch.complex64$",
+    ),
+    "a loss without features": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 0), torch.randn(9, 2)),
+        r"^x and y must have at least one feature, got \(9, 0\), \(9, 2\)$",
+    ),
+    "complex labels": (
+        lambda: model()(tokens(3), labels=torch.randn(4, dtype=torch.complex64)),
+        "^labels must be real for regression, got torch.complex64$",
+    ),
     "a loss in numpy": (lambda: WhiteningXCorrLoss()(np.ones((9, 2)), np.ones((9, 2))), "x must be a torch.Tensor"),
 }
 

@@ -125,11 +125,17 @@ def tensor(argument: str, value: object) -> Tensor:
     return value
 
 
+def floating(argument: str, values: Tensor) -> None:
+    if not values.is_floating_point():
+        raise ValueError(f"{argument} must be floating point, got {values.dtype}")
+
+
 def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
-    """Checks that floating-point inputs have the dtype of the weights that read them, unless autocast converts them."""
+    """Checks that inputs are floating point, and have the dtype of the weights, unless autocast converts them."""
+    floating(argument, values)
     device = values.device.type
     autocast = has_autocast(device) and torch.is_autocast_enabled(device)
-    if values.dtype != weight.dtype and values.is_floating_point() and not autocast:
+    if values.dtype != weight.dtype and not autocast:
         raise ValueError(
             f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
         )
@@ -253,8 +259,7 @@ def token_shapes(
         if values.ndim != 3 or values.shape[-1] != width:
             shape = tuple(values.shape)
             raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {width}), got {shape}")
-        if not values.is_floating_point():
-            raise ValueError(f"{argument}[{name!r}] must be floating point, got {values.dtype}")
+        floating(f"{argument}[{name!r}]", values)
         batch = values.shape[0] if batch is None else batch
         if values.shape[0] != batch:
             raise ValueError(f"{argument}[{name!r}] has batch size {values.shape[0]}, the modalities before it {batch}")

@@ -44,7 +44,8 @@ class Fusion(nn.Module, ABC):
         token -> `FusionOutput`. A modality may be left out or be ``None``; fully masked is the same.
 
     Raises:
-        ValueError: a size that is not a positive integer, tokens or masks that do not fit, by modality.
+        ValueError: a size that is not a positive integer, tokens or masks that do not fit, by modality, tokens of
+            another dtype than the weights.
 
     Example:
         >>> from multifuse.baselines import LateFusion, MulT
@@ -69,7 +70,11 @@ class Fusion(nn.Module, ABC):
     def forward(self, tokens: Mapping[str, Tensor | None], mask: Masks | None = None) -> FusionOutput:
         masks = checks.modality_masks(mask, self.modalities)
         checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
-        return self._fused({name: values for name, values in tokens.items() if values is not None}, masks)
+        given = {name: values for name, values in tokens.items() if values is not None}
+        weight = next((weight for weight in self.parameters() if weight.is_floating_point()), None)
+        for name, values in given.items() if weight is not None else ():
+            checks.same_dtype(f"tokens[{name!r}]", values, weight)
+        return self._fused(given, masks)
 
     @abstractmethod
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:

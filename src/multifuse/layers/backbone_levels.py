@@ -34,7 +34,8 @@ class BackboneLevels(nn.Module):
         batch statistics.
 
     Raises:
-        ValueError: inputs or a mask of another shape, a backbone of unknown width.
+        ValueError: inputs or a mask of another shape, inputs that are neither bytes nor floating point, a backbone of
+            unknown width.
 
     Source: CLCR (arXiv 2602.19605): ResNet-18, then a multi-stage TCN. The order of the tokens is ours.
 
@@ -100,6 +101,9 @@ class BackboneLevels(nn.Module):
 
     def _frames(self, inputs: Tensor) -> Tensor:
         """Returns the inputs with a dimension of frames; a sound is one frame."""
+        if checks.tensor("inputs", inputs).dtype != torch.uint8 and not inputs.is_floating_point():
+            # Other integers would not be scaled.
+            raise ValueError(f"inputs must be floating point or bytes (torch.uint8), got {inputs.dtype}")
         expected = {"image": (5,), "audio": (4,) if self._reads_pixels else (2, 4)}[self.kind]
         if inputs.ndim not in expected:
             axes = {"image": "batch, frames, channels, height, width", "audio": "batch, 1, frequency, time"}[self.kind]
