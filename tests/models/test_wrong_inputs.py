@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from multifuse import (
+    BackboneLevels,
     CLCRConfig,
     CLCRForPrediction,
     InterCAD,
     IntraCED,
     IntraLevelLoss,
+    ModalityDropout,
     SemanticHierarchyEncoder,
     TemporalConvLevels,
+    TextLevels,
     TokenBudget,
     WhiteningXCorrLoss,
 )
@@ -172,6 +175,53 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a loss in numpy": (lambda: WhiteningXCorrLoss()(np.ones((9, 2)), np.ones((9, 2))), "x must be a torch.Tensor"),
 }
+
+
+NO_NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
+    "dim": (lambda: IntraCED("64", NAMES), "^dim must be an integer >= 1, got '64'$"),  # type: ignore[arg-type]
+    "dim and ranks": (
+        lambda: IntraCED([64], NAMES, shared_rank=8, private_rank=4),  # type: ignore[arg-type]
+        r"^dim must be an integer >= 1, got \[64\]$",
+    ),
+    "gamma": (lambda: IntraCED(64, NAMES, gamma=None), "^gamma must be finite and >= 0, got None$"),  # type: ignore[arg-type]
+    "init_participation": (
+        lambda: TokenBudget(init_participation="half"),  # type: ignore[arg-type]
+        r"^init_participation must be in \(0, 1\), got 'half'$",
+    ),
+    "dropout": (lambda: IntraCED(64, NAMES, dropout=None), r"^dropout must be in \[0.0, 1.0\], got None$"),  # type: ignore[arg-type]
+    "dropout of features": (
+        lambda: TemporalConvLevels(3, 8, dropout=[0.1]),  # type: ignore[arg-type]
+        r"^dropout must be in \[0.0, 1.0\], got \[0.1\]$",
+    ),
+    "level_temperature": (
+        lambda: InterCAD(16, NAMES, num_levels=2, level_temperature=None),  # type: ignore[arg-type]
+        "^level_temperature must be finite and > 0, got None$",
+    ),
+    "rate": (lambda: ModalityDropout(NAMES, None), r"^rate must be in \[0.0, 1.0\], got None$"),  # type: ignore[arg-type]
+    "a rate by name": (
+        lambda: ModalityDropout(NAMES, {"text": "0.5"}),  # type: ignore[dict-item]
+        r"^rate\['text'\] must be in \[0.0, 1.0\], got '0.5'$",
+    ),
+    "eps": (lambda: WhiteningXCorrLoss(eps=None), "^eps must be finite and > 0, got None$"),  # type: ignore[arg-type]
+    "eps of a regulariser": (lambda: IntraLevelLoss(eps="1"), "^eps must be finite and > 0, got '1'$"),  # type: ignore[arg-type]
+    "encoders": (
+        lambda: SemanticHierarchyEncoder(16, [TemporalConvLevels(3, 16)]),  # type: ignore[arg-type]
+        "^encoders must be a mapping by modality, got list$",
+    ),
+    "a text encoder that is none": (
+        lambda: TextLevels(torch.nn.Linear(2, 2)),
+        "^model must have config.hidden_size and config.num_hidden_layers, .* got a Linear$",
+    ),
+    "a backbone that is none": (lambda: BackboneLevels(torch.nn.Linear(2, 2), 8), "^model must .* got a Linear$"),
+}
+
+
+@pytest.mark.parametrize("name", list(NO_NUMBERS))
+def test_an_argument_of_a_constructor_that_is_no_number_is_named_in_one_line(name: str) -> None:
+    call, message = NO_NUMBERS[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", list(WRONG))

@@ -66,7 +66,10 @@ class BackboneLevels(nn.Module):
         super().__init__()
         checks.choice("kind", kind, ("image", "audio"))
         self.model, self.kind, self.grid = model, kind, checks.grid("grid", grid)
-        self.mean, self.std = tuple(mean), tuple(std)  # numbers, not buffers: they belong to the config
+        # Numbers, not buffers: they belong to the config.
+        self.mean, self.std = checks.numbers("mean", mean), checks.numbers("std", std)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be > 0, got {self.std}")
         self.output_dim, self.num_levels = dim, num_levels
         self.pretrained = False  # set when weights are loaded: such a backbone may learn at a rate of its own
         self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout=dropout, device=device, dtype=dtype)
@@ -152,7 +155,7 @@ class BackboneLevels(nn.Module):
 
 def _width(model: nn.Module) -> int:
     """Returns the output width of a backbone: the last of ``hidden_sizes`` if it has stages, else ``hidden_size``."""
-    config: Any = model.config
+    config: Any = getattr(model, "config", None)
     sizes = getattr(config, "hidden_sizes", None)
     width = sizes[-1] if sizes else getattr(config, "hidden_size", None)
     if not isinstance(width, int):

@@ -161,7 +161,7 @@ def _widths(
             raise ValueError(f"modalities must be given, unless dim has widths by modality, got dim={dim}")
         if common_dim is not None:
             raise ValueError(f"common_dim is only for widths by modality, got common_dim={common_dim} and dim={dim}")
-        return dim, None, modalities
+        return checks.positive_integer("dim", dim), None, modalities
     names = checks.modality_names(dim if modalities is None else modalities)
     if set(names) != set(dim):
         raise ValueError(f"modalities must be those of dim, {list(dim)}, got {list(names)}")
