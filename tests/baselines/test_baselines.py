@@ -178,3 +178,15 @@ def test_wrong_sizes_tokens_and_masks_are_named(fusion: type[Fusion]) -> None:
     torch.testing.assert_close(
         module.eval()({**tokens, "audio": None}).logits, module({"text": tokens["text"], "keys": tokens["keys"]}).logits
     )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_inputs_that_are_no_mapping_are_named(model: type[FusionForPrediction]) -> None:
+    network = model(config())
+    for inputs, got in ((torch.ones(4, 5, 3), r"a tensor of shape \(4, 5, 3\)"), ([torch.ones(4, 5, 3)], "list")):
+        with pytest.raises(ValueError, match=f"^inputs must be a mapping by modality, such as .*, got {got}$"):
+            network(inputs)
+    with pytest.raises(ValueError, match=r"^inputs has modalities \['smell'\]; this module knows \['text', 'audio'\]$"):
+        network({"smell": torch.ones(4, 5, 3)})
+    with pytest.raises(ValueError, match="^modality 'text': inputs must be floating point, got torch.int64$"):
+        network({"text": torch.ones(4, 5, 3, dtype=torch.int64)})

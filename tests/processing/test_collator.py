@@ -112,9 +112,10 @@ def test_labels_that_no_loss_could_leave_out_are_refused(labels: list[Any], mess
 
 def test_a_modality_that_is_none_equals_one_left_out_and_a_batch_without_any_is_refused() -> None:
     audio = {"audio": torch.ones(1, 2)}
-    batch = MultimodalCollator()([Sample({**audio, "text": None}), Sample({"text": None, **audio})])
+    absent: dict[str, Any] = {"text": None}
+    batch = MultimodalCollator()([Sample({**audio, **absent}), Sample({**absent, **audio})])
     assert batch["inputs"].keys() == batch["mask"].keys() == {"audio"}
     with pytest.raises(ValueError, match=r"at least one modality, got None for each of \['text'\] in all 2$"):
-        MultimodalCollator()([Sample({"text": None}), Sample({})])
+        MultimodalCollator()([Sample(absent), Sample({})])
     with pytest.raises(ValueError, match=r"inputs\['audio'\] must have at least one dimension, got a scalar tensor"):
         MultimodalCollator()([Sample({"audio": torch.tensor(1.0)})])

@@ -72,8 +72,9 @@ class Fusion(nn.Module, ABC):
         checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
         given = {name: values for name, values in tokens.items() if values is not None}
         weight = next((weight for weight in self.parameters() if weight.is_floating_point()), None)
-        for name, values in given.items() if weight is not None else ():
-            checks.same_dtype(f"tokens[{name!r}]", values, weight)
+        if weight is not None:  # the replicas of DataParallel have no parameters
+            for name, values in given.items():
+                checks.same_dtype(f"tokens[{name!r}]", values, weight)
         return self._fused(given, masks)
 
     @abstractmethod

@@ -19,7 +19,7 @@ class Sample:
 
     Args:
         inputs: token ids (T,), features (T, D), frames or flow (F, C, H, W), a spectrogram (1, frequency, time) or a
-            waveform (samples,). A modality that the sample lacks is left out, or ``None``.
+            waveform (samples,). A modality that the sample lacks is left out.
         label: a number, a class index, a list of either, or the token ids of a text that a model should generate;
             ``None`` if it is not known.
 
@@ -28,7 +28,7 @@ class Sample:
         -0.8
     """
 
-    inputs: Mapping[str, Tensor | None]
+    inputs: Mapping[str, Tensor]
     label: Any = None
 
 
