@@ -188,5 +188,5 @@ def test_inputs_that_are_no_mapping_are_named(model: type[FusionForPrediction]) 
             network(inputs)
     with pytest.raises(ValueError, match=r"^inputs has modalities \['smell'\]; this module knows \['text', 'audio'\]$"):
         network({"smell": torch.ones(4, 5, 3)})
-    with pytest.raises(ValueError, match="^modality 'text': inputs must be floating point, got torch.int64$"):
+    with pytest.raises(ValueError, match=r"modality 'text': inputs must be floating point, got torch.int64"):
         network({"text": torch.ones(4, 5, 3, dtype=torch.int64)})

@@ -48,9 +48,8 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
     ) -> CLCRPredictionOutput:
         real = token_masks(inputs, mask, tuple(self.config.modalities)).get("text")
         if inputs.get("text") is None:
-            raise ValueError(
-                f"inputs must hold 'text', which this model reads, got {[name for name in inputs if inputs[name] is not None]}"
-            )
+            given = [name for name, values in inputs.items() if values is not None]
+            raise ValueError(f"inputs must hold 'text', which this model reads, got {given}")
         try:
             last = self.encoder.last_layer(inputs["text"], real)
         except ValueError as error:
