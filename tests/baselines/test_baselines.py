@@ -180,6 +180,12 @@ def test_wrong_sizes_tokens_and_masks_are_named(fusion: type[Fusion]) -> None:
     )
 
 
+@fusions
+def test_a_printed_fusion_shows_every_size(fusion: type[Fusion]) -> None:
+    shown = repr(layer(fusion, dropout=0.1))
+    assert f"8, {NAMES}, num_labels=2, dropout=0.1, num_heads=2" in shown
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_inputs_that_are_no_mapping_are_named(model: type[FusionForPrediction]) -> None:
     network = model(config())

@@ -161,6 +161,12 @@ def test_precomputed_flow_cannot_come_from_a_film(tmp_path: Path) -> None:
     assert given(np.ones((1, 8, 8, 2), np.uint8)).shape == (1, 2, 8, 8)
 
 
+def test_an_array_keeps_all_its_frames() -> None:
+    for every_part in (False, True):
+        frames = FrameInput(count=2, size=8, every_part=every_part)(np.ones((5, 8, 8, 3), np.uint8))
+        assert frames.shape == (5, 3, 8, 8)
+
+
 def test_a_text_needs_a_tokenizer() -> None:
     with pytest.raises(ValueError, match="tokenizer must be given, because modality 'text' is a text, got none"):
         CLCRProcessor({"text": TextInput()})

@@ -81,6 +81,12 @@ class Fusion(nn.Module, ABC):
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
         """Computes the output; a modality without an entry in ``mask`` is not masked."""
 
+    def extra_repr(self) -> str:
+        return (
+            f"{self.dim}, {self.modalities}, num_labels={self.num_labels}, dropout={self.dropout}, "
+            f"num_heads={self.num_heads}"
+        )
+
     def _head(self, width: int) -> nn.Sequential:
         """Returns an MLP from a width to the logits, as CLCR's head is."""
         return nn.Sequential(
