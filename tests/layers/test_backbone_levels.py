@@ -159,6 +159,12 @@ def test_an_exported_backbone_sees_all_frames_and_gives_the_same(monkeypatch: py
     assert seen == [6]
 
 
+def test_a_mean_of_other_channels_is_named() -> None:
+    levels = BackboneLevels(resnet(), 8, num_levels=1, mean=(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"a number for all channels or for each of 3, got \(2, 1\)"):
+        levels(frames(1, 2))
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.bool, torch.complex64])
 def test_frames_are_bytes_or_floating_point_because_other_integers_would_not_be_scaled(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"inputs must be floating point or bytes .torch.uint8., got {dtype}"):

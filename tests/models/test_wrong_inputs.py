@@ -238,6 +238,15 @@ def test_inputs_of_another_dtype_are_taken_under_autocast() -> None:
         assert layer()({name: values.bfloat16() for name, values in tokens().items()}).tokens["text"].isfinite().all()
 
 
+def test_double_inputs_which_autocast_does_not_convert_are_named() -> None:
+    inputs = {name: values.double() for name, values in tokens().items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match=r"tokens\['text'\] is torch.float64, but the weights are torch.float32"):
+            layer()(inputs)
+        with pytest.raises(ValueError, match=r"inputs is torch.float64, but the weights are torch.float32"):
+            TemporalConvLevels(16, 8)(inputs["text"])
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])
 def test_classes_are_integers_of_any_type(dtype: torch.dtype) -> None:
     labels = torch.tensor([0, 1, 2, 1])

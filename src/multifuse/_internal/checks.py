@@ -151,7 +151,8 @@ def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
     floating(argument, values)
     device = values.device.type
     autocast = has_autocast(device) and torch.is_autocast_enabled(device)
-    if values.dtype != weight.dtype and not autocast:
+    converted = autocast and torch.float64 not in (values.dtype, weight.dtype)  # which autocast leaves alone
+    if values.dtype != weight.dtype and not converted:
         raise ValueError(
             f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
         )

@@ -149,6 +149,9 @@ class BackboneLevels(nn.Module):
         values = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
         if self.mean == (0.0,) and self.std == (1.0,):
             return values
+        channels, given = values.shape[1] if values.ndim == 4 else 1, (len(self.mean), len(self.std))
+        if not {*given} <= {1, channels}:
+            raise ValueError(f"mean and std must have a number for all channels or for each of {channels}, got {given}")
         shape = (-1, 1, 1) if values.ndim == 4 else (1,)
         return (values - values.new_tensor(self.mean).view(shape)) / values.new_tensor(self.std).view(shape)
 
