@@ -180,8 +180,30 @@ def test_wrong_sizes_tokens_and_masks_are_named(fusion: type[Fusion]) -> None:
         module({**tokens, "audio": tokens["audio"][..., :7]})
     with pytest.raises(ValueError, match=r"mask\['keys'\] must have shape \(3, 6\), got \(3, 5\)"):
         module(tokens, {"keys": torch.ones(3, 5, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"tokens\['keys'\] is torch.float64, but the weights are torch.float32"):
+        module({**tokens, "keys": tokens["keys"].double()})
+    with pytest.raises(ValueError, match=r"tokens\['keys'\] must be floating point, got torch.int64"):
+        module({**tokens, "keys": tokens["keys"].long()})
     with pytest.raises(ValueError, match="smell"):
         module({**tokens, "smell": tokens["audio"]})
     torch.testing.assert_close(
         module.eval()({**tokens, "audio": None}).logits, module({"text": tokens["text"], "keys": tokens["keys"]}).logits
     )
+
+
+@fusions
+def test_a_printed_fusion_shows_every_size(fusion: type[Fusion]) -> None:
+    shown = repr(layer(fusion, dropout=0.1))
+    assert f"8, {NAMES}, num_labels=2, dropout=0.1, num_heads=2" in shown
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_inputs_that_are_no_mapping_are_named(model: type[FusionForPrediction]) -> None:
+    network = model(config())
+    for inputs, got in ((torch.ones(4, 5, 3), r"a tensor of shape \(4, 5, 3\)"), ([torch.ones(4, 5, 3)], "list")):
+        with pytest.raises(ValueError, match=f"^inputs must be a mapping by modality, such as .*, got {got}$"):
+            network(inputs)
+    with pytest.raises(ValueError, match=r"^inputs has modalities \['smell'\]; this module knows \['text', 'audio'\]$"):
+        network({"smell": torch.ones(4, 5, 3)})
+    with pytest.raises(ValueError, match=r"modality 'text': inputs must be floating point, got torch.int64"):
+        network({"text": torch.ones(4, 5, 3, dtype=torch.int64)})

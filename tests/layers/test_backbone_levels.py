@@ -157,3 +157,31 @@ def test_an_exported_backbone_sees_all_frames_and_gives_the_same(monkeypatch: py
     for ours, level in zip(levels(images, mask), expected, strict=True):
         torch.testing.assert_close(ours, level)
     assert seen == [6]
+
+
+def test_a_mean_of_other_channels_is_named() -> None:
+    levels = BackboneLevels(resnet(), 8, num_levels=1, mean=(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"a number for all channels or for each of 3, got \(2, 1\)"):
+        levels(frames(1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.bool, torch.complex64])
+def test_frames_are_bytes_or_floating_point_because_other_integers_would_not_be_scaled(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"inputs must be floating point or bytes .torch.uint8., got {dtype}"):
+        BackboneLevels(resnet(), 8, num_levels=1)(torch.zeros(1, 2, 3, 32, 24, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": 3}, r"grid must be \(rows, columns\), each an integer >= 1 or None, got 3"),
+        ({"mean": 0.5}, "mean must be a sequence of finite numbers, got 0.5"),
+        ({"std": [None]}, r"std must be a sequence of finite numbers, got \[None\]"),
+        ({"std": []}, r"std must be a sequence of finite numbers, got \[\]"),
+        ({"std": (0.5, 0.0)}, r"std must be > 0, got \(0.5, 0.0\)"),
+        ({"dim": "8"}, "dim must be an integer >= 1, got '8'"),
+    ],
+)
+def test_options_that_are_no_numbers_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BackboneLevels(resnet(), **{"dim": 8, **options})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
 
 from multifuse import SemanticHierarchyEncoder, TemporalConvLevels, TextLevels
@@ -161,3 +162,30 @@ def test_bad_encoders_and_inputs_are_named() -> None:
         text_levels(8)
     with pytest.raises(ValueError, match="must hold 'input_ids'"):
         text_levels()({"ids": torch.ones(1, 2, dtype=torch.long)})
+
+
+@pytest.mark.parametrize(("id", "sample"), [(50, 0), (-1, 1)])
+def test_a_token_id_that_the_vocabulary_lacks_is_named_also_at_padding(id: int, sample: int) -> None:
+    ids, mask = torch.ones(2, 4, dtype=torch.long), torch.arange(4) < torch.tensor([[3], [3]])
+    ids[sample, 3] = id
+    message = f"^modality 'text': input_ids must be from 0 to 49, also at padding, because vocab_size is 50, got {id} "
+    with pytest.raises(ValueError, match=f"{message}at sample {sample}, token 3$"):
+        hierarchy()({"text": ids}, {"text": mask})
+    with pytest.raises(ValueError, match=f"got {id} at sample {sample}, token 3"):
+        hierarchy()({"text": {"input_ids": ids.int(), "attention_mask": mask}})
+
+
+def test_token_ids_are_compared_with_the_table_that_reads_them() -> None:
+    levels = text_levels()
+    levels.model.set_input_embeddings(nn.Embedding(60, 16))  # type: ignore[operator]
+    assert levels(torch.full((1, 2), 59))[0].isfinite().all()
+
+
+def test_values_of_token_ids_are_not_asked_for_where_there_are_none_or_a_device_would_be_waited_for() -> None:
+    levels, ids = text_levels(1), torch.full((2, 3), 49)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        assert levels(fake.from_tensor(ids))[0].shape == (2, 3, 16)
+    expected = levels(ids)[0]
+    compiled = torch.compile(levels, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(ids)[0], expected, atol=1e-6)
+    assert levels.to("meta")(ids.to("meta"))[0].shape == (2, 3, 16)

@@ -1,5 +1,6 @@
 """IntraCED: the invariants of the exchange, as properties of random sizes, weights and masks."""
 
+from inspect import signature
 from random import Random
 from typing import Any
 
@@ -341,3 +342,11 @@ def test_widths_and_modalities_that_do_not_fit_are_named() -> None:
         IntraCED(16, ("a", "b"), init="zero")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tokens\['image'\] must have shape \(batch, tokens, 7\), got \(3, 4, 12\)"):
         between()({"image": torch.randn(3, 4, 12)})
+
+
+def test_a_printed_layer_shows_every_argument() -> None:
+    arguments = set(signature(IntraCED).parameters) - {"dim", "modalities", "common_dim", "device", "dtype"}
+    shown = between(init="identity").extra_repr()
+    assert "common_dim=" in shown
+    assert "init='identity'" in shown
+    assert all(f"{name}=" in shown for name in arguments)

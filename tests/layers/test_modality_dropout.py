@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multifuse import ModalityDropout
+from multifuse import IntraCED, ModalityDropout
 
 NAMES = ("text", "audio", "keys")
 
@@ -51,6 +51,31 @@ def test_a_modality_that_is_none_equals_one_left_out() -> None:
     dropped = layer({"text": without_audio["text"], "audio": None, "keys": without_audio["keys"]})
     assert dropped.pop("audio") is None
     assert all(torch.equal(dropped[name], expected[name]) for name in expected)
+
+
+def test_a_vector_is_one_token_whose_mask_an_exchange_takes() -> None:
+    torch.manual_seed(0)
+    inputs = {**tokens(64), "keys": torch.randn(64, 4)}
+    layer = ModalityDropout(NAMES, 0.5).train()
+    exchange = IntraCED(4, NAMES, shared_rank=2, private_rank=2, num_heads=1)
+    for mask in (None, {"keys": torch.arange(64).view(64, 1) % 3 > 0}):
+        dropped = layer(inputs, mask)
+        assert [tuple(dropped[name].shape) for name in NAMES] == [(64, 5), (64, 3), (64, 1)]
+        assert 0 < dropped["keys"].sum() < 64
+        assert torch.equal(exchange(inputs, dropped).private["keys"].any(-1), dropped["keys"])
+    assert layer({"text": torch.ones(8, 5, dtype=torch.long)})["text"].shape == (8, 5), "token ids are no vector"
+
+
+def test_tokens_that_do_not_fit_are_named() -> None:
+    layer = ModalityDropout(NAMES, 0.5).train()
+    with pytest.raises(ValueError, match=r"tokens\['text'\] must have shape \(batch, tokens, ...\), got \(3,\)"):
+        layer({"text": torch.ones(3)})
+    with pytest.raises(ValueError, match=r"tokens\['audio'\] has batch size 3, the modalities before it 2"):
+        layer({"text": torch.ones(2, 4, 5), "audio": torch.ones(3, 4, 5)})
+    with pytest.raises(ValueError, match=r"mask\['keys'\] must have shape \(2, 1\), got \(2, 4\)"):
+        layer({"keys": torch.ones(2, 4)}, {"keys": torch.ones(2, 4)})
+    with pytest.raises(ValueError, match=r"tokens\['text'\] must be a torch.Tensor, got list"):
+        layer({"text": [1, 2]})  # type: ignore[dict-item]
 
 
 def test_bad_arguments_are_named() -> None:

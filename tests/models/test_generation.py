@@ -245,6 +245,8 @@ def test_labels_that_do_not_fit_are_named() -> None:
         model()(**batch(), labels=torch.full((3, 2), VOCABULARY))
     with pytest.raises(ValueError, match=r"integers of shape \(3, 4\), got torch.int64 \(3, 5\)"):
         model()(**batch(), labels=labels(), decoder_input_ids=labels()[:, 1:].abs() % VOCABULARY)
+    with pytest.raises(ValueError, match=r"decoder_input_ids must be from 0 to 29, .* got 30 at sample 0, token 0"):
+        model()(**batch(), decoder_input_ids=torch.full((3, 2), VOCABULARY))
     with pytest.raises(ValueError, match="labels or decoder_input_ids must be given"):
         model()(**batch())
     for call in (model(), model().generate):

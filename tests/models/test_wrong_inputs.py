@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from multifuse import (
+    BackboneLevels,
     CLCRConfig,
     CLCRForPrediction,
     InterCAD,
     IntraCED,
     IntraLevelLoss,
+    ModalityDropout,
     SemanticHierarchyEncoder,
     TemporalConvLevels,
+    TextLevels,
     TokenBudget,
     WhiteningXCorrLoss,
 )
@@ -136,8 +139,91 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a budget in numpy": (lambda: TokenBudget()(np.ones((3, 4))), "evidence must be a torch.Tensor, got numpy.ndarray"),
     "an op given a list": (lambda: project_capped_simplex([0.5, 1.0], 1.0), "z must be a torch.Tensor, got list"),  # type: ignore[arg-type]
+    "integer features": (
+        lambda: model()({name: torch.randint(9, (4, 6, 3)) for name in NAMES}),
+        "^modality 'text': inputs must be floating point, got torch.int64$",
+    ),
+    "integer features in training": (
+        lambda: model(dropout=0.1).train()({name: torch.randint(9, (4, 6, 3)) for name in NAMES}),
+        "^modality 'text': inputs must be floating point, got torch.int64$",
+    ),
+    "complex features": (
+        lambda: TemporalConvLevels(3, 8)(torch.randn(2, 5, 3, dtype=torch.complex64)),
+        "^inputs must be floating point, got torch.complex64$",
+    ),
+    "integer tokens": (
+        lambda: layer()({name: torch.ones(2, 5, 16, dtype=torch.int32) for name in NAMES}),
+        r"^tokens\['text'\] must be floating point, got torch.int32$",
+    ),
+    "a projector given integers": (
+        lambda: layer().projector({"text": torch.ones(2, 5, 16, dtype=torch.int64)}),
+        r"^tokens\['text'\] must be floating point, got torch.int64$",
+    ),
+    "a loss of integers": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 2), torch.randint(9, (9, 2))),
+        "^y must be floating point, got torch.int64$",
+    ),
+    "a loss of complex numbers": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 2, dtype=torch.complex64), torch.randn(9, 2)),
+        "^x must be floating point, got torch.complex64$",
+    ),
+    "a loss without features": (
+        lambda: WhiteningXCorrLoss()(torch.randn(9, 0), torch.randn(9, 2)),
+        r"^x and y must have at least one feature, got \(9, 0\), \(9, 2\)$",
+    ),
+    "complex labels": (
+        lambda: model()(tokens(3), labels=torch.randn(4, dtype=torch.complex64)),
+        "^labels must be real for regression, got torch.complex64$",
+    ),
     "a loss in numpy": (lambda: WhiteningXCorrLoss()(np.ones((9, 2)), np.ones((9, 2))), "x must be a torch.Tensor"),
 }
+
+
+NO_NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
+    "dim": (lambda: IntraCED("64", NAMES), "^dim must be an integer >= 1, got '64'$"),  # type: ignore[arg-type]
+    "dim and ranks": (
+        lambda: IntraCED([64], NAMES, shared_rank=8, private_rank=4),  # type: ignore[arg-type]
+        r"^dim must be an integer >= 1, got \[64\]$",
+    ),
+    "gamma": (lambda: IntraCED(64, NAMES, gamma=None), "^gamma must be finite and >= 0, got None$"),  # type: ignore[arg-type]
+    "init_participation": (
+        lambda: TokenBudget(init_participation="half"),  # type: ignore[arg-type]
+        r"^init_participation must be in \(0, 1\), got 'half'$",
+    ),
+    "dropout": (lambda: IntraCED(64, NAMES, dropout=None), r"^dropout must be in \[0.0, 1.0\], got None$"),  # type: ignore[arg-type]
+    "dropout of features": (
+        lambda: TemporalConvLevels(3, 8, dropout=[0.1]),  # type: ignore[arg-type]
+        r"^dropout must be in \[0.0, 1.0\], got \[0.1\]$",
+    ),
+    "level_temperature": (
+        lambda: InterCAD(16, NAMES, num_levels=2, level_temperature=None),  # type: ignore[arg-type]
+        "^level_temperature must be finite and > 0, got None$",
+    ),
+    "rate": (lambda: ModalityDropout(NAMES, None), r"^rate must be in \[0.0, 1.0\], got None$"),  # type: ignore[arg-type]
+    "a rate by name": (
+        lambda: ModalityDropout(NAMES, {"text": "0.5"}),  # type: ignore[dict-item]
+        r"^rate\['text'\] must be in \[0.0, 1.0\], got '0.5'$",
+    ),
+    "eps": (lambda: WhiteningXCorrLoss(eps=None), "^eps must be finite and > 0, got None$"),  # type: ignore[arg-type]
+    "eps of a regulariser": (lambda: IntraLevelLoss(eps="1"), "^eps must be finite and > 0, got '1'$"),  # type: ignore[arg-type]
+    "encoders": (
+        lambda: SemanticHierarchyEncoder(16, [TemporalConvLevels(3, 16)]),  # type: ignore[arg-type]
+        "^encoders must be a mapping by modality, got list$",
+    ),
+    "a text encoder that is none": (
+        lambda: TextLevels(torch.nn.Linear(2, 2)),
+        "^model must have config.hidden_size and config.num_hidden_layers, .* got a Linear$",
+    ),
+    "a backbone that is none": (lambda: BackboneLevels(torch.nn.Linear(2, 2), 8), "^model must .* got a Linear$"),
+}
+
+
+@pytest.mark.parametrize("name", list(NO_NUMBERS))
+def test_an_argument_of_a_constructor_that_is_no_number_is_named_in_one_line(name: str) -> None:
+    call, message = NO_NUMBERS[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", list(WRONG))
@@ -152,6 +238,15 @@ def test_a_mistake_is_named_in_one_line(name: str) -> None:
 def test_inputs_of_another_dtype_are_taken_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer()({name: values.bfloat16() for name, values in tokens().items()}).tokens["text"].isfinite().all()
+
+
+def test_double_inputs_which_autocast_does_not_convert_are_named() -> None:
+    inputs = {name: values.double() for name, values in tokens().items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match=r"tokens\['text'\] is torch.float64, but the weights are torch.float32"):
+            layer()(inputs)
+        with pytest.raises(ValueError, match=r"inputs is torch.float64, but the weights are torch.float32"):
+            TemporalConvLevels(16, 8)(inputs["text"])
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8])

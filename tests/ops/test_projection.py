@@ -357,3 +357,17 @@ def test_this_installation_uses_its_compiled_kernels() -> None:
     if native.forced_fallback():
         pytest.skip(f"{native.FALLBACK_VARIABLE} is set")
     assert backend("cpu") == "cpp"
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (torch.tensor(1 + 2j), "^budget must be real, got torch.complex64$"),
+        (1 + 2j, r"^budget must be a number or a tensor, got \(1\+2j\)$"),
+        (None, "^budget must be a number or a tensor, got None$"),
+        ("much", "^budget must be a number or a tensor, got 'much'$"),
+    ],
+)
+def test_a_budget_that_is_no_real_number_is_refused(budget: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        project_capped_simplex(torch.rand(2, 3), budget)

@@ -1,5 +1,8 @@
 """MultimodalCollator: padding and masks by modality, samples that lack one, and inputs that do not fit together."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -72,3 +75,47 @@ def test_token_ids_of_different_lengths_are_filled_up_with_what_no_loss_counts()
     labels = MultimodalCollator()(samples)["labels"]
     assert labels.tolist() == [[5, 6, 2], [7, -100, -100], [-100, -100, -100]]
     assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([[], [5, 6]], torch.tensor([[-100, -100], [5, 6]])),
+        ([torch.tensor([5, 6]), np.array([7])], torch.tensor([[5, 6], [7, -100]])),
+        ([[0.5, 1.0], [1, 0]], torch.tensor([[0.5, 1.0], [1.0, 0.0]])),
+        ([[[1, 0], [0, 1]], [[0, 0], [1, 1]]], torch.tensor([[[1, 0], [0, 1]], [[0, 0], [1, 1]]])),
+        ([1, 0.5], torch.tensor([1.0, 0.5])),
+    ],
+)
+def test_labels_keep_their_values_and_are_integers_where_all_are(labels: list[Any], expected: Tensor) -> None:
+    joined = MultimodalCollator()([Sample({"audio": torch.ones(1, 2)}, label=label) for label in labels])["labels"]
+    assert torch.equal(joined, expected)
+    assert joined.dtype == expected.dtype
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0.1, 0.2, 0.3], [0.1, 0.2]], "unless they are integers, got torch.float32 of the lengths 3, 2$"),
+        ([[0.1], []], "unless they are integers, got torch.float32 of the lengths 1, 0$"),
+        ([[True, False], [True]], "unless they are integers, got torch.bool of the lengths 2, 1$"),
+        ([[1, 2], 3], r"labels must be alike, got the shapes \(2,\), \(\)$"),
+        ([[[1, 2]], [[3]]], r"labels must be alike, got the shapes \(1, 2\), \(1, 1\)$"),
+        ([1, "happy"], "labels must be numbers or lists of numbers, got 'happy' at sample 1$"),
+    ],
+)
+def test_labels_that_no_loss_could_leave_out_are_refused(labels: list[Any], message: str) -> None:
+    """A regression counts every number, also -100."""
+    with pytest.raises(ValueError, match=message):
+        MultimodalCollator()([Sample({"audio": torch.ones(1, 2)}, label=label) for label in labels])
+
+
+def test_a_modality_that_is_none_equals_one_left_out_and_a_batch_without_any_is_refused() -> None:
+    audio = {"audio": torch.ones(1, 2)}
+    absent: dict[str, Any] = {"text": None}
+    batch = MultimodalCollator()([Sample({**audio, **absent}), Sample({**absent, **audio})])
+    assert batch["inputs"].keys() == batch["mask"].keys() == {"audio"}
+    with pytest.raises(ValueError, match=r"at least one modality, got None for each of \['text'\] in all 2$"):
+        MultimodalCollator()([Sample(absent), Sample({})])
+    with pytest.raises(ValueError, match=r"inputs\['audio'\] must have at least one dimension, got a scalar tensor"):
+        MultimodalCollator()([Sample({"audio": torch.tensor(1.0)})])

@@ -83,6 +83,29 @@ def test_a_waveform_is_cut_to_its_length_and_has_16_bits() -> None:
     assert values[:4].tolist() == pytest.approx([0.5, -1.0, 1.0, 0.0], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((torch.float64,), {}),
+        ((), {"dtype": torch.float64}),
+        (("cpu", torch.float64), {}),
+        ((torch.device("cpu"),), {"dtype": torch.float64, "non_blocking": True}),
+        ((torch.ones(1, dtype=torch.float64),), {}),
+    ],
+)
+def test_a_dtype_converts_features_but_no_bytes_ids_or_masks(
+    processor: CLCRProcessor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    before = processor(text="the film", vision=np.full((1, 16, 16, 3), 255, np.uint8), pose=np.ones((2, 2)))
+    after = before.to(*args, **kwargs)
+    dtypes = {name: values.dtype for name, values in after["inputs"].items()}
+    assert dtypes == {"text": torch.int64, "vision": torch.uint8, "pose": torch.float64}
+    assert all(mask.dtype == torch.bool for mask in after["mask"].values())
+    for key in ("inputs", "mask"):
+        assert all(torch.equal(values, after[key][name].to(values.dtype)) for name, values in before[key].items())
+    assert all(values.is_meta for values in before.to("meta", torch.float64)["inputs"].values())
+
+
 @pytest.mark.parametrize("load", [CLCRProcessor, AutoProcessor])
 def test_a_saved_processor_reads_as_before(load: Any, processor: CLCRProcessor, tmp_path: Path) -> None:
     CLCRForPrediction(
@@ -136,6 +159,12 @@ def test_precomputed_flow_cannot_come_from_a_film(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be flow"):
         given(tmp_path / "film.mp4")
     assert given(np.ones((1, 8, 8, 2), np.uint8)).shape == (1, 2, 8, 8)
+
+
+def test_an_array_keeps_all_its_frames() -> None:
+    for every_part in (False, True):
+        frames = FrameInput(count=2, size=8, every_part=every_part)(np.ones((5, 8, 8, 3), np.uint8))
+        assert frames.shape == (5, 3, 8, 8)
 
 
 def test_a_text_needs_a_tokenizer() -> None:

@@ -3,10 +3,11 @@
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from multifuse._internal.precision import has_autocast
 
@@ -28,16 +29,30 @@ def positive_integer(name: str, value: object) -> int:
     return operator.index(value)  # type: ignore[arg-type]
 
 
+def is_number(value: object) -> bool:
+    """Returns whether a value is a real number; those that a compiler lets change are not Python's."""
+    return isinstance(value, (Real, torch.SymFloat, torch.SymInt))
+
+
 def in_range(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
+    if not (is_number(value) and low <= value <= high):
         raise ValueError(f"{name} must be in [{low}, {high}], got {value!r}")
     return float(value)
 
 
 def positive_number(name: str, value: float) -> float:
-    if not 0 < value < math.inf:  # a compiler can compare a number that changes, but not ask whether it is finite
+    # A compiler can compare a number that changes, but not ask whether it is finite.
+    if not (is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{name} must be finite and > 0, got {value!r}")
     return float(value)
+
+
+def numbers(name: str, value: Sequence[float]) -> tuple[float, ...]:
+    """Checks one or more finite numbers."""
+    is_sequence = isinstance(value, Iterable) and not isinstance(value, str)
+    if not is_sequence or not all(is_number(each) and math.isfinite(each) for each in value) or not tuple(value):
+        raise ValueError(f"{name} must be a sequence of finite numbers, got {value!r}")
+    return tuple(value)
 
 
 def choice(name: str, value: object, choices: Sequence[str | None]) -> None:
@@ -126,11 +141,18 @@ def tensor(argument: str, value: object) -> Tensor:
     return value
 
 
+def floating(argument: str, values: Tensor) -> None:
+    if not values.is_floating_point():
+        raise ValueError(f"{argument} must be floating point, got {values.dtype}")
+
+
 def same_dtype(argument: str, values: Tensor, weight: Tensor) -> None:
-    """Checks that floating-point inputs have the dtype of the weights that read them, unless autocast converts them."""
+    """Checks that inputs are floating point, and have the dtype of the weights, unless autocast converts them."""
+    floating(argument, values)
     device = values.device.type
     autocast = has_autocast(device) and torch.is_autocast_enabled(device)
-    if values.dtype != weight.dtype and values.is_floating_point() and not autocast:
+    converted = autocast and torch.float64 not in (values.dtype, weight.dtype)  # which autocast leaves alone
+    if values.dtype != weight.dtype and not converted:
         raise ValueError(
             f"{argument} is {values.dtype}, but the weights are {weight.dtype}: convert one of them, or use autocast"
         )
@@ -175,7 +197,7 @@ def _has_values(mask: Tensor) -> bool:
 def can_look_at(tensor: Tensor) -> bool:
     """Returns whether values can be checked at no cost: on a CPU, outside of compilation and transforms."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return tensor.device.type == "cpu" and not transformed
+    return tensor.device.type == "cpu" and not transformed and _has_values(tensor)
 
 
 def token_mask(argument: str, mask: Tensor, *shape: int) -> Tensor:
@@ -191,6 +213,38 @@ def modality_masks(mask: Mapping[str, Tensor | None] | None, modalities: tuple[s
     mask = {} if mask is None else mask
     by_modality("mask", mask, modalities)
     return {name: None if real is None else bool_mask(f"mask[{name!r}]", real) for name, real in mask.items()}
+
+
+def token_ids(argument: str, ids: Tensor, model: nn.Module) -> Tensor:
+    """Checks the token ids (B, T) of a transformers model; their values only where that costs nothing."""
+    if tensor(argument, ids).ndim != 2:
+        raise ValueError(f"{argument} must have shape (batch, tokens), got {tuple(ids.shape)}")
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{argument} must be int32 or int64, got {ids.dtype}")
+    vocab_size = _vocab_size(model) if can_look_at(ids) else None
+    if vocab_size is not None:
+        outside = (ids < 0) | (ids >= vocab_size)
+        if outside.any():
+            sample, token = outside.nonzero()[0].tolist()
+            raise ValueError(
+                f"{argument} must be from 0 to {vocab_size - 1}, also at padding, because vocab_size is {vocab_size}, "
+                f"got {int(ids[sample, token])} at sample {sample}, token {token}"
+            )
+    return ids
+
+
+def _vocab_size(model: nn.Module) -> int | None:
+    """Returns how many token ids a model knows; ``None`` if it does not have a table of them."""
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+
+def naming_modality(name: str, error: ValueError) -> ValueError:
+    """Returns an error of an encoder with the name of its modality."""
+    return ValueError(f"modality {name!r}: {error}")
 
 
 def finite_tokens(argument: str, inputs: Mapping[str, object], mask: Mapping[str, Tensor | None]) -> None:
@@ -254,8 +308,7 @@ def token_shapes(
         if values.ndim != 3 or values.shape[-1] != width:
             shape = tuple(values.shape)
             raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {width}), got {shape}")
-        if not values.is_floating_point():
-            raise ValueError(f"{argument}[{name!r}] must be floating point, got {values.dtype}")
+        floating(f"{argument}[{name!r}]", values)
         batch = values.shape[0] if batch is None else batch
         if values.shape[0] != batch:
             raise ValueError(f"{argument}[{name!r}] has batch size {values.shape[0]}, the modalities before it {batch}")

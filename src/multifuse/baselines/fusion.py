@@ -46,7 +46,8 @@ class Fusion(nn.Module, ABC):
         token -> `FusionOutput`. A modality may be left out or be ``None``; fully masked is the same.
 
     Raises:
-        ValueError: a size that is not a positive integer, tokens or masks that do not fit, by modality.
+        ValueError: a size that is not a positive integer, tokens or masks that do not fit, by modality, tokens of
+            another dtype than the weights.
 
     Example:
         >>> from multifuse.baselines import LateFusion, MulT
@@ -71,11 +72,22 @@ class Fusion(nn.Module, ABC):
     def forward(self, tokens: Mapping[str, Tensor | None], mask: Masks | None = None) -> FusionOutput:
         masks = checks.modality_masks(mask, self.modalities)
         checks.token_shapes("tokens", tokens, masks, self.modalities, self.dim)
-        return self._fused({name: values for name, values in tokens.items() if values is not None}, masks)
+        given = {name: values for name, values in tokens.items() if values is not None}
+        weight = next((weight for weight in self.parameters() if weight.is_floating_point()), None)
+        if weight is not None:  # the replicas of DataParallel have no parameters
+            for name, values in given.items():
+                checks.same_dtype(f"tokens[{name!r}]", values, weight)
+        return self._fused(given, masks)
 
     @abstractmethod
     def _fused(self, tokens: Tokens, mask: Masks) -> FusionOutput:
         """Computes the output; a modality without an entry in ``mask`` is not masked."""
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.dim}, {self.modalities}, num_labels={self.num_labels}, dropout={self.dropout}, "
+            f"num_heads={self.num_heads}"
+        )
 
     def _head(self, width: int) -> nn.Sequential:
         """Returns an MLP from a width to the logits, as CLCR's head is."""

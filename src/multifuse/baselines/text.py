@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from multifuse._internal import checks
 from multifuse._internal.masks import masked_mean
 from multifuse._internal.precision import at_least_float32
 from multifuse.layers.text_levels import TextLevels
@@ -17,7 +18,11 @@ from multifuse.models.token_masks import token_masks
 
 
 class TextBaselineForPrediction(CLCRPreTrainedModel):
-    """Predicts from the mean of the text encoder's last layer; uses only the text of `CLCRForPrediction`'s inputs."""
+    """Predicts from the mean of the text encoder's last layer; uses only the text of `CLCRForPrediction`'s inputs.
+
+    Raises:
+        ValueError: a config without a text encoder named ``text``; inputs without it, or that do not fit.
+    """
 
     accepts_loss_kwargs = False
 
@@ -42,8 +47,14 @@ class TextBaselineForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        real = token_masks({"text": inputs["text"]}, mask, tuple(self.config.modalities))["text"]
-        last = self.encoder.last_layer(inputs["text"], real)
+        real = token_masks(inputs, mask, tuple(self.config.modalities)).get("text")
+        if inputs.get("text") is None:
+            given = [name for name, values in inputs.items() if values is not None]
+            raise ValueError(f"inputs must hold 'text', which this model reads, got {given}")
+        try:
+            last = self.encoder.last_layer(inputs["text"], real)
+        except ValueError as error:
+            raise checks.naming_modality("text", error) from error
         logits = self.head(self.dropout(masked_mean(last, real)))
         loss = None if labels is None else self.task_loss(at_least_float32(logits), labels)
         return CLCRPredictionOutput(loss=loss, logits=logits)

@@ -34,7 +34,8 @@ class BackboneLevels(nn.Module):
         batch statistics.
 
     Raises:
-        ValueError: inputs or a mask of another shape, a backbone of unknown width.
+        ValueError: inputs or a mask of another shape, inputs that are neither bytes nor floating point, a backbone of
+            unknown width.
 
     Source: CLCR (arXiv 2602.19605): ResNet-18, then a multi-stage TCN. The order of the tokens is ours.
 
@@ -65,7 +66,10 @@ class BackboneLevels(nn.Module):
         super().__init__()
         checks.choice("kind", kind, ("image", "audio"))
         self.model, self.kind, self.grid = model, kind, checks.grid("grid", grid)
-        self.mean, self.std = tuple(mean), tuple(std)  # numbers, not buffers: they belong to the config
+        # Numbers, not buffers: they belong to the config.
+        self.mean, self.std = checks.numbers("mean", mean), checks.numbers("std", std)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be > 0, got {self.std}")
         self.output_dim, self.num_levels = dim, num_levels
         self.pretrained = False  # set when weights are loaded: such a backbone may learn at a rate of its own
         self.levels = TemporalConvLevels(_width(model), dim, num_levels, dropout=dropout, device=device, dtype=dtype)
@@ -100,6 +104,9 @@ class BackboneLevels(nn.Module):
 
     def _frames(self, inputs: Tensor) -> Tensor:
         """Returns the inputs with a dimension of frames; a sound is one frame."""
+        if checks.tensor("inputs", inputs).dtype != torch.uint8 and not inputs.is_floating_point():
+            # Other integers would not be scaled.
+            raise ValueError(f"inputs must be floating point or bytes (torch.uint8), got {inputs.dtype}")
         expected = {"image": (5,), "audio": (4,) if self._reads_pixels else (2, 4)}[self.kind]
         if inputs.ndim not in expected:
             axes = {"image": "batch, frames, channels, height, width", "audio": "batch, 1, frequency, time"}[self.kind]
@@ -142,13 +149,16 @@ class BackboneLevels(nn.Module):
         values = images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
         if self.mean == (0.0,) and self.std == (1.0,):
             return values
+        channels, given = values.shape[1] if values.ndim == 4 else 1, (len(self.mean), len(self.std))
+        if not {*given} <= {1, channels}:
+            raise ValueError(f"mean and std must have a number for all channels or for each of {channels}, got {given}")
         shape = (-1, 1, 1) if values.ndim == 4 else (1,)
         return (values - values.new_tensor(self.mean).view(shape)) / values.new_tensor(self.std).view(shape)
 
 
 def _width(model: nn.Module) -> int:
     """Returns the output width of a backbone: the last of ``hidden_sizes`` if it has stages, else ``hidden_size``."""
-    config: Any = model.config
+    config: Any = getattr(model, "config", None)
     sizes = getattr(config, "hidden_sizes", None)
     width = sizes[-1] if sizes else getattr(config, "hidden_size", None)
     if not isinstance(width, int):

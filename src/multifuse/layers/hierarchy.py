@@ -59,6 +59,8 @@ class SemanticHierarchyEncoder(nn.Module):
         super().__init__()
         self.dim = checks.positive_integer("dim", dim)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
+        if not isinstance(encoders, Mapping):
+            raise ValueError(f"encoders must be a mapping by modality, got {type(encoders).__name__}")
         self.modalities = checks.modality_names(encoders)
         checks.choice("positions", positions, ("learned", "sinusoidal"))
         checks.positive_integer("max_positions", max_positions)
@@ -139,7 +141,7 @@ class SemanticHierarchyEncoder(nn.Module):
                 values.append(_without_padding(inputs[name], real, _padding(real)))
                 masks.append(encoder.checked_mask(values[-1], real))
             except ValueError as error:
-                raise _naming_modality(name, error) from error
+                raise checks.naming_modality(name, error) from error
         return dict(zip(names, levels_together(encoders, maps, values, masks), strict=True))
 
     def _levels(self, name: str, inputs: Any, real: Tensor | None) -> list[Tensor]:
@@ -148,7 +150,7 @@ class SemanticHierarchyEncoder(nn.Module):
         try:
             sequences: Sequence[Tensor] = self.encoder(name)(_without_padding(inputs, real, padding), real)
         except ValueError as error:
-            raise _naming_modality(name, error) from error
+            raise checks.naming_modality(name, error) from error
         if len(sequences) != self.num_levels:
             raise ValueError(f"encoders[{name!r}] must give {self.num_levels} levels, gave {len(sequences)}")
         lengths = [sequence.shape[1] for sequence in sequences]
@@ -158,10 +160,6 @@ class SemanticHierarchyEncoder(nn.Module):
         if token_mask is not real:
             padding = _padding(token_mask)
         return [level(sequence, padding) for level, sequence in zip(self._maps(name), sequences, strict=True)]
-
-
-def _naming_modality(name: str, error: ValueError) -> ValueError:
-    return ValueError(f"modality {name!r}: {error}")
 
 
 def _padding(mask: Tensor | None) -> Tensor | None:

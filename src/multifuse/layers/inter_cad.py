@@ -201,6 +201,7 @@ class InterCAD(DrawsOwnParameters):
                 raise ValueError(f"levels[{index}] must hold the streams of width {self.dim}, holds codes only")
             checks.token_shapes("levels", level.shared, masks, self.modalities, self.dim)
             for name, stream in level.shared.items():
+                checks.same_dtype(f"levels[{index}].shared[{name!r}]", stream, self.anchors)
                 shapes = [tuple(given.shape[:2]) for given in (stream, levels[0].shared[name])]
                 if shapes[0] != shapes[1]:
                     raise ValueError(

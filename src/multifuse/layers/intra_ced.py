@@ -47,8 +47,8 @@ class IntraCED(DrawsOwnParameters):
         ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d), or of its own width; a vector (B, d) is one
         token, whose alpha is 1 unless ``gamma`` is 0 (ours: there is none to select it among). Mask by modality
         (B, T_m), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the input, the streams have
-        the width d. A modality may be left out, ``None``, or fully masked for some
-        samples: the others then see what they would see without it.
+        the width d. A modality may be left out, ``None``, or fully masked for some samples: the others then see what
+        they would see without it.
 
     Raises:
         ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
@@ -99,7 +99,11 @@ class IntraCED(DrawsOwnParameters):
         )
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
-        self.num_heads, self.dropout = num_heads, ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
+        self.num_heads, self.init, self.dropout = (
+            num_heads,
+            init,
+            ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0)),
+        )
         self.dim, self.modalities = dim, self.projector.modalities
         self.widths = widths or dict.fromkeys(self.modalities, dim)
         self.adapters = None if widths is None else WidthAdapters(widths, dim, device=device, dtype=dtype)
@@ -148,7 +152,8 @@ class IntraCED(DrawsOwnParameters):
         return (
             f"{width}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
             f"num_heads={self.num_heads}, gamma={self.budget.gamma}, dropout={self.dropout.p}, "
-            f"init_participation={self.budget.init_participation}, parametrization={self.projector.parametrization!r}"
+            f"init={self.init!r}, init_participation={self.budget.init_participation}, "
+            f"parametrization={self.projector.parametrization!r}"
         )
 
 
@@ -161,7 +166,7 @@ def _widths(
             raise ValueError(f"modalities must be given, unless dim has widths by modality, got dim={dim}")
         if common_dim is not None:
             raise ValueError(f"common_dim is only for widths by modality, got common_dim={common_dim} and dim={dim}")
-        return dim, None, modalities
+        return checks.positive_integer("dim", dim), None, modalities
     names = checks.modality_names(dim if modalities is None else modalities)
     if set(names) != set(dim):
         raise ValueError(f"modalities must be those of dim, {list(dim)}, got {list(names)}")

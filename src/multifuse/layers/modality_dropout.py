@@ -17,12 +17,13 @@ class ModalityDropout(nn.Module):
         rate: p for all of them, or a mapping by name, in which a missing name means 0.
 
     Shape:
-        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, ...), ``None`` for one that is left out; mask by
-        modality (B, T_m) -> the mask of the remaining tokens, by modality. A sample that would lose everything keeps
-        what it has. In eval mode, or with a rate of 0, the mask is returned unchanged.
+        ``forward(tokens, mask=None)``: tokens by modality (B, T_m, ...), or token ids (B, T_m); a vector (B, d), which
+        is floating point, is one token, as in `IntraCED`; ``None`` for one that is left out. Mask by modality (B, T_m)
+        -> the mask of the remaining tokens, by modality. A sample that would lose everything keeps what it has. In eval
+        mode, or with a rate of 0, the mask is returned unchanged.
 
     Raises:
-        ValueError: a rate outside [0, 1], an unknown modality.
+        ValueError: a rate outside [0, 1], an unknown modality, tokens or masks that do not fit.
 
     Source: ours; the paper leaves missing modalities open.
 
@@ -43,9 +44,13 @@ class ModalityDropout(nn.Module):
     ) -> dict[str, Tensor | None]:
         checks.by_modality("tokens", tokens, self.modalities)
         masks: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
-        given = {name: values for name, values in tokens.items() if values is not None}
+        given = {name: _sequence(name, values) for name, values in tokens.items() if values is not None}
+        batch = next(iter(given.values())).shape[0] if given else 0
         for name, values in given.items():
             real = masks[name]
+            if values.shape[0] != batch:
+                sizes = f"batch size {values.shape[0]}, the modalities before it {batch}"
+                raise ValueError(f"tokens[{name!r}] has {sizes}")
             if real is not None:
                 checks.token_mask(f"mask[{name!r}]", real, *values.shape[:2])
         if not self.training or not any(self.rates[name] for name in given):
@@ -63,3 +68,10 @@ class ModalityDropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.modalities}, rates={self.rates}"
+
+
+def _sequence(name: str, values: Tensor) -> Tensor:
+    """Returns a vector as one token (B, 1, d), and anything else as it is."""
+    if checks.tensor(f"tokens[{name!r}]", values).ndim < 2:
+        raise ValueError(f"tokens[{name!r}] must have shape (batch, tokens, ...), got {tuple(values.shape)}")
+    return values.unsqueeze(1) if values.ndim == 2 and values.is_floating_point() else values

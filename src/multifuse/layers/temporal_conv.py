@@ -39,7 +39,7 @@ class TemporalConvLevels(DrawsOwnParameters):
         ``forward(inputs, mask=None)``: inputs (B, T, input_dim), mask (B, T) -> list of L tensors (B, T, dim).
 
     Raises:
-        ValueError: inputs or a mask of another shape.
+        ValueError: inputs or a mask of another shape, inputs of another dtype than the weights.
 
     Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder; widths and dilations are ours.
 

@@ -22,7 +22,8 @@ class TextLevels(nn.Module):
         takes; mask (B, T), by default the mapping's ``attention_mask`` -> list of L tensors (B, T, hidden_size).
 
     Raises:
-        ValueError: more levels than hidden layers, a mapping without ``input_ids``.
+        ValueError: more levels than hidden layers, a mapping without ``input_ids``; ids that are no integers, or, where
+            looking costs nothing (on a CPU, outside of compilation), that the vocabulary lacks.
 
     Source: CLCR (arXiv 2602.19605), semantic-hierarchy encoder: early, middle and late layers of BERT.
 
@@ -36,8 +37,13 @@ class TextLevels(nn.Module):
 
     def __init__(self, model: nn.Module, num_levels: int = 3) -> None:
         super().__init__()
-        config: Any = model.config
+        config: Any = getattr(model, "config", None)
         self.num_levels = checks.positive_integer("num_levels", num_levels)
+        if not hasattr(config, "hidden_size") or not hasattr(config, "num_hidden_layers"):
+            raise ValueError(
+                "model must have config.hidden_size and config.num_hidden_layers, as encoders of transformers do, "
+                f"got a {type(model).__name__}"
+            )
         layers = int(config.num_hidden_layers)
         if num_levels > layers:
             raise ValueError(f"num_levels must not exceed the encoder's {layers} hidden layers, got {num_levels}")
@@ -66,9 +72,9 @@ class TextLevels(nn.Module):
             raise ValueError(f"inputs must hold 'input_ids', got {sorted(arguments)}")
         mask = arguments.pop("attention_mask", None) if mask is None else mask
         arguments.pop("attention_mask", None)
-        ids = checks.tensor("input_ids", arguments["input_ids"])
+        ids = checks.token_ids("input_ids", arguments["input_ids"], self.model)
         if mask is not None:
-            mask = checks.token_mask("mask", mask, *ids.shape[:2])
+            mask = checks.token_mask("mask", mask, *ids.shape)
             # A sample without text still needs one key to attend to; the caller masks the output.
             empty = ~mask.any(dim=1)
             mask = mask | (empty.unsqueeze(-1) & (torch.arange(mask.shape[1], device=mask.device) == 0))

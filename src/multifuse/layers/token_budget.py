@@ -53,9 +53,9 @@ class TokenBudget(DrawsOwnParameters):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(gamma) and gamma >= 0):
+        if not (checks.is_number(gamma) and math.isfinite(gamma) and gamma >= 0):
             raise ValueError(f"gamma must be finite and >= 0, got {gamma!r}")
-        if not 0 < init_participation < 1:
+        if not (checks.is_number(init_participation) and 0 < init_participation < 1):
             raise ValueError(f"init_participation must be in (0, 1), got {init_participation!r}")
         self.gamma, self.init_participation = float(gamma), float(init_participation)
         self.log_sharpness = nn.Parameter(torch.empty(1, device=device, dtype=dtype))

@@ -40,7 +40,7 @@ class WhiteningXCorrLoss(nn.Module):
         real row -> a scalar. Where either has no variance, or fewer than two rows are real, the loss is 0.
 
     Raises:
-        ValueError: ``eps <= 0``, shapes that do not match.
+        ValueError: ``eps <= 0``, shapes that do not match, no features, a dtype that is not floating point.
 
     Source: CLCR (arXiv 2602.19605), the regularisers' whitened cross-correlation.
 
@@ -57,12 +57,14 @@ class WhiteningXCorrLoss(nn.Module):
         self._has_warned = False
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        checks.tensor("x", x)
-        checks.tensor("y", y)
+        for name, values in (("x", x), ("y", y)):
+            checks.floating(name, checks.tensor(name, values))
         if x.ndim not in (2, 3) or x.shape[:-1] != y.shape[:-1]:
             raise ValueError(
                 f"x and y must be (N, d) or (B, T, d) with equal leading shapes, got {tuple(x.shape)}, {tuple(y.shape)}"
             )
+        if x.shape[-1] == 0 or y.shape[-1] == 0:
+            raise ValueError(f"x and y must have at least one feature, got {tuple(x.shape)}, {tuple(y.shape)}")
         if mask is not None:
             mask = checks.token_mask("mask", mask, *x.shape[:-1])
         self._warn_of_few_rows(x, y)

@@ -2,7 +2,6 @@
 
 import sys
 from difflib import get_close_matches
-from numbers import Real
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -42,7 +41,7 @@ def check_entry(name: str, entry: Any, is_from_file: bool) -> None:
     elif not isinstance(entry.get("config"), dict) or "model_type" not in entry["config"]:
         raise ValueError(f"{path}['config'] must be a transformers config's dict with 'model_type'")
     if "dropout" in entry:
-        _check_number(f"{path}['dropout']", entry["dropout"], 0.0, 1.0)
+        checks.in_range(f"{path}['dropout']", entry["dropout"], 0.0, 1.0)
     if "grid" in entry:
         checks.grid(f"{path}['grid']", entry["grid"])
     for key, low in (("mean", -sys.float_info.max), ("std", sys.float_info.min)):
@@ -63,7 +62,7 @@ def _check_by_channel(path: str, values: Any, low: float, config: dict[str, Any]
     if not isinstance(values, list | tuple):
         raise ValueError(f"{path} must be a list of numbers, one per channel or one for all, got {values!r}")
     for value in values:
-        _check_number(path, value, low, sys.float_info.max)
+        checks.in_range(path, value, low, sys.float_info.max)
     channels = _channels(config)
     if not values or (channels is not None and len(values) not in (1, channels)):
         expected = "1 number" if channels is None else f"1 number or {channels}, one per channel"
@@ -76,9 +75,3 @@ def _channels(config: dict[str, Any]) -> int | None:
     kind = CONFIG_MAPPING[config["model_type"]] if known else None
     channels = config.get("num_channels", getattr(kind, "num_channels", None))
     return channels if isinstance(channels, int) else None
-
-
-def _check_number(path: str, value: Any, low: float, high: float) -> None:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{path} must be a number in [{low}, {high}], got {value!r}")
-    checks.in_range(path, float(value), low, high)

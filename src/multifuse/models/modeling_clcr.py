@@ -102,7 +102,6 @@ class CLCRModel(CLCRPreTrainedModel):
     ) -> CLCRModelOutput:
         if output_tokens and segments is not None:
             raise ValueError(f"output_tokens must be False with segments, got segments={segments}")
-        checks.by_modality("inputs", inputs, self.hierarchy.modalities)
         masks = token_masks(inputs, mask, self.hierarchy.modalities)
         if self.config.debug:
             checks.finite_tokens("inputs", inputs, masks)

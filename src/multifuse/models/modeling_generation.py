@@ -103,6 +103,8 @@ class CLCRForConditionalGeneration(Regularised, CLCRPreTrainedModel, GenerationM
                 raise ValueError("labels or decoder_input_ids must be given, got neither")
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             decoder_attention_mask = nn.functional.pad(labels[:, :-1] != IGNORED, (1, 0), value=True)
+        else:
+            checks.token_ids("decoder_input_ids", decoder_input_ids, self.decoder)
         output = decoded(
             self.decoder,
             encoder_outputs[0],

@@ -1,4 +1,4 @@
-"""Weights that accelerate keeps on the disk: an exchange, which reads those of its parts, has them loaded together"""
+"""Lets a layer that reads the weights of its parts load them together where accelerate keeps them on the disk."""
 
 from typing import Any
 

@@ -31,6 +31,8 @@ def loss_per_sample(logits: Tensor, labels: Tensor, problem_type: str, regressio
         raise ValueError(
             f"labels must have shape {tuple(logits.shape)} for {problem_type}, got {labels.dtype} {tuple(labels.shape)}"
         )
+    if labels.is_complex():
+        raise ValueError(f"labels must be real for {problem_type}, got {labels.dtype}")
     labels = labels.view_as(logits).to(logits.dtype)
     if problem_type == "multi_label_classification":
         _check_values(labels, (labels < 0) | (labels > 1), "between 0 and 1 for multi_label_classification")

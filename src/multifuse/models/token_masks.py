@@ -11,7 +11,12 @@ from multifuse._internal import checks
 def token_masks(
     inputs: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None, modalities: tuple[str, ...]
 ) -> dict[str, Tensor | None]:
-    """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``."""
+    """Returns the masks by modality as bool: the given one, the ``attention_mask`` of an input mapping, or ``None``.
+
+    Raises:
+        ValueError: inputs or masks that are no mapping by modality, or name an unknown one.
+    """
+    checks.by_modality("inputs", inputs, modalities)
     masks: dict[str, Tensor | None] = dict.fromkeys(inputs)
     for name, tokens in inputs.items():
         if isinstance(tokens, Mapping) and tokens.get("attention_mask") is not None:

@@ -42,8 +42,8 @@ def project_capped_simplex(z: Tensor, budget: Tensor | float, mask: Tensor | Non
 
     Raises:
         TypeError: ``z`` is not a tensor of one of the four floating types.
-        ValueError: ``z`` has no ``dim``, ``budget`` or ``mask`` does not broadcast, ``mask`` is on another device or
-            holds other values.
+        ValueError: ``z`` has no ``dim``, ``budget`` is not a real number or tensor, ``budget`` or ``mask`` does not
+            broadcast, ``mask`` is on another device or holds other values.
 
     Source: CLCR (arXiv 2602.19605), the projection onto the truncated simplex in IntraCED's token budget.
 

@@ -66,7 +66,9 @@ def _per_row(name: str, total: Tensor | float, values: Tensor, position: int) ->
     shape = before + after
     dtype = compute_dtype(values.dtype)
     if not isinstance(total, Tensor):
-        return torch.full(shape, float(total), dtype=dtype, device=values.device)
+        return torch.full(shape, _number(name, total), dtype=dtype, device=values.device)
+    if total.is_complex():
+        raise ValueError(f"{name} must be real, got {total.dtype}")
     if total.dtype != dtype or total.device != values.device:
         total = total.to(device=values.device, dtype=dtype)
     # First the number of dimensions: a compiler would otherwise compare sizes that have nothing to do with each other.
@@ -76,6 +78,13 @@ def _per_row(name: str, total: Tensor | float, values: Tensor, position: int) ->
     kept = torch.Size((*before, 1, *after))
     total = _broadcast(name, total, kept if has_dim else shape, (shape, kept))
     return total.squeeze(position) if has_dim else total
+
+
+def _number(name: str, total: object) -> float:
+    try:
+        return float(total)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number or a tensor, got {total!r:.80}") from None
 
 
 def _broadcast(name: str, tensor: Tensor, shape: torch.Size, accepted: tuple[torch.Size, ...]) -> Tensor:

@@ -1,13 +1,16 @@
 """MultimodalCollator: pads the samples of a batch, modality by modality, to what the models take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from multifuse._internal import checks
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,18 @@ class MultimodalCollator:
     """Joins samples to a batch: ``{"inputs", "mask", "labels"}``, the arguments of `CLCRForPrediction`.
 
     Token ids, features and frames are padded to the longest of the batch, and have a mask (B, T). A sound is one input
-    of a fixed size, and has a mask (B, 1). A sample that lacks a modality has padding there. Labels are left out unless
-    all samples have one; token ids of different lengths are filled up with -100, which no loss counts. It can be the
-    ``collate_fn`` of a `DataLoader` and the ``data_collator`` of a Trainer.
+    of a fixed size, and has a mask (B, 1). A sample that lacks a modality has padding there, and one that all samples
+    lack is left out. Labels are left out unless all samples have one; lists of integers (token ids, class indices) of
+    different lengths are filled up with -100, which no loss of classes counts. It can be the ``collate_fn`` of a
+    `DataLoader` and the ``data_collator`` of a Trainer.
 
     Args:
-        pad_token_ids: by modality, the id that fills up token ids, 0 by default. Padding is masked, so any id does.
+        pad_token_ids: by modality, the id that fills up token ids, 0 by default. Padding is masked, so any id of the
+            vocabulary does.
 
     Raises:
-        ValueError: inputs of a modality that do not fit together, by name.
+        ValueError: inputs of a modality that do not fit together, by name; no inputs at all; labels that do not fit
+            together, such as lists of floats of different lengths.
 
     Example:
         >>> samples = [Sample({"audio": torch.randn(length, 5)}, label=0.5) for length in (3, 7)]
@@ -58,9 +64,14 @@ class MultimodalCollator:
             raise ValueError("samples must hold at least one sample, got none")
         inputs: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
-        for name in dict.fromkeys(name for sample in samples for name in sample.inputs):
+        named = list(dict.fromkeys(name for sample in samples for name in sample.inputs))
+        for name in named:
             rows = [sample.inputs.get(name) for sample in samples]
-            inputs[name], masks[name] = self._joined(name, rows)
+            if any(row is not None for row in rows):
+                inputs[name], masks[name] = self._joined(name, rows)
+        if not inputs:
+            without = f"None for each of {named}" if named else "no modality"
+            raise ValueError(f"samples must hold inputs of at least one modality, got {without} in all {len(samples)}")
         batch: dict[str, Any] = {"inputs": inputs, "mask": masks}
         labels = [sample.label for sample in samples]
         if all(label is not None for label in labels):
@@ -70,7 +81,8 @@ class MultimodalCollator:
     def _joined(self, name: str, rows: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         given = [row for row in rows if row is not None]
         for row in given:
-            checks.tensor(f"inputs[{name!r}]", row)
+            if not checks.tensor(f"inputs[{name!r}]", row).ndim:
+                raise ValueError(f"inputs[{name!r}] must have at least one dimension, got a scalar tensor")
         like = next((row for row in given if len(row)), given[0])
         is_sequence = _is_sequence(like)
         start = 1 if is_sequence else 0  # the first dimension that may not differ
@@ -88,10 +100,32 @@ class MultimodalCollator:
 
 
 def _joined_labels(labels: list[Any]) -> Tensor:
-    """Returns labels as one tensor; token ids of different lengths are padded with -100, which no loss counts."""
-    if len({len(label) for label in labels if isinstance(label, list)}) < 2:
-        return torch.tensor(labels)
-    return padded([torch.tensor(label) for label in labels], -100)[0]
+    """Returns labels as one tensor; lists of integers of different lengths are padded with -100."""
+    rows = [_label(index, label) for index, label in enumerate(labels)]
+    given = [row.dtype for row in rows if row.numel()]  # an empty list would be taken for one of floats
+    dtype = reduce(torch.promote_types, given) if given else torch.long
+    rows = [row.to(dtype) for row in rows]
+    if len({row.shape for row in rows}) == 1:
+        return torch.stack(rows)
+    if any(row.ndim != 1 for row in rows):
+        raise ValueError(f"labels must be alike, got the shapes {_shown(tuple(row.shape) for row in rows)}")
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        lengths = _shown(len(row) for row in rows)
+        raise ValueError(f"labels must have one length, unless they are integers, got {dtype} of the lengths {lengths}")
+    return padded(rows, -100)[0]
+
+
+def _label(index: int, label: Any) -> Tensor:
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"labels must be numbers or lists of numbers, got {label!r:.80} at sample {index}") from None
+
+
+def _shown(values: Iterable[Any]) -> str:
+    """Lists values, each once, and no more than `_SHOWN` of them."""
+    distinct = list(dict.fromkeys(values))
+    return ", ".join(map(str, distinct[:_SHOWN])) + ", ..." * (len(distinct) > _SHOWN)
 
 
 def padded(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Tensor]:

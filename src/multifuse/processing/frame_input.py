@@ -18,15 +18,17 @@ class FrameInput:
     """Reads the frames of a film that are shown at the centres of equal parts of its start, or a picture as one frame.
 
     Args:
-        count: the most frames, F; the exact number with ``every_part``.
-        size: H and W, to which frames are scaled, whatever their aspect ratio.
-        seconds: the length of the part of the clip, from its start, from which frames are taken.
-        every_part: whether a clip that ends early has a frame for every part of ``seconds``, for models of segments.
+        count: the most frames, F, that are taken from a film; the exact number with ``every_part``.
+        size: H and W, to which the frames of a file are scaled, whatever their aspect ratio.
+        seconds: the length of the part of the film, from its start, from which frames are taken.
+        every_part: whether a film that ends early has a frame for every part of ``seconds``, for models of segments.
         flow: whether the input is optical flow instead of frames: computed by ``"dis"``, or always ``"given"``, for
             models that were trained on flow from elsewhere.
 
     Shape:
-        A path, or uint8 (F, H, W, 3), (F, H, W, 2) of flow -> uint8 (F, 3, H, W), or (F, 2, H, W) of flow.
+        A path, or uint8 (F, H, W, 3), (F, H, W, 2) of flow -> uint8 (F, 3, H, W), or (F, 2, H, W) of flow. An array
+        keeps all its frames, whatever ``count`` and ``every_part`` are: they have been chosen already. For a model of
+        segments they must be evenly spaced over ``seconds``, since a segment gets the frames of its part.
 
     Raises:
         ValueError: a file that cannot be decoded, or an array of another type or size.

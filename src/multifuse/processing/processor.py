@@ -1,10 +1,11 @@
 """CLCRProcessor: turns texts, feature sequences and media files into the inputs of a trained model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 from transformers.feature_extraction_utils import BatchFeature
@@ -23,15 +24,30 @@ _KINDS: dict[str, type[ModalityInput]] = {kind.kind: kind for kind in (TextInput
 
 
 class MultimodalBatch(BatchFeature):
-    """``inputs`` and ``mask``, dicts by modality, which ``to`` moves to a device."""
+    """``inputs`` and ``mask``, dicts by modality, which ``to`` moves to a device or converts to a dtype."""
 
     def to(self, *args: Any, **kwargs: Any) -> "MultimodalBatch":
-        """Moves every tensor, as `torch.Tensor.to`."""
+        """Moves every tensor, as `torch.Tensor.to`; a dtype converts floating-point tensors only, as in transformers.
+
+        Token ids, masks and the bytes of frames, which a model scales, keep their dtype.
+        """
         moved = {
-            key: {name: value.to(*args, **kwargs) for name, value in by_modality.items()}
+            key: {name: _moved(value, args, kwargs) for name, value in by_modality.items()}
             for key, by_modality in self.data.items()
         }
         return MultimodalBatch(moved)
+
+
+def _moved(value: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    if value.is_floating_point():
+        return value.to(*args, **kwargs)
+
+    def keeping_dtype(option: Any) -> Any:
+        if isinstance(option, Tensor):  # whose device and dtype are asked for
+            return option.new_empty(0, dtype=value.dtype)
+        return value.dtype if isinstance(option, torch.dtype) else option
+
+    return value.to(*map(keeping_dtype, args), **{name: keeping_dtype(option) for name, option in kwargs.items()})
 
 
 class CLCRProcessor(ProcessorMixin):
