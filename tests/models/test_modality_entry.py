@@ -21,7 +21,7 @@ WAVEFORM = {"encoder": "audio", "config": {"model_type": "wav2vec2"}}
         ({**FEATURES, "grid": (1, 1)}, r"modalities\['a'\] has no key 'grid', got grid=\(1, 1\); those of 'temporal_c"),
         ({**TEXT, "dropout": 0.5}, r"modalities\['a'\] has no key 'dropout', got dropout=0.5; those of 'text' are"),
         ({**FEATURES, "dropout": 5}, r"modalities\['a'\]\['dropout'\] must be in \[0.0, 1.0\], got 5"),
-        ({**FEATURES, "dropout": "x"}, r"modalities\['a'\]\['dropout'\] must be a number in \[0.0, 1.0\], got 'x'"),
+        ({**FEATURES, "dropout": "x"}, r"modalities\['a'\]\['dropout'\] must be in \[0.0, 1.0\], got 'x'"),
         ({**FEATURES, "dropout": float("nan")}, r"modalities\['a'\]\['dropout'\] must be in \[0.0, 1.0\], got nan"),
         ({**FRAMES, "grid": 3}, r"modalities\['a'\]\['grid'\] must be \(rows, columns\).*got 3"),
         ({**FRAMES, "mean": 0.5}, r"modalities\['a'\]\['mean'\] must be a list of numbers.*got 0.5"),
