@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,55 @@ def test_a_prepared_set_has_a_row_per_clip(clips: Path, capsys: pytest.CaptureFi
     assert len(list(csv.DictReader(output.read_text().splitlines()))) == len(shards.read_split(clips / "set", "test"))
     assert main(["predict", str(clips / "run"), "--data", str(clips / "set"), "--output", str(output)]) == 2
     assert "already exists; choose another file" in capsys.readouterr().err
+
+
+def with_changes(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_set_of_another_benchmark_or_prepared_otherwise_is_refused(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(clips / "set", tmp_path / "set")
+    shutil.copytree(clips / "run/model", tmp_path / "model")
+    record = json.loads((clips / "set/preparation.json").read_text())
+
+    def refused(command: list[str], model: Path, *, message: str, **changes: Any) -> None:
+        with_changes(tmp_path / "set/preparation.json", **{**record, **changes})
+        assert main([*command, str(model), "--data", str(tmp_path / "set")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+    offset = {"spectrogram": {**record["spectrogram"], "offset": 10.0}}
+    refused(["predict"], clips / "run", message="was prepared for ave, not for ks", benchmark="ave")
+    evaluate = ["evaluate", "--missing", "--output", str(tmp_path / "out"), "--model"]
+    for command in (["predict"], ["explain"], evaluate):
+        refused(command, clips / "run", message="audio with offset 10.0, not", **offset)
+    refused(
+        ["predict"],
+        tmp_path / "model",
+        message="vision with frames 3, not 2, frame_size 24, not 32",
+        frames=3,
+        frame_size=24,
+    )
+    with_changes(tmp_path / "model/config.json", id2label={0: "bark", 1: "1"}, label2id={"bark": 0, "1": 1})
+    refused(["predict"], tmp_path / "model", message="class 0 of the set is '0', but of the model 'bark'")
+    with_changes(tmp_path / "set/preparation.json", **{**record, "quality": 3, "shard_size": 1})
+    assert predict(capsys, clips / "run", "--data", tmp_path / "set"), "what a model does not see does not matter"
+
+
+def test_a_model_that_was_saved_without_names_or_settings_reads_any_set_of_as_many_classes(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(clips / "run/model", tmp_path / "model")
+    (tmp_path / "model/processor_config.json").unlink()
+    with_changes(
+        tmp_path / "model/config.json",
+        id2label={0: "LABEL_0", 1: "LABEL_1"},
+        label2id={"LABEL_0": 0, "LABEL_1": 1},
+    )
+    assert predict(capsys, tmp_path / "model", "--data", clips / "set")
 
 
 @pytest.fixture(scope="module")
