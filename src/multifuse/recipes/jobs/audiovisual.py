@@ -21,6 +21,7 @@ from multifuse.recipes.data.media.clip_inputs import clip_input
 from multifuse.recipes.data.media.preparation import prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from multifuse.recipes.jobs import progress
+from multifuse.recipes.jobs.digests import encoder_digest, prepared_digest
 from multifuse.recipes.jobs.job import Job, JobError, Learning, check_model, naming_encoder
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
@@ -104,7 +105,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             "model": self.model,
             "modalities": None if self.modalities is None else list(self.modalities),
             "audio_backbone": Path(self.audio_backbone).name,
+            "audio_backbone_sha256": self._backbone_digest("audio"),
             "vision_backbone": Path(self.vision_backbone).name,
+            "vision_backbone_sha256": self._backbone_digest("vision"),
             "grid": self.grid,
         }
 
@@ -127,6 +130,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         if self.target == "segments" and "segments" not in data.splits["train"].column_names:
             raise JobError(f"{folder}: the clips have no segment labels")
         return data
+
+    def data_digest(self, data: PreparedClips) -> str:
+        return prepared_digest(data.folder)
 
     def announce(self, data: PreparedClips) -> None:
         note = SYNTHETIC_NOTE.format(title=self.data_set.title) if self.synthetic else None
@@ -174,6 +180,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
     def _backbone(self, name: str) -> str:
         """Returns the backbone of a modality; frames and optical flow have the same."""
         return self.audio_backbone if name == "audio" else self.vision_backbone
+
+    def _backbone_digest(self, name: str) -> str | None:
+        return None if self._backbone(name) in SCRATCH else encoder_digest(_flag(name), self._backbone(name))
 
     def _modality(self, name: str, data: PreparedClips, shape: tuple[int, ...], recipe: Recipe) -> dict[str, Any]:
         """Returns the modality's config entry: its backbone, set to the inputs' sizes, and the scaling of inputs."""
