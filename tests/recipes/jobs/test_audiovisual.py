@@ -277,6 +277,11 @@ def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: C
         (("--data", "PREPARED", "--modalities", "flow"), "holds only ['audio', 'vision']"),
         (("--data", "PREPARED", "--vision-backbone", "./no-such-folder"), "--vision-backbone ./no-such-folder"),
         (("--data", "PREPARED", "--loader-workers", "-1"), "--loader-workers must be >= 0, got -1"),
+        (("--data", "PREPARED", "--frames", "2"), "--frames 2 is for preparing media, but --data"),
+        (("--data", "PREPARED", "--workers", "1"), "--workers 1 is for preparing media, but --data"),
+        (("--data", "PREPARED", "--classes", "a", "b"), "--classes a b is for preparing media, but --data"),
+        (("--data", "PREPARED", "--ignore-unlisted"), "--ignore-unlisted is for preparing media, but --data"),
+        (("--data", "PREPARED", "--prepared", "p"), "--prepared p is for preparing media, but --data"),
         (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),
     ],
 )
