@@ -31,14 +31,13 @@ def test_a_prepared_set_is_told_by_its_record_and_by_the_ends_and_sizes_of_its_s
     monkeypatch.setattr(digests, "_ENDS", 4)
     folder = tmp_path / "set"
     (folder / "train").mkdir(parents=True)
-    record, shard = folder / "preparation.json", folder / "train/data-00000-of-00001.arrow"
-    record.write_text("{}")
+    record, shard = {"frames": 3}, folder / "train/data-00000-of-00001.arrow"
     shard.write_bytes(b"abcdefghijkl")
-    before = digests.prepared_digest(folder)
-    assert digests.prepared_digest(Path(shutil.copytree(folder, tmp_path / "moved"))) == before
+    before = digests.prepared_digest(folder, record)
+    assert digests.prepared_digest(Path(shutil.copytree(folder, tmp_path / "moved")), record) == before
     for content in (b"Xbcdefghijkl", b"abcdefghijkX", b"abcdefgXhijkl"):
         shard.write_bytes(content)
-        assert digests.prepared_digest(folder) != before, content
+        assert digests.prepared_digest(folder, record) != before, content
     shard.write_bytes(b"abcdefghijkl")
-    record.write_text('{"frames": 2}')
-    assert digests.prepared_digest(folder) != before
+    assert digests.prepared_digest(folder, record) == before
+    assert digests.prepared_digest(folder, {"frames": 2}) != before

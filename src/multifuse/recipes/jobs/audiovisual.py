@@ -132,7 +132,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return data
 
     def data_digest(self, data: PreparedClips) -> str:
-        return prepared_digest(data.folder)
+        return prepared_digest(data.folder, data.record)
 
     def announce(self, data: PreparedClips) -> None:
         note = SYNTHETIC_NOTE.format(title=self.data_set.title) if self.synthetic else None

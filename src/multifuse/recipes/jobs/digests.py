@@ -1,9 +1,11 @@
 """Digests of what a run reads, by which `--resume` notices other content under the same name."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from multifuse.recipes.data.media.preparation import RECORD
 from multifuse.recipes.files import digest
 from multifuse.recipes.jobs.job import naming_encoder
 
@@ -27,12 +29,12 @@ def encoder_digest(flag: str, name_or_folder: str) -> str | None:
         return _joined([f"{path.name} {digest(path)}" for path in files])
 
 
-def prepared_digest(folder: Path) -> str:
+def prepared_digest(folder: Path, record: Mapping[str, Any]) -> str:
     """Returns a SHA-256 of a prepared set: its record, and of every shard the name, the size and both ends.
 
     Shards are not read whole, because a set may be far larger than the time to start a run allows for.
     """
-    lines = [digest(folder / RECORD)]
+    lines = [json.dumps(record, sort_keys=True)]
     for path in sorted(folder.glob("*/*.arrow")):
         size = path.stat().st_size
         with path.open("rb") as file:
