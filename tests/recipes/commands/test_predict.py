@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from multifuse import CLCRForPrediction, CLCRProcessor
+from multifuse import CLCRConfig, CLCRForPrediction, CLCRProcessor
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
@@ -20,6 +22,7 @@ from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from tests import media_files
 from tests.files import bert, mmsa_splits, write
+from tests.sizes import SMALL_SIZES
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[dict[str, str]]:
@@ -75,6 +78,24 @@ def test_a_new_clip_is_classified_with_or_without_its_sound(clips: Path, capsys:
     assert sound["id"] == "new"
 
 
+def test_a_picture_and_a_silent_film_are_samples_without_sound(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, silent = tmp_path / "picture.png", media_files.video(tmp_path / "silent.mp4")
+    Image.new("RGB", (40, 30), (200, 100, 0)).save(picture)
+    processor, model = (cls.from_pretrained(clips / "run/model") for cls in (CLCRProcessor, CLCRForPrediction))
+    for path in (picture, silent):
+        (row,) = predict(capsys, clips / "run", "--video", path)
+        logits = model.eval()(**processor(vision=path)).logits
+        assert float(row["probability"]) == pytest.approx(logits.softmax(-1).max().item(), abs=1e-3)
+    assert main(["predict", str(clips / "run"), "--video", str(picture)]) == 0
+    assert capsys.readouterr().err == f"multifuse predict: --video {picture} has no sound: audio is missing\n"
+    assert main(["predict", str(clips / "run"), "--video", str(silent), "--audio", str(silent)]) == 2
+    assert capsys.readouterr().err == f"multifuse predict: error: --audio {silent} has no sound\n"
+    assert main(["predict", str(sound_model(clips, tmp_path)), "--video", str(picture)]) == 2
+    assert f"--video {picture} has no sound: the model reads only audio" in capsys.readouterr().err
+
+
 def test_a_prepared_set_has_a_row_per_clip(clips: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = predict(capsys, clips / "run", "--data", clips / "set", "--split", "valid")
     assert [row["id"] for row in rows] == list(shards.read_split(clips / "set", "valid").with_format(None)["id"])
@@ -84,6 +105,67 @@ def test_a_prepared_set_has_a_row_per_clip(clips: Path, capsys: pytest.CaptureFi
     assert len(list(csv.DictReader(output.read_text().splitlines()))) == len(shards.read_split(clips / "set", "test"))
     assert main(["predict", str(clips / "run"), "--data", str(clips / "set"), "--output", str(output)]) == 2
     assert "already exists; choose another file" in capsys.readouterr().err
+
+
+def sound_model(clips: Path, folder: Path) -> Path:
+    """Saves an untrained model of the sounds alone."""
+    processor = CLCRProcessor.from_pretrained(clips / "run/model")
+    config = CLCRForPrediction.from_pretrained(clips / "run/model").config
+    audio = CLCRConfig(
+        modalities={"audio": config.modalities["audio"]}, num_labels=2, problem_type=config.problem_type, **SMALL_SIZES
+    )
+    CLCRForPrediction(audio).save_pretrained(folder / "sounds")
+    CLCRProcessor({"audio": processor.modalities["audio"]}).save_pretrained(folder / "sounds")
+    return folder / "sounds"
+
+
+def with_changes(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_set_of_another_benchmark_or_prepared_otherwise_is_refused(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(clips / "set", tmp_path / "set")
+    shutil.copytree(clips / "run/model", tmp_path / "model")
+    record = json.loads((clips / "set/preparation.json").read_text())
+
+    def refused(command: list[str], model: Path, *, message: str, **changes: Any) -> None:
+        with_changes(tmp_path / "set/preparation.json", **{**record, **changes})
+        assert main([*command, str(model), "--data", str(tmp_path / "set")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+    offset = {"spectrogram": {**record["spectrogram"], "offset": 10.0}}
+    refused(["predict"], clips / "run", message="was prepared for ave, not for ks", benchmark="ave")
+    evaluate = ["evaluate", "--missing", "--output", str(tmp_path / "out"), "--model"]
+    for command in (["predict"], ["explain"], evaluate):
+        refused(command, clips / "run", message="audio with offset 10.0, not", **offset)
+    refused(
+        ["predict"],
+        tmp_path / "model",
+        message="vision with frames 3, not 2, frame_size 24, not 32",
+        frames=3,
+        frame_size=24,
+    )
+    with_changes(tmp_path / "model/config.json", id2label={0: "bark", 1: "1"}, label2id={"bark": 0, "1": 1})
+    refused(["predict"], tmp_path / "model", message="class 0 of the set is '0', but of the model 'bark'")
+    with_changes(tmp_path / "set/preparation.json", **{**record, "quality": 3, "shard_size": 1})
+    assert predict(capsys, clips / "run", "--data", tmp_path / "set"), "what a model does not see does not matter"
+
+
+def test_a_model_that_was_saved_without_names_or_settings_reads_any_set_of_as_many_classes(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(clips / "run/model", tmp_path / "model")
+    (tmp_path / "model/processor_config.json").unlink()
+    with_changes(
+        tmp_path / "model/config.json",
+        id2label={0: "LABEL_0", 1: "LABEL_1"},
+        label2id={"LABEL_0": 0, "LABEL_1": 1},
+    )
+    assert predict(capsys, tmp_path / "model", "--data", clips / "set")
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +200,8 @@ def test_scores_of_a_feature_file_are_those_of_training(sentiment: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--audio", "a.wav"], "a.wav: the model reads audio as features of another program; use --data"),
-        (["--video", "v.mp4", "--text", "good"], "v.mp4: the model reads audio as features of another program"),
+        (["--audio", "a.wav"], "--audio a.wav: the model reads audio as features of another program; use --data"),
+        (["--video", "v.mp4", "--text", "good"], "--video v.mp4: the model reads audio as features of another"),
         (["--text", "good", "--data", "x.pkl"], "--data x.pkl is a set, --text a new sample: give one of both"),
         (["--output", "pyproject.toml/rows.csv"], "pyproject.toml is not a folder"),
     ],
@@ -141,7 +223,9 @@ def test_a_run_without_a_processor_and_inputs_that_the_model_lacks_are_refused(
     assert main(["predict", str(clips / "run"), "--text", "hello"]) == 2
     assert "--text hello: the model reads only audio, vision" in capsys.readouterr().err
     assert main(["predict", str(clips / "run"), "--video", "nowhere.mp4"]) == 2
-    assert "nowhere.mp4 cannot be decoded" in capsys.readouterr().err
+    assert "predict: error: --video nowhere.mp4 cannot be decoded" in capsys.readouterr().err
+    assert main(["predict", str(clips / "run"), "--audio", "nowhere.wav"]) == 2
+    assert "predict: error: --audio nowhere.wav cannot be decoded" in capsys.readouterr().err
     CLCRForPrediction.from_pretrained(clips / "run/model").save_pretrained(tmp_path)
     assert main(["predict", str(tmp_path), "--audio", "a.wav"]) == 2
     assert f"MODEL {tmp_path} has no processor_config.json" in capsys.readouterr().err

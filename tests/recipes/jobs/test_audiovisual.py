@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from multifuse.recipes.data.media.planted_media import planted_options
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.jobs import progress
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob
+from multifuse.recipes.jobs.job import JobError
 from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
 from multifuse.recipes.jobs.run import run
 from multifuse.recipes.measures.classification import classification_measures
@@ -223,6 +225,12 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         )
         with pytest.raises(KeyboardInterrupt):
             run(parts)
+    other = shutil.copytree(prepared, tmp_path / "other" / prepared.name)
+    rewritten = json.loads((other / "preparation.json").read_text()) | {"clips": "others"}
+    (other / "preparation.json").write_text(json.dumps(rewritten))
+    for changes, message in (({"data": other}, "data 'out' with SHA-256"), ({"loader_workers": 1}, "loader_workers 0")):
+        with pytest.raises(JobError, match=f"was started with {message}"):
+            run(replace(parts, resume=True, **changes))
     resumed = run(replace(parts, resume=True))
     assert (resumed.valid, resumed.test) == (uninterrupted.valid, uninterrupted.test)
     trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("parts", "uninterrupted"))
@@ -269,6 +277,11 @@ def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: C
         (("--data", "PREPARED", "--modalities", "flow"), "holds only ['audio', 'vision']"),
         (("--data", "PREPARED", "--vision-backbone", "./no-such-folder"), "--vision-backbone ./no-such-folder"),
         (("--data", "PREPARED", "--loader-workers", "-1"), "--loader-workers must be >= 0, got -1"),
+        (("--data", "PREPARED", "--frames", "2"), "--frames 2 is for preparing media, but --data"),
+        (("--data", "PREPARED", "--workers", "1"), "--workers 1 is for preparing media, but --data"),
+        (("--data", "PREPARED", "--classes", "a", "b"), "--classes a b is for preparing media, but --data"),
+        (("--data", "PREPARED", "--ignore-unlisted"), "--ignore-unlisted is for preparing media, but --data"),
+        (("--data", "PREPARED", "--prepared", "p"), "--prepared p is for preparing media, but --data"),
         (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),
     ],
 )

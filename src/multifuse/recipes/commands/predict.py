@@ -13,6 +13,8 @@ from multifuse.recipes.commands import trained_model
 from multifuse.recipes.commands.trained_model import ArgumentError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from multifuse.processing.processor import CLCRProcessor
     from multifuse.recipes.predicted import Row
 
@@ -25,7 +27,9 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     sample = parser.add_argument_group("a new sample, of which modalities may be missing")
     sample.add_argument("--text", help="what is said or written")
     sample.add_argument("--audio", type=Path, metavar="FILE", help="sound, also of a film")
-    sample.add_argument("--video", type=Path, metavar="FILE", help="film or picture; its sound is read without --audio")
+    sample.add_argument(
+        "--video", type=Path, metavar="FILE", help="film or picture; without --audio, its sound is read if it has any"
+    )
     trained_model.add_data_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="csv file to write (default: print the rows)")
     return parser.parse_args(argv)
@@ -64,24 +68,44 @@ def run(args: argparse.Namespace) -> None:
 
 def _new_sample(args: argparse.Namespace, model: Any, processor: "CLCRProcessor") -> Any:
     """Returns the batch of the sample that the arguments describe."""
-    from multifuse.processing import FeatureInput
+    from multifuse.processing import Sample
 
-    sources = {"text": args.text, "audio": args.audio or args.video, "vision": args.video, "flow": args.video}
-    inputs = {name: value for name, value in sources.items() if value is not None and name in model.config.modalities}
-    reads = {"text": ("text",), "audio": ("audio",), "video": ("vision", "flow", "audio")}
-    for option in _GIVEN:
-        value = getattr(args, option)
-        if value is not None and not set(reads[option]) & set(inputs):
-            raise ArgumentError(f"--{option} {value}: the model reads only {', '.join(model.config.modalities)}")
-    for name, value in inputs.items():
-        if isinstance(processor.modalities[name], FeatureInput):
-            raise ArgumentError(
-                f"{value}: the model reads {name} as features of another program; use --data with a feature file"
-            )
+    known = tuple(model.config.modalities)
+    values = {option: value for option in _GIVEN if (value := getattr(args, option)) is not None}
+    sources = {"text": "text", "audio": "audio" if "audio" in values else "video", "vision": "video", "flow": "video"}
+    options = {name: option for name, option in sources.items() if name in known and option in values}
+    for option, value in values.items():
+        if option not in options.values():
+            raise ArgumentError(f"--{option} {value}: the model reads only {', '.join(known)}")
+    read = {name: _read(name, option, values[option], processor) for name, option in options.items()}
+    inputs = {name: tensor for name, tensor in read.items() if tensor is not None}
+    if not inputs:
+        raise ArgumentError(f"--video {args.video} has no sound: the model reads only {', '.join(known)}")
+    return processor.collator([Sample(inputs)])
+
+
+def _read(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Tensor | None":
+    """Returns what an option gives of a modality, ``None`` for the sound of a film or picture that has none."""
+    from multifuse.processing import FeatureInput, TextInput
+
+    kind = processor.modalities[name]
+    if isinstance(kind, FeatureInput):
+        raise ArgumentError(
+            f"--{option} {value}: the model reads {name} as features of another program; use --data with a feature file"
+        )
+    if isinstance(kind, TextInput):
+        return kind(value, processor.tokenizer)
+    from multifuse.media.decoding import NoSoundError
+
     try:
-        return processor(**inputs)
+        return kind(value)
+    except NoSoundError as error:
+        if option == "audio":
+            raise ArgumentError(f"--audio {value} {error}") from None
+        print(f"multifuse predict: --video {value} {error}: {name} is missing", file=sys.stderr)
+        return None
     except ValueError as error:
-        raise ArgumentError(str(error)) from None
+        raise ArgumentError(f"--{option} {value} {error}") from None
 
 
 def _csv(rows: "list[Row]") -> str:

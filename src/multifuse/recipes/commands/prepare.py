@@ -92,6 +92,13 @@ def add_options(parser: argparse.ArgumentParser, data_set: AudioVisualSet) -> No
         group.add_argument("--fold", type=int, choices=(1, 2, 3), default=1, help="official fold (default: 1)")
 
 
+def option_defaults(data_set: AudioVisualSet) -> dict[str, Any]:
+    """Returns the defaults of the options of `add_options`, by their names in the parsed arguments."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, data_set)
+    return vars(parser.parse_args([]))
+
+
 def preparation(
     data_set: AudioVisualSet,
     args: argparse.Namespace,

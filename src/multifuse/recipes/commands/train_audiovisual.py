@@ -1,10 +1,10 @@
 """The command-line arguments of multifuse train for the audio-visual benchmarks."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multifuse.recipes.commands.training_options import add_model_option, add_training_options, training_options
 from multifuse.recipes.jobs.models import CLIP_MODELS
@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
     from multifuse.recipes.jobs.audiovisual import AudioVisualJob
 
+_NOT_GIVEN = object()
+"""The value of an option of preparation that is not on the command line, by which a default is told from it."""
+
 
 def job(data_set: "AudioVisualSet", argv: Sequence[str]) -> "Callable[[], AudioVisualJob]":
     """Parses the arguments, and returns a function that makes the job."""
-    args = _parser(data_set).parse_args(argv)
-    return lambda: _job(data_set, args)
+    from multifuse.recipes.commands.prepare import option_defaults
+
+    defaults = {"prepared": None, **option_defaults(data_set)}
+    args = _parser(data_set).parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, _NOT_GIVEN)))
+    given = [name for name in defaults if getattr(args, name) is not _NOT_GIVEN]
+    for name in defaults.keys() - set(given):
+        setattr(args, name, defaults[name])
+    return lambda: _job(data_set, args, given)
 
 
 def _parser(data_set: "AudioVisualSet") -> argparse.ArgumentParser:
@@ -67,7 +76,8 @@ def _description(data_set: "AudioVisualSet") -> str:
     )
 
 
-def _job(data_set: "AudioVisualSet", args: argparse.Namespace) -> "AudioVisualJob":
+def _job(data_set: "AudioVisualSet", args: argparse.Namespace, given: Sequence[str]) -> "AudioVisualJob":
+    """Makes the job; ``given`` are the options of preparation on the command line."""
     from multifuse.models.configuration_clcr import SCRATCH
     from multifuse.recipes.jobs.audiovisual import AudioVisualJob
     from multifuse.recipes.jobs.recipe import clip_recipe
@@ -77,6 +87,8 @@ def _job(data_set: "AudioVisualSet", args: argparse.Namespace) -> "AudioVisualJo
     data = None if data_set.one_folder else args.data
     synthetic = media is None and data is None
     _check_sources(data, media, splits)
+    if data is not None:
+        _check_nothing_to_prepare(data, {name: getattr(args, name) for name in given})
     network = "resnet-small" if synthetic else data_set.network
     audio, vision = args.audio_backbone or network, args.vision_backbone or network
     return AudioVisualJob(
@@ -101,6 +113,16 @@ def _check_sources(data: Path | None, media: Path | None, splits: Path | None) -
         raise JobError(f"--media and --splits must be given together, got {media} and {splits}")
     if data is not None and media is not None:
         raise JobError(f"--data and --media cannot be given together, got {data} and {media}")
+
+
+def _check_nothing_to_prepare(data: Path, given: Mapping[str, Any]) -> None:
+    """Checks that no option of preparation is given beside a prepared set, where it would have no effect."""
+    from multifuse.recipes.jobs.job import JobError
+
+    for name, value in given.items():
+        shown = () if value is True else value if isinstance(value, list) else (value,)
+        option = " ".join((f"--{name.replace('_', '-')}", *map(str, shown)))
+        raise JobError(f"{option} is for preparing media, but --data {data} is a set that is prepared already")
 
 
 def _prepare(

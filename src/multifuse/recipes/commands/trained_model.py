@@ -110,7 +110,7 @@ def read_source(argument: str, folder: Path, model: Any, args: argparse.Namespac
         return _utterances(argument, folder, model, args)
     if args.padding is not None:
         raise ArgumentError(f"--padding is only for feature files, but {argument} {folder} reads clips")
-    return _clips(folder, model, args)
+    return _clips(argument, folder, model, args)
 
 
 def status(command: str, work: Callable[[], None]) -> int:
@@ -177,7 +177,7 @@ def _utterances(argument: str, folder: Path, model: Any, args: argparse.Namespac
     )
 
 
-def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
+def _clips(argument: str, folder: Path, model: Any, args: argparse.Namespace) -> Source:
     from torch.utils.data import DataLoader
 
     from multifuse.models import CLCRForSegmentPrediction
@@ -189,22 +189,67 @@ def _clips(folder: Path, model: Any, args: argparse.Namespace) -> Source:
     path = args.data or folder / "prepared"
     if args.data is None and not path.exists():
         raise ArgumentError("--data is required: the run folder contains no prepared set")
-    record = prepared_record(path)
+    trained_on = _preparation_of_run(folder)
+    record = prepared_record(path, trained_on.get("benchmark"))
     target: Literal["label", "segments"] = "segments" if isinstance(model, CLCRForSegmentPrediction) else "label"
     rows = shards.read_split(path, args.split)
     try:
         clips = ClipDataset(rows, tuple(model.config.modalities), target)
     except ValueError as error:
         raise ArgumentError(f"--data {path}: {error}") from None
+    _check_classes(path, model, shards.class_names(rows, target))
+    _check_inputs(argument, path, folder, model, record, "segments" in rows.column_names)
     batches: DataLoader[Any] = DataLoader(clips, batch_size=16, collate_fn=MultimodalCollator())
     ids = tuple(map(str, rows.with_format(None)["id"]))
-    return Source(path.name, batches, ids, synthetic=_made_by_run(folder, record))
+    return Source(path.name, batches, ids, synthetic=_is_synthetic(folder) and trained_on == record)
 
 
-def _made_by_run(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Returns whether a prepared set, known by its record, is the synthetic one of the run in this folder."""
+def _check_classes(path: Path, model: Any, classes: list[str]) -> None:
+    """Checks that a prepared set has the classes of a model, in the same order."""
+    known = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    if len(classes) != len(known):
+        raise ArgumentError(f"--data {path}: the set has {len(classes)} classes, but the model {len(known)}")
+    unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(known))
+    for index, (name, expected) in enumerate(zip(classes, known, strict=True)):
+        if name != expected and not unnamed:
+            raise ArgumentError(f"--data {path}: class {index} of the set is {name!r}, but of the model {expected!r}")
+
+
+def _check_inputs(
+    argument: str, path: Path, folder: Path, model: Any, record: Mapping[str, Any], segments: bool
+) -> None:
+    """Checks that a set was prepared as the media that a model was trained on, if its processor was saved with it."""
+    from multifuse.recipes.data.media.clip_inputs import clip_input, input_differences
+
+    if not (_model_folder(folder) / "processor_config.json").is_file():
+        return
+    kinds = load_processor(argument, folder).modalities
+    differences = {
+        name: input_differences(clip_input(name, record, segments), kinds[name])
+        for name in model.config.modalities
+        if name in kinds
+    }
+    described = [f"{name} with {', '.join(options)}" for name, options in differences.items() if options]
+    if described:
+        raise ArgumentError(
+            f"--data {path} was prepared otherwise than the model's training set: {'; '.join(described)}"
+        )
+
+
+def _preparation_of_run(folder: Path) -> dict[str, Any]:
+    """Returns the record of the set that a run was trained on; that of the folder of a saved model alone is empty."""
+    record = _metrics(folder).get("preparation")
+    return record if isinstance(record, dict) else {}
+
+
+def _is_synthetic(folder: Path) -> bool:
+    """Returns whether the run in this folder made its data itself."""
+    return _metrics(folder).get("synthetic") is True
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
-        return metrics["synthetic"] is True and metrics["preparation"] == record
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # the folder of a saved model, without a run
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
-from multifuse.media.spectrogram import SpectrogramOptions
 from multifuse.models.configuration_clcr import SCRATCH, CLCRConfig
 from multifuse.models.encoders import load_pretrained
 from multifuse.models.modeling_segments import CLCRForSegmentPrediction
-from multifuse.processing import FrameInput, SoundInput
 from multifuse.processing.processor import CLCRProcessor
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
 from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipDataset, spectrogram_statistics
-from multifuse.recipes.data.media.preparation import RECORD, prepared_record
+from multifuse.recipes.data.media.clip_inputs import clip_input
+from multifuse.recipes.data.media.preparation import prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from multifuse.recipes.jobs import progress
+from multifuse.recipes.jobs.digests import encoder_digest, prepared_digest
 from multifuse.recipes.jobs.job import Job, JobError, Learning, check_model, naming_encoder
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
@@ -105,7 +105,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             "model": self.model,
             "modalities": None if self.modalities is None else list(self.modalities),
             "audio_backbone": Path(self.audio_backbone).name,
+            "audio_backbone_sha256": self._backbone_digest("audio"),
             "vision_backbone": Path(self.vision_backbone).name,
+            "vision_backbone_sha256": self._backbone_digest("vision"),
             "grid": self.grid,
         }
 
@@ -117,11 +119,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return self._read(self.prepare(self.output, writes))
 
     def _read(self, folder: Path) -> PreparedClips:
-        record = prepared_record(folder)
-        if record["benchmark"] != self.data_set.name:
-            raise PreparationError(
-                f"{folder / RECORD}: the data set was prepared for {record['benchmark']}, not for {self.data_set.name}"
-            )
+        record = prepared_record(folder, self.data_set.name)
         data = PreparedClips(folder, record, {split: shards.read_split(folder, split) for split in SPLITS})
         empty = [split for split in SPLITS if len(data.splits[split]) == 0]
         if empty:
@@ -132,6 +130,9 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         if self.target == "segments" and "segments" not in data.splits["train"].column_names:
             raise JobError(f"{folder}: the clips have no segment labels")
         return data
+
+    def data_digest(self, data: PreparedClips) -> str:
+        return prepared_digest(data.folder, data.record)
 
     def announce(self, data: PreparedClips) -> None:
         note = SYNTHETIC_NOTE.format(title=self.data_set.title) if self.synthetic else None
@@ -151,7 +152,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         }
         shapes = {name: tuple(values.shape) for name, values in splits["train"][0].inputs.items()}
         modalities = {name: self._modality(name, data, shapes[name], recipe) for name in names}
-        classes = self._classes(data)
+        classes = shards.class_names(data.splits["train"], self.target)
         config = CLCRConfig(
             modalities=modalities,
             problem_type="single_label_classification",
@@ -173,24 +174,15 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
                 assert isinstance(levels, BackboneLevels)
                 with naming_encoder(_flag(name), backbone):
                     load_pretrained(levels, backbone)
-        return Learning(model, splits, CLCRProcessor({name: self._input(name, data) for name in names}))
-
-    def _input(self, name: str, data: PreparedClips) -> SoundInput | FrameInput:
-        """Returns how new clips are read: as the preparation's record says that those of training were."""
-        record = data.record
-        if name == "audio":
-            return SoundInput(record["sound"], SpectrogramOptions(**record["spectrogram"]))
-        return FrameInput(
-            record["frames"],
-            record["frame_size"],
-            record["frame_seconds"],
-            every_part="segments" in data.splits["train"].column_names,
-            flow=None if name != "flow" else "dis" if record["flow"] == "dis" else "given",
-        )
+        segments = "segments" in data.splits["train"].column_names
+        return Learning(model, splits, CLCRProcessor({name: clip_input(name, data.record, segments) for name in names}))
 
     def _backbone(self, name: str) -> str:
         """Returns the backbone of a modality; frames and optical flow have the same."""
         return self.audio_backbone if name == "audio" else self.vision_backbone
+
+    def _backbone_digest(self, name: str) -> str | None:
+        return None if self._backbone(name) in SCRATCH else encoder_digest(_flag(name), self._backbone(name))
 
     def _modality(self, name: str, data: PreparedClips, shape: tuple[int, ...], recipe: Recipe) -> dict[str, Any]:
         """Returns the modality's config entry: its backbone, set to the inputs' sizes, and the scaling of inputs."""
@@ -210,11 +202,6 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         entry["config"] |= {key: value for key, value in sizes.items() if key in entry["config"]}
         return entry
 
-    def _classes(self, data: PreparedClips) -> list[str]:
-        features = data.splits["train"].features
-        label = features["label"] if self.target == "label" else features["segments"].feature
-        return list(label.names)
-
     def _segments(self, train: ClipDataset) -> int:
         label = train[0].label
         return len(label) if isinstance(label, list) else 1
@@ -233,7 +220,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
             "samples": {split: len(data.splits[split]) for split in SPLITS},
             "target": self.target,
             "model": self.model,
-            "classes": len(self._classes(data)),
+            "classes": len(shards.class_names(data.splits["train"], self.target)),
             "preparation": data.record,
             "audio_backbone": Path(self.audio_backbone).name,
             "vision_backbone": Path(self.vision_backbone).name,

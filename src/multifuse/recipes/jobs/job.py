@@ -111,6 +111,10 @@ class Job(ABC, Generic[Data, Measured]):
         """Makes the data in ``output`` and reads them; one process ``writes`` before the others call this."""
 
     @abstractmethod
+    def data_digest(self, data: Data) -> str:
+        """Returns a SHA-256 of the data that were read, or of what tells them from others of the same name."""
+
+    @abstractmethod
     def announce(self, data: Data) -> None:
         """Prints what was read."""
 

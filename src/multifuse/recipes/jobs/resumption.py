@@ -13,6 +13,11 @@ from multifuse.recipes.files import digest, remove, write_json
 CHECKPOINTS, RECORD, SEAL = "checkpoints", "job.json", "sha256.json"
 _CHECKPOINT = re.compile("checkpoint-([0-9]{1,18})")
 _LONGEST_MESSAGE = 400
+_DIGEST = "_sha256"
+"""The end of the name of a field that holds a digest of what the field without it names."""
+_DIGEST_FIELDS = tuple(f"{name}{_DIGEST}" for name in ("data", "text_encoder", "audio_backbone", "vision_backbone"))
+_LATER_FIELDS = (*_DIGEST_FIELDS, "bf16", "compile", "device", "processes", "loader_workers")
+"""The fields that records of earlier versions lack; they are compared only where there are both values."""
 
 
 class CheckpointError(ValueError):
@@ -93,16 +98,35 @@ def record(output: Path, job: dict[str, Any]) -> None:
 
 
 def differences(output: Path, job: dict[str, Any]) -> list[str]:
-    """Returns how a job differs from the recorded one, field by field; an empty list if there is no record."""
+    """Returns how a job differs from the recorded one, field by field; an empty list if there is no record.
+
+    A field that came later is not compared where one of the two lacks it, nor a digest where the names differ already.
+    """
     recorded = _content(output / RECORD)
     if not isinstance(recorded, dict):
         return []
     current = json.loads(json.dumps(job))
-    return [
-        f"{name} {recorded.get(name)!r}, now {current.get(name)!r}"
+    different = [
+        name
         for name in sorted({*recorded, *current})
         if recorded.get(name) != current.get(name)
+        and (name not in _LATER_FIELDS or (name in recorded and name in current))
     ]
+    return [
+        f"{name.removesuffix(_DIGEST)} {_shown(name, recorded)}, now {_shown(name, current)}"
+        for name in different
+        if not name.endswith(_DIGEST) or name.removesuffix(_DIGEST) not in different
+    ]
+
+
+def _shown(name: str, job: dict[str, Any]) -> str:
+    """Returns the value of a field as a message shows it: a digest shortened, beside the name of what it is of."""
+    value = job.get(name)
+    if name not in _DIGEST_FIELDS:
+        return repr(value)
+    what = job.get(name.removesuffix(_DIGEST))
+    content = "outside any local folder" if value is None else f"with SHA-256 {str(value)[:12]}"
+    return content if what is None else f"{what!r} {content}"
 
 
 def _content(path: Path) -> Any:

@@ -14,7 +14,7 @@ from multifuse.recipes.jobs.epoch_metrics import EpochMetrics, best_epoch, logit
 from multifuse.recipes.jobs.job import Data, Job, JobError, JobResult, Learning, Measured
 from multifuse.recipes.jobs.recipe import Recipe
 from multifuse.recipes.jobs.results import write_results
-from multifuse.recipes.jobs.run_checks import check, check_resumed
+from multifuse.recipes.jobs.run_checks import check, check_resumed, check_same
 from multifuse.recipes.trainer.trainer import RecipeTrainer
 
 
@@ -32,7 +32,13 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     start = time.perf_counter()
     progress.quieten_loading()
     chosen = _recipe(job)
-    record = {**job.record(), "seed": job.seed, "config": job.fields, **asdict(chosen)}
+    record = {
+        **job.record(),
+        "seed": job.seed,
+        "config": job.fields,
+        **asdict(chosen),
+        **_computation(job, chosen, use_cpu),
+    }
     if job.resume:
         check_resumed(job.output, record)
     data = job.read_given()
@@ -41,6 +47,10 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     if data is None:
         with arguments.main_process_first(local=False):  # the others of all machines wait for the one that writes
             data = job.make(writes=main)
+    if main or job.resume:
+        record["data_sha256"] = job.data_digest(data)
+    if job.resume:
+        check_same(job.output, record)
     if main:
         job.announce(data)
     set_seed(job.seed)
@@ -92,8 +102,24 @@ def _recipe(job: Job[Any, Any]) -> Recipe:
     return replace(chosen, **changes)  # type: ignore[arg-type]
 
 
+def _computation(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> dict[str, Any]:
+    """Returns how the run is computed, as far as the result depends on it: rounding, and what is drawn at random."""
+    return {
+        "bf16": _bf16(job, use_cpu),
+        "compile": job.compile,
+        "device": "cpu" if use_cpu else "cuda",
+        "processes": _ranks(),
+        # Each loading process draws its own augmentation; without any, batches do not depend on who loads them.
+        "loader_workers": None if chosen.augmentation is None else job.loader_workers,
+    }
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _arguments(job: Job[Any, Any], chosen: Recipe, use_cpu: bool) -> TrainingArguments:
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    ranks = _ranks()
     if chosen.batch_size % ranks:
         raise JobError(f"--batch-size must be a multiple of the number of processes, {ranks}, got {chosen.batch_size}")
     return TrainingArguments(

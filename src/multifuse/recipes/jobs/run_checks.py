@@ -49,7 +49,16 @@ def check_resumed(output: Path, record: dict[str, Any]) -> None:
     newest = resumption.newest_checkpoint(output)
     if newest is not None and not resumption.has_record(output):
         raise JobError(f"--resume: {output / resumption.RECORD}, which says how the run was started, cannot be read")
-    if differences := resumption.differences(output, record):
-        raise JobError(f"--resume: the run in {output} was started with {'; '.join(differences)}")
+    check_same(output, record)
     if newest is not None:
         resumption.check_seal(newest)
+
+
+def check_same(output: Path, record: dict[str, Any]) -> None:
+    """Checks that a resumed job is the recorded one, as far as both records say.
+
+    Raises:
+        JobError: if it is not.
+    """
+    if differences := resumption.differences(output, record):
+        raise JobError(f"--resume: the run in {output} was started with {'; '.join(differences)}")

@@ -18,7 +18,9 @@ from multifuse.recipes.data.features.padding import Padding
 from multifuse.recipes.data.features.planted import write_planted
 from multifuse.recipes.data.features.planted_settings import EMBEDDED, SETTINGS
 from multifuse.recipes.data.features.utterances import datasets
+from multifuse.recipes.files import digest
 from multifuse.recipes.jobs import progress, resumption
+from multifuse.recipes.jobs.digests import encoder_digest
 from multifuse.recipes.jobs.job import Job, JobError, Learning, check_model, naming_encoder
 from multifuse.recipes.jobs.models import MODELS, model_class
 from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
@@ -88,6 +90,9 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
             "data": None if self.data is None else self.data.name,
             "planted": self._setting,
             "text_encoder": None if self.text_encoder is None else Path(self.text_encoder).name,
+            "text_encoder_sha256": None
+            if self.text_encoder is None
+            else encoder_digest("text-encoder", self.text_encoder),
             "model": self.model,
             "modalities": None if self.modalities is None else list(self._chosen),
             "padding": self.padding,
@@ -115,6 +120,9 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         if writes and not (planted.exists() and resumption.has_record(self.output)):
             write_planted(planted, SETTINGS[self.planted or EMBEDDED])
         return standardised(read_mmsa(planted, self.padding, self.stored_features))
+
+    def data_digest(self, data: MMSAData) -> str:
+        return digest(self.data or self.output / "planted.pkl")
 
     def announce(self, data: MMSAData) -> None:
         progress.announce_features(self.data, data, PLANTED_NOTE.format(self._setting))

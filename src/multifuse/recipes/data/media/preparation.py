@@ -129,12 +129,12 @@ def prepare(job: Preparation) -> Report:
     return report
 
 
-def prepared_record(folder: Path) -> dict[str, Any]:
+def prepared_record(folder: Path, benchmark: str | None = None) -> dict[str, Any]:
     """Reads the record of the options with which a finished set was prepared.
 
     Raises:
-        PreparationError: if there is no prepared set in the folder, it is unfinished, or an earlier version of this
-            program prepared it and read the media files otherwise.
+        PreparationError: if there is no prepared set in the folder, it is unfinished, an earlier version of this
+            program prepared it and read the media files otherwise, or it is of another benchmark than the given one.
     """
     try:
         record = _read_record(folder / RECORD)
@@ -147,6 +147,10 @@ def prepared_record(folder: Path) -> dict[str, Any]:
         raise PreparationError(
             f"{folder / RECORD} has format {record.get('format')!r}, but this version of multifuse reads media files "
             f"as for format {_FORMAT}; prepare the set again in a new folder"
+        )
+    if benchmark is not None and record.get("benchmark") != benchmark:
+        raise PreparationError(
+            f"{folder / RECORD}: the data set was prepared for {record.get('benchmark')}, not for {benchmark}"
         )
     return record
 

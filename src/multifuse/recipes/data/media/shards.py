@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from multifuse.recipes.data.media.shard_log import ShardLog
 from multifuse.recipes.files import whole, write_json
@@ -102,3 +102,9 @@ def read_split(output: Path, split: str) -> "Dataset":
     rows = load_from_disk(str(output / split))
     assert isinstance(rows, Dataset)
     return rows
+
+
+def class_names(rows: "Dataset", target: Literal["label", "segments"]) -> list[str]:
+    """Returns the classes of a split's clips, or of their segments, in the order of the labels."""
+    feature = rows.features[target]
+    return list((feature if target == "label" else feature.feature).names)
