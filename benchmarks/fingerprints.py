@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from multifuse.recipes.files import digest
+from multifuse.recipes.files import digest, write_text
 
 MADE_WITH = {"fingerprint": "data", "encoder_fingerprint": "text encoder", "settings": "settings"}
 """The fields of a result file that identify what it was made with, and what they stand for."""
@@ -38,15 +38,25 @@ def of_encoder(name: str) -> str:
     return of_text(repr([(path.as_posix(), digest(folder / path)) for path in read]))
 
 
-def result_files(folder: Path, pattern: str = "*.json") -> list[Path]:
+def of_features(data: Path, encoder: str | None) -> dict[str, Any]:
+    """Returns the fields that identify a feature file and, if there is one, the encoder of its words."""
+    return {"fingerprint": of_file(data), "encoder_fingerprint": None if encoder is None else of_encoder(encoder)}
+
+
+def result_files(folder: Path) -> list[Path]:
     """Returns the result files in a folder, sorted.
 
     Raises:
         ResultsError: there are none.
     """
-    if not (paths := sorted(folder.glob(pattern))):
+    if not (paths := sorted(folder.glob("*.json"))):
         raise ResultsError(f"{folder} holds no results")
     return paths
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes a result file on one line, atomically; its folder is made."""
+    write_text(path, json.dumps(result) + "\n")
 
 
 def check(paths: Iterable[Path], made_with: Mapping[str, Any]) -> None:
@@ -65,9 +75,10 @@ def check(paths: Iterable[Path], made_with: Mapping[str, Any]) -> None:
                     "can only be summarised; name another folder for the results"
                 )
             if (found := result[field]) != value:
+                other = "another" if field == "encoder_fingerprint" else "other"
                 raise ResultsError(
-                    f"{path} was made with other {MADE_WITH[field]} ({field} {found}, not {value}): delete it, or name "
-                    "another folder for the results"
+                    f"{path} was made with {other} {MADE_WITH[field]} ({field} {found}, not {value}): delete it, or "
+                    "name another folder for the results"
                 )
 
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.fingerprints import write_result
 from benchmarks.machine import machine
 from multifuse.recipes import pooled
-from multifuse.recipes.files import whole
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,4 @@ def do(run: Run, source: EvidenceSet, results: Path) -> None:
         result = source.measured(run, Path(folder))
     result["run"], result["fingerprint"] = asdict(run), source.fingerprint
     result["machine"] = machine()
-    path = run.path(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(result) + "\n")
+    write_result(run.path(results), result)

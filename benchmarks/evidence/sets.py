@@ -29,7 +29,7 @@ class Files:
 
 
 def evidence_set(name: str, files: Files, prepared: Path) -> EvidenceSet:
-    """Returns a set by name; what takes long to make is kept in the folder ``prepared``, by the content of the files."""
+    """Returns a set by name; what takes long to make is kept in the folder ``prepared``, by the files' content."""
     if name in PLANTED:
         return FeatureSet(PLANTED[name])
     prepared.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import fingerprints
 from benchmarks.evidence import plan
 from benchmarks.evidence.__main__ import evidence, main
 from benchmarks.evidence.clip_set import flat, prepared_digits
@@ -25,6 +24,7 @@ from benchmarks.evidence.sets import Files, evidence_set
 from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.measures import classification
 from tests import media_files
+from tests.benchmarks.conftest import Command
 from tests.files import bert, contents, mmsa_splits, write
 
 TINY = replace(SETTINGS["default"], sizes={"train": 48, "valid": 24, "test": 24})
@@ -56,41 +56,23 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs the command, which must end with status 2 and print nothing but its usage and the line that is returned."""
-
-    def line(*arguments: object) -> str:
-        monkeypatch.setattr("sys.argv", ["evidence", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        assert (stopped.value.code, printed.out) == (2, "")
-        return printed.err.splitlines()[-1]
-
-    return line
-
-
-def test_the_command_refuses_results_of_other_data_with_one_line(tmp_path: Path, refused: Refused) -> None:
+def test_the_command_refuses_results_of_other_data_with_one_line(tmp_path: Path, command: Command) -> None:
     do(Run("planted-default", CLCR, 1, 0.001), MadeUpSet(), tmp_path)
-    line = refused("--summary", "--results", tmp_path)
-    assert line.startswith(f"evidence: error: {tmp_path}/planted-default/clcr.lr=0.001.seed=1.json was made with other")
+    line = command.refuses(main, "--summary", "--results", tmp_path)
+    assert line.startswith(f"{tmp_path}/planted-default/clcr.lr=0.001.seed=1.json was made with other")
     assert not (tmp_path / "weights.png").exists()
 
 
-def test_the_summary_refuses_results_of_different_data_without_the_data(tmp_path: Path, refused: Refused) -> None:
+def test_the_summary_refuses_results_of_different_data_without_the_data(tmp_path: Path, command: Command) -> None:
     for seed, fingerprint in ((1, "made up"), (2, "made up"), (3, "changed")):
         do(Run("mosi", CLCR, seed, 0.001), MadeUpSet(fingerprint=fingerprint), tmp_path)
-    line = refused("--summary", "--results", tmp_path)
-    assert line.startswith(f"evidence: error: mosi: {tmp_path}/mosi/clcr.lr=0.001.seed=1.json and ")
+    line = command.refuses(main, "--summary", "--results", tmp_path)
+    assert line.startswith(f"mosi: {tmp_path}/mosi/clcr.lr=0.001.seed=1.json and ")
     assert "seed=3.json were made with different data (fingerprint made up and changed)" in line
 
 
 def test_results_of_a_finished_set_are_compared_with_the_data_that_are_named(
-    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in plan.POOLED:
         do(Run("mosi", kind, 1), MadeUpSet(), tmp_path)
@@ -98,24 +80,21 @@ def test_results_of_a_finished_set_are_compared_with_the_data_that_are_named(
     assert not any(plan.missing(section, tmp_path))
     monkeypatch.setattr("benchmarks.evidence.__main__.SECTIONS", (section,))
     monkeypatch.setattr("benchmarks.evidence.__main__.evidence_set", lambda *_: MadeUpSet(fingerprint="changed"))
-    line = refused("--only", "mosi", "--mosi", "FILE", "--text-encoder", "NAME", "--results", tmp_path)
+    line = command.refuses(main, "--only", "mosi", "--mosi", "FILE", "--text-encoder", "NAME", "--results", tmp_path)
     assert "was made with other data (fingerprint made up, not changed)" in line
 
 
-def test_a_summary_without_results_says_so(tmp_path: Path, refused: Refused) -> None:
-    line = refused("--summary", "--only", "mosi", "--results", tmp_path / "none")
-    assert line == f"evidence: error: --results {tmp_path}/none holds no results of mosi"
+def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> None:
+    line = command.refuses(main, "--summary", "--only", "mosi", "--results", tmp_path / "none")
+    assert line == f"--results {tmp_path}/none holds no results of mosi"
 
 
-def test_a_summary_shows_only_the_sets_that_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_summary_shows_only_the_sets_that_are_asked_for(tmp_path: Path, command: Command) -> None:
     for name in ("mosi", "planted-levels"):
         source = MadeUpSet(fingerprint=FeatureSet(SETTINGS["levels"]).fingerprint)
-        do(Run(name, "svm", 1, epochs=None), source, tmp_path)
-    monkeypatch.setattr("sys.argv", ["evidence", "--summary", "--only", "mosi", "--results", str(tmp_path)])
-    main()
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")] == ["## mosi"]
+        do(Run(name, "svm", 1), source, tmp_path)
+    printed = command.prints(main, "--summary", "--only", "mosi", "--results", tmp_path)
+    assert [line for line in printed.splitlines() if line.startswith("## ")] == ["## mosi"]
 
 
 def test_text_features_are_kept_by_the_content_of_file_and_encoder(tmp_path: Path) -> None:
@@ -126,14 +105,12 @@ def test_text_features_are_kept_by_the_content_of_file_and_encoder(tmp_path: Pat
         encoder = bert(folder / "encoder")
         (encoder / "version").write_text(str(number))
         files.append((write(folder / "data.pkl", mmsa_splits(seed=number, count=3)), str(encoder)))
-    (data, encoder), (other_data, other_encoder) = files
-    kept = [
-        evidence_set("mosi", Files(*names), tmp_path / "prepared").source  # type: ignore[attr-defined]
-        for names in ((data, encoder), (other_data, encoder), (data, other_encoder), (data, encoder))
-    ]
+    (data, encoder_name), (other_data, other_encoder) = files
+    given = [(data, encoder_name), (other_data, encoder_name), (data, other_encoder), (data, encoder_name)]
+    kept = [evidence_set("mosi", Files(*named), tmp_path / "prepared") for named in given]
     assert kept[0] == kept[3]
     assert len(set(kept)) == 3
-    assert fingerprints.of_file(kept[0]) != fingerprints.of_file(kept[1])
+    assert kept[0].fingerprint != kept[1].fingerprint
 
 
 def test_the_fingerprint_of_a_set_is_that_of_its_settings_or_of_its_file(tmp_path: Path) -> None:
