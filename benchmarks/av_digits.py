@@ -4,11 +4,13 @@
     python -m benchmarks.av_digits --output FOLDER --summary      # prints the table
     python -m benchmarks.av_digits --data DIR --output FOLDER --hold-out theo george   # to compare recipes
 
-Every run writes one JSON file with its measures and its test predictions. The epoch is chosen on the validation split.
-With --hold-out, the runs are tested on speakers of the training split; the test split is not used.
+Every run writes one JSON file with its measures and its test predictions; a folder holds those of one data set. The
+epoch is chosen on the validation split. With --hold-out, the runs are tested on speakers of the training split; the
+test split is not used.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -18,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import fingerprints
+from benchmarks.evidence.clip_set import DIGITS, DigitSet, prepared_digits
 from benchmarks.intervals import mean_and_interval
 from benchmarks.machine import machine
-from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
-from multifuse.recipes.data.media.preparation import Preparation, prepare
-from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
 from multifuse.recipes.jobs.recipe import AV_DIGITS
 from multifuse.recipes.jobs.run import run
@@ -63,7 +64,7 @@ def _speaker(clip_id: str) -> str:
     return clip_id.split("_")[1]
 
 
-def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[str, ...] = ()) -> None:
+def measure(digits: DigitSet, name: str, seed: int, output: Path, held_out: tuple[str, ...] = ()) -> None:
     """Trains and scores one model, unless its result file exists."""
     label = "-".join([name, *(("without", *held_out) if held_out else ())])
     path = output / f"{label}.{seed}.json"
@@ -72,8 +73,8 @@ def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[
     with tempfile.TemporaryDirectory() as folder:
         job = HoldOutJob(
             output=Path(folder) / "run",
-            data_set=AUDIOVISUAL_SETS["av_digits"],
-            data=prepared,
+            data_set=DIGITS,
+            data=digits.prepared,
             modalities=MODALITIES[name],
             audio_backbone="resnet-small",
             vision_backbone="resnet-small",
@@ -87,18 +88,22 @@ def measure(prepared: Path, name: str, seed: int, output: Path, held_out: tuple[
     assert data is not None
     metrics["name"], metrics["held_out"] = label, list(held_out)
     metrics["samples"] = {split: len(rows) for split, rows in data.splits.items()}
-    metrics["machine"] = machine()
+    metrics["machine"], metrics["fingerprint"] = machine(), digits.fingerprint
     metrics["test_predictions"] = [int(value) for value in result.predictions]
     metrics["test_labels"] = list(data.splits["test"]["label"])
-    output.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(metrics) + "\n")
+    fingerprints.write_result(path, metrics)
 
 
 def summary(output: Path) -> str:
-    """Returns the table in Markdown, and the gain of fusion over the better of the single modalities."""
+    """Returns the table in Markdown, and the gain of fusion over the better of the single modalities.
+
+    Raises:
+        ResultsError: there are no results, or they were made with different data.
+    """
     runs: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(output.glob("*.json")):
+    paths = fingerprints.result_files(output)
+    fingerprints.check_same(paths, ["fingerprint"], str(output))
+    for path in paths:
         entry = json.loads(path.read_text())
         runs.setdefault(entry["name"], []).append(entry)
     lines = ["| input | seeds | valid accuracy | " + " | ".join(MEASURES) + " | minutes |"]
@@ -143,24 +148,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the data set's folder as distributed")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
-        "--prepared", type=Path, help="folder of the prepared set, made if it does not exist; default: a temporary one"
+        "--prepared",
+        type=Path,
+        help="folder that keeps the prepared sets, by the content of --data; default: temporary",
     )
     parser.add_argument("--inputs", nargs="+", choices=tuple(MODALITIES), default=list(MODALITIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
     parser.add_argument("--hold-out", nargs="+", default=[], help="speakers of the training split to test on")
     parser.add_argument("--summary", action="store_true", help="only print the summary")
     args = parser.parse_args()
-    if not args.summary:
-        if args.data is None:
-            parser.error("--data is required without --summary")
-        data_set = AUDIOVISUAL_SETS["av_digits"]
+    if args.data is None and not args.summary:
+        parser.error("--data is required without --summary")
+    try:
         with tempfile.TemporaryDirectory() as folder:
-            prepared = args.prepared or Path(folder) / "prepared"
-            prepare(Preparation(data_set, args.data, args.data, prepared, data_set.options))
-            for seed in args.seeds:
-                for name in args.inputs:
-                    measure(prepared, name, seed, args.output, tuple(args.hold_out))
-    print(summary(args.output))
+            if args.data is not None:
+                digits = prepared_digits(args.data, args.prepared or Path(folder))
+                fingerprints.check(sorted(args.output.glob("*.json")), {"fingerprint": digits.fingerprint})
+            for seed, name in () if args.summary else itertools.product(args.seeds, args.inputs):
+                measure(digits, name, seed, args.output, tuple(args.hold_out))
+        print(summary(args.output))
+    except fingerprints.ResultsError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

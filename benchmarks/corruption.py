@@ -5,7 +5,8 @@
     python -m benchmarks.corruption --output FOLDER --summary       # prints the tables and draws the figure
 
 The three models have the same encoders, data, recipe and seeds; the epoch of each is chosen on the validation split.
-With --text-encoder, the text features are that encoder's frozen last layer. Every run writes one JSON file.
+With --text-encoder, the text features are that encoder's frozen last layer. Every run writes one JSON file; a folder
+holds those of one data set and encoder.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import math
 import pickle
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
+from benchmarks import fingerprints
 from benchmarks.machine import machine
 from multifuse.processing import TextInput
 from multifuse.processing.collator import MultimodalCollator, padded
@@ -40,8 +43,8 @@ DRAWS = 3
 FIGURE = "corruption.png"
 
 
-def measure(data: Path, fusion: str, seed: int, output: Path) -> None:
-    """Trains and scores one model, unless its result file exists."""
+def measure(data: Path, fusion: str, seed: int, output: Path, made_with: Mapping[str, Any]) -> None:
+    """Trains and scores one model, unless its result file exists, which says what it was ``made_with``."""
     path = output / f"{fusion}.{seed}.json"
     if path.exists():
         return
@@ -57,9 +60,7 @@ def measure(data: Path, fusion: str, seed: int, output: Path) -> None:
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     metrics["machine"] = machine()
     metrics["corruption"] = scores.report()
-    output.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(metrics) + "\n")
+    fingerprints.write_result(path, metrics | made_with)
 
 
 def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
@@ -87,7 +88,13 @@ def with_frozen_text(data: Path, encoder: str, path: Path) -> None:
 
 
 def summary(output: Path) -> str:
-    """Returns the tables in Markdown, and draws the figure."""
+    """Returns the tables in Markdown, and draws the figure.
+
+    Raises:
+        ResultsError: there are no results, or they were made with different data or encoders.
+    """
+    paths = fingerprints.result_files(output)
+    fingerprints.check_same(paths, ["fingerprint", "encoder_fingerprint"], str(output))
     scores: dict[str, list[CorruptionScores]] = {}
     lines = ["| model | parameters | seeds | valid MAE | test MAE | Corr | Acc-2 non0 |", "|---" * 7 + "|"]
     for fusion in FUSIONS:
@@ -104,7 +111,7 @@ def summary(output: Path) -> str:
         seeds = ", ".join(str(run["seed"]) for run in runs)
         lines.append(f"| {fusion} | {runs[0]['parameters']:,} | {seeds} | {' | '.join(measures)} |")
     if not scores:
-        return ""
+        raise fingerprints.ResultsError(f"{output} holds no results of {', '.join(FUSIONS)}")
     for kind, label in KINDS.items():
         levels = [at_level.level for at_level in next(iter(scores.values()))[0].of(kind)]
         if not levels:
@@ -143,19 +150,39 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--summary", action="store_true", help="only print the tables and draw the figure")
     args = parser.parse_args()
-    if not args.summary:
-        with tempfile.TemporaryDirectory() as folder:
-            data = args.data
-            if data is None:
-                data = Path(folder) / "planted.pkl"
-                write_planted(data, SETTINGS["cues"])
-            elif args.text_encoder is not None:
-                data = Path(folder) / f"{args.data.stem}.{Path(args.text_encoder).name}.pkl"
-                with_frozen_text(args.data, args.text_encoder, data)
-            for seed in args.seeds:
-                for fusion in args.models:
-                    measure(data, fusion, seed, args.output)
-    print(summary(args.output))
+    if args.text_encoder is not None and args.data is None:
+        parser.error("--text-encoder needs --data: the planted data set has no words")
+    try:
+        if args.data is not None or not args.summary:
+            made_with = identified(args.data, args.text_encoder)
+            fingerprints.check(sorted(args.output.glob("*.json")), made_with)
+        if not args.summary:
+            measure_all(args, made_with)
+        print(summary(args.output))
+    except fingerprints.ResultsError as error:
+        parser.error(str(error))
+
+
+def identified(data: Path | None, encoder: str | None) -> dict[str, Any]:
+    """Returns the fields of a result file that identify the data, by default the planted set, and the encoder."""
+    if data is None:
+        return {"fingerprint": fingerprints.of_text(repr(SETTINGS["cues"])), "encoder_fingerprint": None}
+    return fingerprints.of_features(data, encoder)
+
+
+def measure_all(args: argparse.Namespace, made_with: Mapping[str, Any]) -> None:
+    """Does the runs that are missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = args.data
+        if data is None:
+            data = Path(folder) / "planted.pkl"
+            write_planted(data, SETTINGS["cues"])
+        elif args.text_encoder is not None:
+            data = Path(folder) / f"{args.data.stem}.{Path(args.text_encoder).name}.pkl"
+            with_frozen_text(args.data, args.text_encoder, data)
+        for seed in args.seeds:
+            for fusion in args.models:
+                measure(data, fusion, seed, args.output, made_with)
 
 
 if __name__ == "__main__":

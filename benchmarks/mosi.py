@@ -3,22 +3,27 @@
     python -m benchmarks.mosi --data FILE --text-encoder NAME_OR_FOLDER --results FOLDER   # does the missing runs
     python -m benchmarks.mosi --results FOLDER --summary                                     # prints the tables
 
-Every run writes one JSON file with its measures and its test predictions. The summary gives the mean and the standard
-deviation over seeds, and the gain of fusion, averaged over seeds, with a 95 % bootstrap interval over test utterances.
+Every run writes one JSON file with its measures and its test predictions. A folder may hold those of several feature
+files and encoders of different names; other data under a name that it holds are refused. The summary gives the mean and
+the standard deviation over seeds, and the gain of fusion, averaged over seeds, with a 95 % bootstrap interval over test
+utterances.
 """
 
 import argparse
+import glob
+import itertools
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import fingerprints
 from benchmarks.intervals import mean_and_interval
 from benchmarks.machine import machine
 from multifuse.recipes.data.features.mmsa import read_mmsa
-from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.run import run
 from multifuse.recipes.jobs.sentiment import SentimentJob
 
@@ -26,9 +31,11 @@ MODELS: tuple[Literal["text", "clcr"], ...] = ("text", "clcr")
 MEASURES = ("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0")
 
 
-def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int, results: Path) -> None:
-    """Trains and scores one model, unless its result file exists."""
-    path = results / f"{data.stem}.{Path(encoder).name}.{model}.{seed}.json"
+def measure(
+    data: Path, encoder: str, model: Literal["text", "clcr"], seed: int, results: Path, made_with: Mapping[str, Any]
+) -> None:
+    """Trains and scores one model, unless its result file exists, which says what it was ``made_with``."""
+    path = results / f"{_prefix(data, encoder)}.{model}.{seed}.json"
     if path.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -38,17 +45,39 @@ def measure(data: Path, encoder: str, model: Literal["text", "clcr"], seed: int,
     metrics["machine"] = machine()
     metrics["test_predictions"] = [round(float(value), 4) for value in result.predictions]
     metrics["test_labels"] = [round(float(value), 4) for value in read_mmsa(data).test.labels]
-    results.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(metrics) + "\n")
+    fingerprints.write_result(path, metrics | made_with)
+
+
+def _prefix(data: Path, encoder: str) -> str:
+    return f"{data.stem}.{Path(encoder).name}"
+
+
+def check(data: Path, encoder: str, results: Path, made_with: Mapping[str, Any]) -> None:
+    """Checks that the result files of these names were made with these data and this encoder.
+
+    Raises:
+        ResultsError: they were not, or do not say so.
+    """
+    for model in MODELS:
+        pattern = glob.escape(f"{_prefix(data, encoder)}.{model}.") + "[0-9]*.json"
+        fingerprints.check(sorted(results.glob(pattern)), made_with)
 
 
 def summary(results: Path) -> str:
-    """Returns the tables in Markdown."""
+    """Returns the tables in Markdown.
+
+    Raises:
+        ResultsError: there are no results, or those of a table were made with different data or encoders.
+    """
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
-    for path in sorted(results.glob("*.json")):
+    files: dict[tuple[str, str], list[Path]] = {}
+    for path in fingerprints.result_files(results):
         entry = json.loads(path.read_text())
-        groups.setdefault((entry["data"], entry["text_encoder"]), {}).setdefault(entry["model"], []).append(entry)
+        key = (entry["data"], entry["text_encoder"])
+        groups.setdefault(key, {}).setdefault(entry["model"], []).append(entry)
+        files.setdefault(key, []).append(path)
+    for (data, encoder), paths in files.items():
+        fingerprints.check_same(paths, ["fingerprint", "encoder_fingerprint"], f"{encoder} on {data}")
     lines = []
     for (data, encoder), models in groups.items():
         lines += [f"### {encoder} on {data}", "", "| model | runs | " + " | ".join(MEASURES) + " | minutes |"]
@@ -103,13 +132,18 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--summary", action="store_true", help="only print the tables")
     args = parser.parse_args()
-    if not args.summary:
-        if args.data is None or args.text_encoder is None:
-            parser.error("--data and --text-encoder are required without --summary")
-        for seed in args.seeds:
-            for model in args.models:
-                measure(args.data, args.text_encoder, model, seed, args.results)
-    print(summary(args.results))
+    given = [args.data is not None, args.text_encoder is not None]
+    if not all(given) and (any(given) or not args.summary):
+        parser.error("--data and --text-encoder must be given together, and are required without --summary")
+    try:
+        if args.data is not None:
+            made_with = fingerprints.of_features(args.data, args.text_encoder)
+            check(args.data, args.text_encoder, args.results, made_with)
+        for seed, model in () if args.summary else itertools.product(args.seeds, args.models):
+            measure(args.data, args.text_encoder, model, seed, args.results, made_with)
+        print(summary(args.results))
+    except fingerprints.ResultsError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@
 
 A choice made on the 229 utterances of `valid` is a guess: a change of seed moves the scores by as much as a change of
 settings. Here every utterance of both splits is predicted once, by a model that saw no utterance of its video. The
-epoch is chosen on the same fold, so the scores are too good, but equally so for every variant.
+epoch is chosen on the same fold, so the scores are too good, but equally so for every variant. Results of other data,
+or of the same name with other settings, are refused.
 """
 
 import argparse
+import glob
 import json
 import pickle
 import tempfile
@@ -19,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import fingerprints
 from benchmarks.intervals import mean_and_interval
 from multifuse.recipes.data.features import safe_pickle
 from multifuse.recipes.data.features.mmsa import FEATURES
-from multifuse.recipes.files import whole
 from multifuse.recipes.jobs.recipe import Recipe
 from multifuse.recipes.jobs.run import run
 from multifuse.recipes.jobs.sentiment import SentimentJob, default_recipe
@@ -54,6 +56,7 @@ def write_fold(content: dict[str, Any], fold: int, without: list[str], path: Pat
 
 def measure(args: argparse.Namespace) -> None:
     """Runs one variant on the folds that have no result yet."""
+    made_with = checked(args)
     content: Any = safe_pickle.load(args.data)
     recipe, config = variant(args.text_encoder, args.set)
     for fold in args.folds:
@@ -74,7 +77,7 @@ def measure(args: argparse.Namespace) -> None:
             )
             result = run(job)
             split: Any = safe_pickle.load(data)
-        entry = {
+        entry = made_with | {
             "name": f"{args.name}.{args.model}",
             "fold": fold,
             "set": args.set,
@@ -84,14 +87,31 @@ def measure(args: argparse.Namespace) -> None:
             "predictions": [round(float(value), 4) for value in result.predictions],
             "labels": [round(float(value), 4) for value in split["test"]["regression_labels"]],
         }
-        args.results.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            partial.write_text(json.dumps(entry) + "\n")
+        fingerprints.write_result(path, entry)
 
 
-def variant(text_encoder: str, changes: list[str]) -> tuple[Recipe, dict[str, Any]]:
+def checked(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of a result file that identify data, encoder and settings of a variant.
+
+    Raises:
+        ResultsError: results of other data, or of the variant's name with another encoder or other settings.
+    """
+    settings = {"set": changes(args.set), "without": sorted(args.without), "seed": args.seed}
+    made_with = {**fingerprints.of_features(args.data, args.text_encoder), "settings": settings}
+    fingerprints.check(sorted(args.results.glob("*.json")), {"fingerprint": made_with["fingerprint"]})
+    pattern = glob.escape(f"{args.name}.{args.model}.") + "[0-9].json"
+    fingerprints.check(sorted(args.results.glob(pattern)), made_with)
+    return made_with
+
+
+def changes(given: list[str]) -> dict[str, Any]:
+    """Returns the values of changes ``name=JSON`` by their names."""
+    return {name: json.loads(value) for name, _, value in (change.partition("=") for change in given)}
+
+
+def variant(text_encoder: str, given: list[str]) -> tuple[Recipe, dict[str, Any]]:
     """Returns the default recipe and configuration with the changes ``name=JSON`` applied to either."""
-    values = {name: json.loads(value) for name, _, value in (change.partition("=") for change in changes)}
+    values = changes(given)
     recipe_fields = {field.name for field in fields(Recipe)}
     recipe_changes = {name: value for name, value in values.items() if name in recipe_fields}
     config = {name: value for name, value in values.items() if name not in recipe_fields}
@@ -99,30 +119,47 @@ def variant(text_encoder: str, changes: list[str]) -> tuple[Recipe, dict[str, An
 
 
 def summary(results: Path) -> str:
-    """Returns a table in Markdown with one row per variant, compared with the first variant on the folds of both."""
+    """Returns a table in Markdown with one row per variant, compared with the first variant on the folds of both.
+
+    Raises:
+        ResultsError: there are no results, they were made with different data, or those of a variant otherwise differ.
+    """
     variants: dict[str, dict[int, dict[str, Any]]] = {}
-    for path in sorted(results.glob("*.json"), key=lambda path: path.stat().st_mtime):
+    files: dict[str, list[Path]] = {}
+    paths = sorted(fingerprints.result_files(results), key=lambda path: path.stat().st_mtime)
+    fingerprints.check_same(paths, ["fingerprint"], str(results))
+    for path in paths:
         entry = json.loads(path.read_text())
         variants.setdefault(entry["name"], {})[entry["fold"]] = entry
+        files.setdefault(entry["name"], []).append(path)
+    for name, of_variant in files.items():
+        fingerprints.check_same(of_variant, ["encoder_fingerprint", "settings"], name)
     lines = ["| variant | folds | mae | corr | acc2_non0 | mae against the first | minutes |", "|---" * 7 + "|"]
     reference: dict[int, dict[str, Any]] = next(iter(variants.values()), {})
     for name, runs in variants.items():
         labels, predictions = (_joined(runs, sorted(runs), key) for key in ("labels", "predictions"))
         nonzero = labels != 0
-        common = sorted(set(runs) & set(reference))
-        errors, reference_errors = (
-            np.abs(_joined(entries, common, "predictions") - _joined(entries, common, "labels"))
-            for entries in (runs, reference)
-        )
-        difference, low, high = mean_and_interval(errors - reference_errors)
         lines.append(
             f"| {name} | {len(runs)} | {np.abs(predictions - labels).mean():.4f} "
             f"| {np.corrcoef(predictions, labels)[0, 1]:.4f} "
             f"| {100 * ((predictions > 0) == (labels > 0))[nonzero].mean():.2f} "
-            f"| {difference:+.4f} ({low:+.4f} to {high:+.4f}) "
+            f"| {_against(runs, reference)} "
             f"| {max(run['seconds'] for run in runs.values()) / 60:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _against(runs: dict[int, dict[str, Any]], reference: dict[int, dict[str, Any]]) -> str:
+    """Returns by how much the error is larger than that of the reference, with an interval, on the folds of both."""
+    common = sorted(set(runs) & set(reference))
+    if not common:
+        return "no fold in common"
+    errors, reference_errors = (
+        np.abs(_joined(entries, common, "predictions") - _joined(entries, common, "labels"))
+        for entries in (runs, reference)
+    )
+    difference, low, high = mean_and_interval(errors - reference_errors)
+    return f"{difference:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def _joined(runs: dict[int, dict[str, Any]], folds: list[int], key: str) -> NDArray[np.float64]:
@@ -144,11 +181,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--summary", action="store_true", help="only print the table")
     args = parser.parse_args()
-    if not args.summary:
-        if args.data is None or args.text_encoder is None:
-            parser.error("--data and --text-encoder are required without --summary")
-        measure(args)
-    print(summary(args.results))
+    given = [args.data is not None, args.text_encoder is not None]
+    if not all(given) and (any(given) or not args.summary):
+        parser.error("--data and --text-encoder must be given together, and are required without --summary")
+    if not all(given) and (args.set or args.without):
+        parser.error("--set and --without need --data and --text-encoder")
+    try:
+        if not args.summary:
+            measure(args)
+        elif args.data is not None:
+            checked(args)
+        print(summary(args.results))
+    except fingerprints.ResultsError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -6,24 +6,25 @@
     python -m benchmarks.evidence --summary                         # only shows what has been done
     python -m benchmarks.evidence --cost                            # parameters and time of a training step
 
-Every run is one JSON file in --results, made by one process with one thread; what is there is not done again.
+Every run is one JSON file in --results, made by one process with one thread; what is there is not done again. Files
+that were made with other data are refused.
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import fingerprints
 from benchmarks.evidence.cost import cost_table
-from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.figure import draw
-from benchmarks.evidence.plan import SECTIONS, Section, missing
+from benchmarks.evidence.plan import SECTIONS, Section
 from benchmarks.evidence.processes import do_missing, one_thread_each
 from benchmarks.evidence.report import report
-from benchmarks.evidence.runs import OtherDataError, Run, check_fingerprint
-from benchmarks.evidence.sets import PLANTED, Files, evidence_set
+from benchmarks.evidence.runs import EvidenceSet, Run
+from benchmarks.evidence.sets import Files, evidence_set
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence"
 
@@ -37,7 +38,9 @@ def main() -> None:
         "--prepared", type=Path, help="folder for what is made once of --mosi and --digits; default: a temporary one"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--only", nargs="+", choices=[section.data for section in SECTIONS], help="data sets to run")
+    parser.add_argument(
+        "--only", nargs="+", choices=[section.data for section in SECTIONS], help="data sets to run and show"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")
     parser.add_argument("--summary", action="store_true", help="only print the tables and draw the figure")
     parser.add_argument("--cost", action="store_true", help="only print what a training step of each model costs")
@@ -50,32 +53,51 @@ def main() -> None:
     if args.cost:
         print(cost_table())
         return
-    chosen = [section for section in SECTIONS if section.data in (args.only or files.names)]
-    if ungiven := [section.data for section in chosen if section.data not in files.names and not args.summary]:
+    shown = [section for section in SECTIONS if args.only is None or section.data in args.only]
+    named = [section for section in shown if section.data in files.names]
+    if args.only and not args.summary and (ungiven := [s.data for s in shown if s not in named]):
         parser.error(f"--only {' '.join(ungiven)} needs the argument that names its data")
     failed: list[Run] = []
     try:
-        for name, settings in PLANTED.items():
-            check_fingerprint(args.results, name, FeatureSet(settings).fingerprint)
-        if not args.summary:
-            with tempfile.TemporaryDirectory() as folder:
-                failed = evidence(chosen, files, args.prepared or Path(folder), args.results, args.processes)
-    except OtherDataError as error:
+        for section in shown:
+            paths = sorted((args.results / section.data).glob("*.json"))
+            fingerprints.check_same(paths, ["fingerprint"], section.data)
+        with tempfile.TemporaryDirectory() as folder:
+            if args.summary:  # nothing needs to be made where there is nothing to check
+                named = [section for section in named if any((args.results / section.data).glob("*.json"))]
+            sets = checked_sets(named, files, args.prepared or Path(folder), args.results)
+            if not args.summary:
+                failed = evidence(named, sets, args.results, args.processes)
+    except fingerprints.ResultsError as error:
         parser.error(str(error))
-    print(report(SECTIONS, args.results))
-    draw(SECTIONS, args.results)
+    tables = report(shown, args.results)
+    if args.summary and not tables:
+        parser.error(f"--results {args.results} holds no results of {', '.join(section.data for section in shown)}")
+    print(tables)
+    if args.only is None:  # else the figure would lose the rows of the other sets
+        draw(SECTIONS, args.results)
     if failed:
         sys.exit(f"{len(failed)} runs have failed; the same command tries them again")
 
 
-def evidence(sections: Sequence[Section], files: Files, prepared: Path, results: Path, processes: int) -> list[Run]:
-    """Does the runs that are missing, and returns those that failed; a set of which none is missing is not made."""
-    unfinished = [section for section in sections if any(missing(section, results))]
-    sets = {section.data: evidence_set(section.data, files, prepared) for section in unfinished}
-    for name in sets.keys() - PLANTED.keys():  # the planted ones, which are always known, have been checked
-        check_fingerprint(results, name, sets[name].fingerprint)
+def checked_sets(sections: Sequence[Section], files: Files, prepared: Path, results: Path) -> dict[str, EvidenceSet]:
+    """Makes the sets, also those of which no run is missing: their results must be of the data that the user names.
+
+    Raises:
+        ResultsError: results of other data.
+    """
+    sets = {}
+    for section in sections:
+        sets[section.data] = source = evidence_set(section.data, files, prepared)
+        paths = sorted((results / section.data).glob("*.json"))
+        fingerprints.check(paths, {"fingerprint": source.fingerprint})
+    return sets
+
+
+def evidence(sections: Sequence[Section], sets: Mapping[str, EvidenceSet], results: Path, processes: int) -> list[Run]:
+    """Does the runs that are missing, and returns those that failed."""
     with one_thread_each(processes) as executor:
-        return do_missing(executor, unfinished, sets, results)
+        return do_missing(executor, sections, sets, results)
 
 
 if __name__ == "__main__":

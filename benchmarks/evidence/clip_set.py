@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader
 
+from benchmarks import fingerprints
 from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
@@ -18,8 +18,10 @@ from multifuse.processing import MultimodalCollator
 from multifuse.recipes import pooled
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_dataset import ClipDataset
+from multifuse.recipes.data.media.media_index import MediaIndex
 from multifuse.recipes.data.media.preparation import Preparation, prepare, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS
+from multifuse.recipes.files import digest
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
 from multifuse.recipes.jobs.recipe import AV_DIGITS
 from multifuse.recipes.measures.classification import classification_measures
@@ -35,12 +37,8 @@ class DigitSet:
     """The spoken and written digits, in a folder that `prepared_digits` wrote."""
 
     prepared: Path
-
-    @property
-    def fingerprint(self) -> str:
-        """Implements `EvidenceSet`."""
-        record = prepared_record(self.prepared)
-        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    fingerprint: str
+    """Implements `EvidenceSet`: depends on the clips' files, the lists and the options of the preparation."""
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Implements `EvidenceSet`."""
@@ -73,9 +71,20 @@ class DigitSet:
 
 
 def prepared_digits(data: Path, prepared: Path) -> DigitSet:
-    """Returns the set, which is prepared in ``prepared`` unless this has been done before."""
-    prepare(Preparation(DIGITS, data, data, prepared, DIGITS.options))
-    return DigitSet(prepared)
+    """Returns the set, prepared in a folder of its own below ``prepared`` unless the same files have been before."""
+    media = _fingerprint_of_media(data)
+    folder = prepared / f"{DIGITS.name}.{media}"
+    prepare(Preparation(DIGITS, data, data, folder, DIGITS.options))
+    record = json.dumps({**prepared_record(folder), "media": media}, sort_keys=True)
+    return DigitSet(folder, fingerprints.of_text(record))
+
+
+def _fingerprint_of_media(data: Path) -> str:
+    """Returns the fingerprint of the contents of all files that may be read for the listed clips."""
+    clips = DIGITS.clips(data).clips
+    index = MediaIndex(data, DIGITS.stills, DIGITS.preferred)
+    contents = {clip.id: [digest(path) for path in index.find(clip.stems).sounds] for clip in clips}  # and its pictures
+    return fingerprints.of_text(repr(contents))
 
 
 def _pooled(run: Run, clips: PreparedClips) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """A feature file, planted or given, and how models are trained and measured on it."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from benchmarks import fingerprints
 from benchmarks.evidence.runs import Run
 from benchmarks.evidence.streams import participation, probes, recall, streams
 from benchmarks.evidence.trained import of_pooled, on_fewer_modalities, trained
@@ -20,7 +20,6 @@ from multifuse.recipes.data.features.mmsa import read_mmsa, standardised
 from multifuse.recipes.data.features.planted import planted, write_planted
 from multifuse.recipes.data.features.planted_settings import PlantedSettings
 from multifuse.recipes.data.features.utterances import datasets
-from multifuse.recipes.files import digest
 from multifuse.recipes.jobs.sentiment import SentimentJob
 from multifuse.recipes.measures.scores import SENTIMENT
 from multifuse.recipes.measures.sentiment import sentiment_measures
@@ -39,8 +38,8 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """Implements `EvidenceSet`."""
         if isinstance(self.source, Path):
-            return digest(self.source)[:16]
-        return sha256(repr(self.source).encode()).hexdigest()[:16]
+            return fingerprints.of_file(self.source)
+        return fingerprints.of_text(repr(self.source))
 
     def measured(self, run: Run, folder: Path) -> dict[str, Any]:
         """Implements `EvidenceSet`."""

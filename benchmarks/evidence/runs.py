@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.fingerprints import write_result
 from benchmarks.machine import machine
 from multifuse.recipes import pooled
-from multifuse.recipes.files import whole
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,10 @@ def load(run: Run, results: Path) -> dict[str, Any] | None:
     return result
 
 
-class OtherDataError(ValueError):
-    """Raised if results were made with other data; the message is one line that names the file."""
-
-
-def check_fingerprint(results: Path, name: str, fingerprint: str) -> None:
-    """Checks that all runs on a set were made with the data that have this fingerprint.
-
-    Raises:
-        OtherDataError: a file of other data, whose numbers must not stand beside those of these data.
-    """
-    for path in sorted((results / name).glob("*.json")):
-        found = json.loads(path.read_text()).get("fingerprint")
-        if found != fingerprint:
-            raise OtherDataError(f"{path} was made with other data (fingerprint {found}, not {fingerprint}): delete it")
-
-
 def do(run: Run, source: EvidenceSet, results: Path) -> None:
     """Trains and measures a model, and writes its file once everything is known."""
     with tempfile.TemporaryDirectory() as folder:
         result = source.measured(run, Path(folder))
     result["run"], result["fingerprint"] = asdict(run), source.fingerprint
     result["machine"] = machine()
-    path = run.path(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(result) + "\n")
+    write_result(run.path(results), result)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import fingerprints
 from benchmarks.corruption import with_frozen_text
 from benchmarks.evidence.clip_set import prepared_digits
 from benchmarks.evidence.feature_set import FeatureSet
@@ -28,16 +29,17 @@ class Files:
 
 
 def evidence_set(name: str, files: Files, prepared: Path) -> EvidenceSet:
-    """Returns a set by name; what takes long to make is kept in the folder ``prepared``."""
+    """Returns a set by name; what takes long to make is kept in the folder ``prepared``, by the files' content."""
     if name in PLANTED:
         return FeatureSet(PLANTED[name])
     prepared.mkdir(parents=True, exist_ok=True)
     if name == "av_digits":
         assert files.digits is not None
-        return prepared_digits(files.digits, prepared / name)
+        return prepared_digits(files.digits, prepared)
     assert files.mosi is not None
     assert files.text_encoder is not None
-    path = prepared / f"{files.mosi.stem}.{Path(files.text_encoder).name}.pkl"
+    made_of = f"{fingerprints.of_file(files.mosi)} {fingerprints.of_encoder(files.text_encoder)}"
+    path = prepared / f"{name}.{fingerprints.of_text(made_of)}.pkl"
     if not path.exists():
         with_frozen_text(files.mosi, files.text_encoder, path)
     return FeatureSet(path)

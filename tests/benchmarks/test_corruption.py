@@ -2,19 +2,27 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks.corruption import FIGURE, summary, with_frozen_text
+from benchmarks import fingerprints
+from benchmarks.corruption import FIGURE, identified, main, measure, summary, with_frozen_text
+from multifuse.recipes.corruption.corrupted import CorruptionScores
 from multifuse.recipes.data.features.mmsa import read_mmsa
+from multifuse.recipes.jobs.sentiment import SentimentJob
+from tests.benchmarks.conftest import Command
 from tests.files import bert, mmsa_splits, write
 
 
-def write_run(folder: Path, fusion: str, seed: int, maes: tuple[float, float]) -> None:
+def write_run(folder: Path, fusion: str, seed: int, maes: tuple[float, float], **made_with: Any) -> None:
     scores = {"mae_deviation": 0.01, "corr": None, "acc2_non0": 0.5}
     run = {
+        **made_with,
         "model": fusion,
         "seed": seed,
         "parameters": 1234,
@@ -44,9 +52,52 @@ def test_summary_shows_means_deviations_and_the_rise_paired_by_run(tmp_path: Pat
     assert (tmp_path / FIGURE).read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_results_the_summary_is_empty_and_no_figure_is_drawn(tmp_path: Path) -> None:
-    assert summary(tmp_path) == ""
+def test_without_results_the_summary_says_so_and_draws_no_figure(tmp_path: Path, command: Command) -> None:
+    assert command.refuses(main, "--output", tmp_path, "--summary") == f"{tmp_path} holds no results"
     assert not list(tmp_path.iterdir())
+
+
+def test_results_of_other_data_or_of_another_encoder_are_refused(tmp_path: Path, command: Command) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    for number in (1, 2):
+        (tmp_path / f"encoder{number}").mkdir()
+        write(tmp_path / f"{number}.pkl", mmsa_splits(seed=number, count=3))
+        (tmp_path / f"encoder{number}/weights").write_text(str(number))
+    encoder = str(tmp_path / "encoder1")
+    write_run(results, "clcr", 1, (0.4, 0.6), **identified(tmp_path / "1.pkl", encoder))
+    named = ["--output", results, "--models", "clcr", "--seeds", 1, "--data"]
+    assert command.refuses(main, *named[:-1]).startswith(f"{results}/clcr.1.json was made with other data")
+    assert "other data" in command.refuses(main, *named, tmp_path / "2.pkl", "--text-encoder", encoder)
+    assert "another text encoder" in command.refuses(main, *named, tmp_path / "1.pkl", "--summary")
+    line = command.refuses(main, *named, tmp_path / "1.pkl", "--text-encoder", tmp_path / "encoder2")
+    assert "another text encoder" in line
+    same = [*named, tmp_path / "1.pkl", "--text-encoder", encoder, "--summary"]
+    assert "| clcr | 1,234 | 1 |" in command.prints(main, *same)
+    write_run(results, "late-fusion", 1, (0.6, 0.9))
+    assert "late-fusion.1.json, of an earlier version, does not say" in command.refuses(main, *same)
+    line = command.refuses(main, "--output", results, "--summary")
+    assert "clcr.1.json and " in line
+    assert "late-fusion.1.json were made with different data" in line
+
+
+def test_a_new_result_says_what_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(job: SentimentJob) -> None:
+        job.output.mkdir()
+        (job.output / "metrics.json").write_text("{}")
+
+    model = torch.nn.Linear(1, 1)
+    model.config = SimpleNamespace(modalities=("audio",))  # type: ignore[assignment]
+    monkeypatch.setattr("benchmarks.corruption.run", run)
+    monkeypatch.setattr("benchmarks.corruption.model_class", lambda _: SimpleNamespace(from_pretrained=lambda _: model))
+    monkeypatch.setattr("benchmarks.corruption.evaluated", lambda *_, **__: CorruptionScores((), ()))
+    data = write(tmp_path / "data.pkl", mmsa_splits())
+    measure(data, "clcr", 1, tmp_path, identified(data, None))
+    fingerprints.check([tmp_path / "clcr.1.json"], identified(data, None))
+
+
+def test_the_planted_set_takes_no_encoder(tmp_path: Path, command: Command) -> None:
+    assert "--text-encoder needs --data" in command.refuses(main, "--output", tmp_path, "--text-encoder", "any")
 
 
 def test_frozen_text_features_are_the_encoders_last_layer(tmp_path: Path) -> None:

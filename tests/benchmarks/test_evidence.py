@@ -13,18 +13,19 @@ import torch
 
 from benchmarks.evidence import plan
 from benchmarks.evidence.__main__ import evidence, main
-from benchmarks.evidence.clip_set import DigitSet, flat, prepared_digits
+from benchmarks.evidence.clip_set import flat, prepared_digits
 from benchmarks.evidence.cost import cost_table, trained_parameters, training_step
 from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.plan import CLCR, Section
 from benchmarks.evidence.processes import do_missing, one_thread_each
 from benchmarks.evidence.report import report
-from benchmarks.evidence.runs import Run, check_fingerprint, do, load
-from benchmarks.evidence.sets import Files
+from benchmarks.evidence.runs import Run, do, load
+from benchmarks.evidence.sets import Files, evidence_set
 from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.measures import classification
 from tests import media_files
-from tests.files import contents
+from tests.benchmarks.conftest import Command
+from tests.files import bert, contents, mmsa_splits, write
 
 TINY = replace(SETTINGS["default"], sizes={"train": 48, "valid": 24, "test": 24})
 SECTION = Section("tiny", ("text",), fusions=(CLCR,), seeds=(1, 2), learning_rates=(0.001,), epochs=1)
@@ -55,23 +56,61 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_runs_on_other_data_of_the_same_name_are_refused(tmp_path: Path) -> None:
-    do(Run("tiny", CLCR, 1, 0.001), MadeUpSet(), tmp_path)
-    check_fingerprint(tmp_path, "tiny", "made up")
-    with pytest.raises(ValueError, match=r"clcr\.lr=0\.001\.seed=1\.json was made with other data .*: delete it"):
-        check_fingerprint(tmp_path, "tiny", "changed")
-
-
-def test_the_command_refuses_results_of_other_data_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_refuses_results_of_other_data_with_one_line(tmp_path: Path, command: Command) -> None:
     do(Run("planted-default", CLCR, 1, 0.001), MadeUpSet(), tmp_path)
-    monkeypatch.setattr("sys.argv", ["evidence", "--summary", "--results", str(tmp_path)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("evidence: error: ")
+    line = command.refuses(main, "--summary", "--results", tmp_path)
+    assert line.startswith(f"{tmp_path}/planted-default/clcr.lr=0.001.seed=1.json was made with other")
     assert not (tmp_path / "weights.png").exists()
+
+
+def test_the_summary_refuses_results_of_different_data_without_the_data(tmp_path: Path, command: Command) -> None:
+    for seed, fingerprint in ((1, "made up"), (2, "made up"), (3, "changed")):
+        do(Run("mosi", CLCR, seed, 0.001), MadeUpSet(fingerprint=fingerprint), tmp_path)
+    line = command.refuses(main, "--summary", "--results", tmp_path)
+    assert line.startswith(f"mosi: {tmp_path}/mosi/clcr.lr=0.001.seed=1.json and ")
+    assert "seed=3.json were made with different data (fingerprint made up and changed)" in line
+
+
+def test_results_of_a_finished_set_are_compared_with_the_data_that_are_named(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in plan.POOLED:
+        do(Run("mosi", kind, 1), MadeUpSet(), tmp_path)
+    section = Section("mosi", (), fusions=())
+    assert not any(plan.missing(section, tmp_path))
+    monkeypatch.setattr("benchmarks.evidence.__main__.SECTIONS", (section,))
+    monkeypatch.setattr("benchmarks.evidence.__main__.evidence_set", lambda *_: MadeUpSet(fingerprint="changed"))
+    line = command.refuses(main, "--only", "mosi", "--mosi", "FILE", "--text-encoder", "NAME", "--results", tmp_path)
+    assert "was made with other data (fingerprint made up, not changed)" in line
+
+
+def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> None:
+    line = command.refuses(main, "--summary", "--only", "mosi", "--results", tmp_path / "none")
+    assert line == f"--results {tmp_path}/none holds no results of mosi"
+
+
+def test_a_summary_shows_only_the_sets_that_are_asked_for(tmp_path: Path, command: Command) -> None:
+    for name in ("mosi", "planted-levels"):
+        source = MadeUpSet(fingerprint=FeatureSet(SETTINGS["levels"]).fingerprint)
+        do(Run(name, "svm", 1), source, tmp_path)
+    printed = command.prints(main, "--summary", "--only", "mosi", "--results", tmp_path)
+    assert [line for line in printed.splitlines() if line.startswith("## ")] == ["## mosi"]
+
+
+def test_text_features_are_kept_by_the_content_of_file_and_encoder(tmp_path: Path) -> None:
+    files = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        (folder / "encoder").mkdir(parents=True)
+        encoder = bert(folder / "encoder")
+        (encoder / "version").write_text(str(number))
+        files.append((write(folder / "data.pkl", mmsa_splits(seed=number, count=3)), str(encoder)))
+    (data, encoder_name), (other_data, other_encoder) = files
+    given = [(data, encoder_name), (other_data, encoder_name), (data, other_encoder), (data, encoder_name)]
+    kept = [evidence_set("mosi", Files(*named), tmp_path / "prepared") for named in given]
+    assert kept[0] == kept[3]
+    assert len(set(kept)) == 3
+    assert kept[0].fingerprint != kept[1].fingerprint
 
 
 def test_the_fingerprint_of_a_set_is_that_of_its_settings_or_of_its_file(tmp_path: Path) -> None:
@@ -152,17 +191,16 @@ def test_tiny_planted_runs_measure_everything_that_the_tables_show(
     assert (len(result["activation"]), len(result["subsets"])) == (9, 7)
     assert {(entry["kind"], entry["level"]) for entry in result["corruption"]} >= {("noise", 2.0), ("shift", 8)}
     assert "1 threads" in result["machine"]
-    # The second call neither asks for a set nor for a process.
-    monkeypatch.setattr("benchmarks.evidence.__main__.evidence_set", None)
+    # The second call does nothing.
     before = contents(tmp_path)
-    assert evidence([section], Files(), tmp_path, tmp_path, processes=1) == []
+    assert evidence([section], {"tiny": FeatureSet(TINY)}, tmp_path, processes=1) == []
     assert contents(tmp_path) == before
 
 
 def test_tiny_digits_are_scored_by_accuracy(tmp_path: Path) -> None:
     source = media_files.av_digits(tmp_path / "data")
     digits = prepared_digits(source, tmp_path / "prepared")
-    assert prepared_digits(source, tmp_path / "prepared") == digits == DigitSet(tmp_path / "prepared")
+    assert prepared_digits(source, tmp_path / "prepared") == digits
     section = Section(
         "av_digits", ("audio", "vision"), seeds=(1,), learning_rates=(0.001,), choice=classification.CHOICE, epochs=1
     )
@@ -185,6 +223,21 @@ def test_tiny_digits_are_scored_by_accuracy(tmp_path: Path) -> None:
     # Every digit has a tone and a grey of its own, which linear models and kernels tell apart.
     assert "| ridge, pooled features |  | 1 | 100.0 | 100.0 |" in text
     assert "Fall of the test accuracy (%)" in text
+
+
+def test_the_same_digits_with_other_sound_or_pictures_are_other_data(tmp_path: Path) -> None:
+    source = media_files.av_digits(tmp_path / "data", clips=10)
+    before = prepared_digits(source, tmp_path / "prepared")
+    sound = source / "audio/3_anna_3.wav"
+    as_distributed = sound.read_bytes()
+    media_files.wav(sound, 0.4, pitch=900)
+    changed = prepared_digits(source, tmp_path / "prepared")
+    sound.write_bytes(as_distributed)
+    assert prepared_digits(source, tmp_path / "prepared") == before
+    (source / "image/3_anna_3.png").write_bytes((source / "image/4_anna_4.png").read_bytes())
+    pictures = prepared_digits(source, tmp_path / "prepared")
+    for of_set in ("prepared", "fingerprint"):
+        assert len({getattr(digits, of_set) for digits in (before, changed, pictures)}) == 3
 
 
 def test_clips_are_flattened_to_spectrogram_and_half_sized_grey_frame() -> None:

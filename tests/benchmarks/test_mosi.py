@@ -2,8 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
-from benchmarks.mosi import MEASURES, summary
+import numpy as np
+import pytest
+
+from benchmarks.mosi import MEASURES, main, summary
+from multifuse.recipes.jobs.sentiment import SentimentJob
+from tests.benchmarks.conftest import Command
+from tests.files import mmsa_splits, write
 
 LABELS = [1.0, -1.0, 2.0, 0.0]
 
@@ -36,5 +43,39 @@ def test_summary_shows_means_deviations_and_paired_gains(tmp_path: Path) -> None
     assert "Acc-2 non0 higher by +0.00 points" in table
 
 
-def test_without_results_the_summary_is_empty(tmp_path: Path) -> None:
-    assert summary(tmp_path) == ""
+def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> None:
+    assert command.refuses(main, "--results", tmp_path, "--summary") == f"{tmp_path} holds no results"
+
+
+def test_results_of_other_data_or_encoder_of_the_same_name_are_refused(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def run(job: SentimentJob) -> SimpleNamespace:
+        seeds.append(job.seed)
+        metrics = {"seed": job.seed, "seconds": 1.0, "test": dict.fromkeys(MEASURES, 0.5), **job.record()}
+        job.output.mkdir()
+        (job.output / "metrics.json").write_text(json.dumps(metrics))
+        return SimpleNamespace(predictions=np.zeros(6))
+
+    monkeypatch.setattr("benchmarks.mosi.run", run)
+    for number in (1, 2):
+        (tmp_path / str(number) / "encoder").mkdir(parents=True)
+        write(tmp_path / str(number) / "data.pkl", mmsa_splits(seed=number))
+        (tmp_path / str(number) / "encoder/weights").write_text(str(number))
+
+    def arguments(data: int, encoder: int) -> list[object]:
+        named = ["--data", tmp_path / f"{data}/data.pkl", "--text-encoder", tmp_path / f"{encoder}/encoder"]
+        return [*named, "--results", tmp_path / "results", "--seeds", 1]
+
+    table = command.prints(main, *arguments(1, 1))
+    assert command.prints(main, *arguments(1, 1)) == table
+    assert seeds == [1, 1], "a run that had been done was done again"
+    assert "data.encoder.text.1.json was made with other data" in command.refuses(main, *arguments(2, 1))
+    assert "was made with another text encoder" in command.refuses(main, *arguments(1, 2), "--summary")
+    path = tmp_path / "results/data.encoder.clcr.1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "changed"}))
+    line = command.refuses(main, "--results", tmp_path / "results", "--summary")
+    assert line.startswith("encoder on data.pkl: ")
+    assert "text.1.json were made with different data" in line
