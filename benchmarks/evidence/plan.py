@@ -62,6 +62,8 @@ class Section:
     """The fusions, CLCR first, that `seeds` cannot tell apart."""
     close_seeds: tuple[int, ...] = ()
     """The seeds that these have in addition."""
+    configs_are_close: bool = False
+    """Whether the rows of the tables of `CONFIGS` have these seeds too."""
     choosing_seeds: int = 1
     """How many of the seeds, from the first on, choose the learning rates."""
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
@@ -87,6 +89,7 @@ SECTIONS = (
         choosing_seeds=2,  # at the higher rates, some seeds fail here
         close=(CLCR, "cross-attention", "late-fusion", "low-rank"),
         close_seeds=(6, 7, 8, 9, 10),
+        configs_are_close=True,
         epochs=10,
     ),
     Section(
@@ -216,6 +219,7 @@ def _seeded(section: Section, run: Run, results: Path) -> Iterator[Run]:
     if not run.is_trained:
         yield replace(run, seed=section.seeds[0])
     elif (lr := learning_rate(section, run, results)) is not None:
-        is_close = run == _run(section, run.model) and run.model in section.close
+        is_fusion = run == _run(section, run.model) and run.model in section.close
+        is_close = is_fusion or (section.configs_are_close and bool(run.config))
         for seed in (*section.seeds, *(section.close_seeds if is_close else ())):
             yield replace(run, seed=seed, lr=lr)

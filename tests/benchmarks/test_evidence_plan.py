@@ -153,5 +153,8 @@ def test_only_the_close_models_have_the_additional_seeds(tmp_path: Path) -> None
     assert seeds[CLCR] == seeds["late-fusion"] == [7, 8, 9]
     assert seeds["low-rank"] == seeds["text alone"] == [7, 8]
     assert {row.label: len(row.runs) for row in rows(section, "budget", tmp_path)}["gamma 0.5"] == 2
+    with_configs = replace(section, configs_are_close=True)
+    assert [run.seed for run in rows(with_configs, "budget", tmp_path)[-1].runs] == [7, 8, 9]
+    assert rows(with_configs, MODELS, tmp_path) == rows(section, MODELS, tmp_path)
     of_models = next(runs for runs in missing(section, tmp_path) if runs)
     assert {run.seed for run in of_models if run.is_trained} == {8, 9}
