@@ -180,7 +180,10 @@ def test_a_budget_that_was_replaced_or_hooked_is_called() -> None:
     for name, alpha in expected.activation.items():
         torch.testing.assert_close(hooked_output.activation[name], alpha)
         torch.testing.assert_close(hooked_output.tokens[name], expected.tokens[name])
+    hooked_output = layer(tokens)
     handle.remove()
+    for name, alpha in layer(tokens).activation.items():  # modalities of several lengths, and no mask
+        torch.testing.assert_close(hooked_output.activation[name], alpha)
     layer.budget = ClosedBudget()
     closed = layer(tokens, mask)
     for name, values in tokens.items():

@@ -124,7 +124,8 @@ def _activation(budgets: Sequence[TokenBudget], evidence: Tensor, real: Tensor |
     """Returns alpha (L, B, M, width) for the evidence of every modality; a budget that was changed is called."""
     if len(budgets) > 1 or is_untouched(budgets[0], TokenBudget):
         return activation_of_levels(budgets, evidence, real)
-    rows: Tensor = budgets[0](evidence[0].flatten(0, 1), None if real is None else real.flatten(0, 1))
+    mask = None if real is None else real.expand_as(evidence[0]).flatten(0, 1)
+    rows: Tensor = budgets[0](evidence[0].flatten(0, 1), mask)
     return rows.view_as(evidence)
 
 

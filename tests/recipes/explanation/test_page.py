@@ -29,7 +29,7 @@ def test_the_same_explanation_gives_the_same_page() -> None:
         ({"lacking": True}, ["absent"]),
         ({"samples": 1, "modalities": 2}, ["too few for a map", "Lowest and middle and highest prediction"]),
         (
-            {"classes": 3, "segments": 4},
+            {"classes": 3, "segments": 4, "samples": 3},
             ["Segments with a label", "no label x 4", "mean probability of their segments"],
         ),
         ({"classes": 14, "samples": 40}, ["other classes", "the probability of the predicted class"]),
