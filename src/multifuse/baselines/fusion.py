@@ -12,11 +12,10 @@ from multifuse._internal.masks import has_tokens, masked_mean, without_padding
 from multifuse._internal.precision import at_least_float32
 from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import hierarchy
+from multifuse.models.encoders import encoded, hierarchy
 from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRPredictionOutput
-from multifuse.models.token_masks import token_masks
 
 Tokens = Mapping[str, Tensor]
 Masks = Mapping[str, Tensor | None]
@@ -172,11 +171,7 @@ class FusionForPrediction(CLCRPreTrainedModel):
         mask: Mapping[str, Tensor | None] | None = None,
         labels: Tensor | None = None,
     ) -> CLCRPredictionOutput:
-        masks = token_masks(inputs, mask, self.hierarchy.modalities)
-        if self.config.debug:
-            checks.finite_tokens("inputs", inputs, masks)
-        levels = self.hierarchy(inputs, masks)
-        masks = self.modality_dropout(levels[-1], self.hierarchy.token_masks(levels, masks))
+        levels, masks = encoded(self.hierarchy, self.modality_dropout, inputs, mask, self.config.debug)
         fused = self.fusion(levels[-1], masks)
         if labels is None:
             return CLCRPredictionOutput(logits=fused.logits)

@@ -99,11 +99,8 @@ class IntraCED(DrawsOwnParameters):
         )
         if shared_rank % num_heads:
             raise ValueError(f"num_heads must divide shared_rank, got num_heads={num_heads}, shared_rank={shared_rank}")
-        self.num_heads, self.init, self.dropout = (
-            num_heads,
-            init,
-            ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0)),
-        )
+        self.num_heads, self.init = num_heads, init
+        self.dropout = ChannelDropout(checks.in_range("dropout", dropout, 0.0, 1.0))
         self.dim, self.modalities = dim, self.projector.modalities
         self.widths = widths or dict.fromkeys(self.modalities, dim)
         self.adapters = None if widths is None else WidthAdapters(widths, dim, device=device, dtype=dtype)

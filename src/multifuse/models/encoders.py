@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from multifuse._internal import checks
 from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.hierarchy import SemanticHierarchyEncoder
+from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.temporal_conv import TemporalConvLevels
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig, EncoderAttention
+from multifuse.models.token_masks import token_masks
 
 
 def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
@@ -29,6 +32,27 @@ def hierarchy(config: CLCRConfig) -> SemanticHierarchyEncoder:
         positions=config.positions,  # type: ignore[arg-type]
         max_positions=config.max_positions,
     )
+
+
+def encoded(
+    encoders: SemanticHierarchyEncoder,
+    dropout: ModalityDropout,
+    inputs: Mapping[str, Any],
+    mask: Mapping[str, Tensor | None] | None,
+    debug: bool,
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor | None]]:
+    """Returns the tokens of every level by modality, and the masks of those that are left in training.
+
+    Raises:
+        ValueError: inputs or masks that do not fit, by modality; with ``debug`` also features that are not finite.
+    """
+    masks = token_masks(inputs, mask, encoders.modalities)
+    if debug:
+        checks.finite_tokens("inputs", inputs, masks)
+    levels = encoders(inputs, masks)
+    masks = encoders.token_masks(levels, masks)
+    checks.token_shapes("tokens", levels[0], masks, encoders.modalities, encoders.dim)
+    return levels, dropout(levels[0], masks)
 
 
 def _encoder(config: CLCRConfig, name: str, spec: Mapping[str, Any]) -> nn.Module:

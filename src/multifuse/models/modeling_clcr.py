@@ -16,13 +16,12 @@ from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.modality_dropout import ModalityDropout
 from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import encoder_of_kind, hierarchy, load_pretrained
+from multifuse.models.encoders import encoded, encoder_of_kind, hierarchy, load_pretrained
 from multifuse.models.exchanged_tokens import exchanged_tokens, token_memory
 from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_base import CLCRPreTrainedModel
 from multifuse.models.outputs import CLCRModelOutput, CLCRPredictionOutput
 from multifuse.models.regularised import Regularised
-from multifuse.models.token_masks import token_masks
 
 
 class CLCRModel(CLCRPreTrainedModel):
@@ -102,13 +101,8 @@ class CLCRModel(CLCRPreTrainedModel):
     ) -> CLCRModelOutput:
         if output_tokens and segments is not None:
             raise ValueError(f"output_tokens must be False with segments, got segments={segments}")
-        masks = token_masks(inputs, mask, self.hierarchy.modalities)
-        if self.config.debug:
-            checks.finite_tokens("inputs", inputs, masks)
-        levels = self._arranged(self.hierarchy(inputs, masks))
-        masks = self.hierarchy.token_masks(levels, masks)
-        checks.token_shapes("tokens", levels[0], masks, self.hierarchy.modalities, self.config.hidden_size)
-        masks = self.modality_dropout(levels[0], masks)
+        levels, masks = encoded(self.hierarchy, self.modality_dropout, inputs, mask, self.config.debug)
+        levels = self._arranged(levels)
         exchanges = list(self.exchanges)
         exchanged: LevelCodes | tuple[IntraCEDOutput, ...]
         if can_exchange_together(exchanges):
