@@ -83,7 +83,8 @@ def _fingerprint_of_media(data: Path) -> str:
     """Returns the fingerprint of the contents of all files that may be read for the listed clips."""
     clips = DIGITS.clips(data).clips
     index = MediaIndex(data, DIGITS.stills, DIGITS.preferred)
-    contents = {clip.id: [digest(path) for path in index.find(clip.stems).sounds] for clip in clips}  # and its pictures
+    # What may be read for the sound of a clip are all of its files: a film has both.
+    contents = {clip.id: [digest(path) for path in index.find(clip.stems).sounds] for clip in clips}
     return fingerprints.of_text(repr(contents))
 
 

@@ -1,8 +1,13 @@
-"""Calls the benchmarks' commands as from the command line."""
+"""Calls the benchmarks' commands as from the command line, and stands in for the trainings that they start."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from multifuse.recipes.jobs.job import Job
 
 
 class Command:
@@ -24,6 +29,22 @@ class Command:
         printed = self._capsys.readouterr()
         assert (stopped.value.code, printed.out) == (2, "")
         return printed.err.splitlines()[-1].removeprefix("benchmark: error: ")
+
+
+class FakeRuns:
+    """Stands in for `run`: keeps the seeds of the jobs, writes metrics of 0.5, and returns the predictions."""
+
+    def __init__(self, measures: Sequence[str], predictions: Sequence[float]) -> None:
+        self.measures, self.predictions = measures, predictions
+        self.seeds: list[int] = []
+
+    def __call__(self, job: Job[Any, Any]) -> SimpleNamespace:
+        self.seeds.append(job.seed)
+        scores = dict.fromkeys(self.measures, 0.5)
+        metrics = {"seed": job.seed, "seconds": 1.0, "valid": scores, "test": scores, **job.record()}
+        job.output.mkdir()
+        (job.output / "metrics.json").write_text(json.dumps(metrics))
+        return SimpleNamespace(predictions=self.predictions)
 
 
 @pytest.fixture

@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
 from benchmarks.av_digits import MEASURES, main, measure, summary, without_speakers
 from benchmarks.evidence.clip_set import prepared_digits
-from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips
+from multifuse.recipes.jobs.audiovisual import PreparedClips
 from tests import media_files
-from tests.benchmarks.conftest import Command
+from tests.benchmarks.conftest import Command, FakeRuns
 
 LABELS = [0, 1, 2, 3]
 
@@ -77,22 +76,13 @@ def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> 
 def test_results_of_other_pictures_are_refused(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds = []
-
-    def run(job: AudioVisualJob) -> SimpleNamespace:
-        seeds.append(job.seed)
-        scores = dict.fromkeys(MEASURES, 0.5)
-        job.output.mkdir()
-        metrics = {"seed": job.seed, "seconds": 1.0, "valid": scores, "test": scores}
-        (job.output / "metrics.json").write_text(json.dumps(metrics))
-        return SimpleNamespace(predictions=[0, 0])
-
-    monkeypatch.setattr("benchmarks.av_digits.run", run)
+    runs = FakeRuns(MEASURES, [0, 0])
+    monkeypatch.setattr("benchmarks.av_digits.run", runs)
     source, output = media_files.av_digits(tmp_path / "data", clips=10), tmp_path / "results"
     named = ["--data", source, "--output", output, "--prepared", tmp_path / "prepared", "--seeds", 1]
     table = command.prints(main, *named, "--inputs", "both")
     assert command.prints(main, *named, "--inputs", "both") == table
-    assert seeds == [1]
+    assert runs.seeds == [1]
     (source / "image/3_anna_3.png").write_bytes((source / "image/4_anna_4.png").read_bytes())
     assert "both.1.json was made with other data" in command.refuses(main, *named)
     measure(prepared_digits(source, tmp_path / "prepared"), "audio", 1, output)

@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from benchmarks.mosi import MEASURES, main, summary
-from multifuse.recipes.jobs.sentiment import SentimentJob
-from tests.benchmarks.conftest import Command
+from tests.benchmarks.conftest import Command, FakeRuns
 from tests.files import mmsa_splits, write
 
 LABELS = [1.0, -1.0, 2.0, 0.0]
@@ -50,16 +47,8 @@ def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> 
 def test_results_of_other_data_or_encoder_of_the_same_name_are_refused(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds = []
-
-    def run(job: SentimentJob) -> SimpleNamespace:
-        seeds.append(job.seed)
-        metrics = {"seed": job.seed, "seconds": 1.0, "test": dict.fromkeys(MEASURES, 0.5), **job.record()}
-        job.output.mkdir()
-        (job.output / "metrics.json").write_text(json.dumps(metrics))
-        return SimpleNamespace(predictions=np.zeros(6))
-
-    monkeypatch.setattr("benchmarks.mosi.run", run)
+    runs = FakeRuns(MEASURES, [0.0] * 6)
+    monkeypatch.setattr("benchmarks.mosi.run", runs)
     for number in (1, 2):
         (tmp_path / str(number) / "encoder").mkdir(parents=True)
         write(tmp_path / str(number) / "data.pkl", mmsa_splits(seed=number))
@@ -71,7 +60,7 @@ def test_results_of_other_data_or_encoder_of_the_same_name_are_refused(
 
     table = command.prints(main, *arguments(1, 1))
     assert command.prints(main, *arguments(1, 1)) == table
-    assert seeds == [1, 1], "a run that had been done was done again"
+    assert runs.seeds == [1, 1], "a run that had been done was done again"
     assert "data.encoder.text.1.json was made with other data" in command.refuses(main, *arguments(2, 1))
     assert "was made with another text encoder" in command.refuses(main, *arguments(1, 2), "--summary")
     path = tmp_path / "results/data.encoder.clcr.1.json"
