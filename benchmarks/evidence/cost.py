@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.plan import CLCR, FUSIONS
+from benchmarks.evidence.sets import planted_set
 from benchmarks.timing import in_turns
 from multifuse.recipes.data.features.planted_settings import SETTINGS, PlantedSettings
 from multifuse.recipes.jobs.sentiment import SentimentJob
@@ -51,7 +51,7 @@ def trained_parameters(model: PreTrainedModel) -> int:
 def training_step(model_name: str, settings: PlantedSettings) -> tuple[PreTrainedModel, Callable[[], None]]:
     """Returns a new model, and a function that trains it for a step on the same batch each time it is called."""
     with tempfile.TemporaryDirectory() as folder:
-        job = SentimentJob(output=Path(folder) / "run", data=FeatureSet(settings).file(Path(folder)), model=model_name)
+        job = SentimentJob(output=Path(folder) / "run", data=planted_set(settings).file(Path(folder)), model=model_name)
         data = job.read_given()
     assert data is not None
     recipe = job.named_recipe("default")

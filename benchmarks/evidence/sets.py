@@ -8,7 +8,7 @@ from benchmarks.corruption import with_frozen_text
 from benchmarks.evidence.clip_set import prepared_digits
 from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.runs import EvidenceSet
-from multifuse.recipes.data.features.planted_settings import SETTINGS
+from multifuse.recipes.data.features.planted_settings import SETTINGS, PlantedSettings
 
 PLANTED = {f"planted-{name}": settings for name, settings in SETTINGS.items()}
 
@@ -31,7 +31,7 @@ class Files:
 def evidence_set(name: str, files: Files, prepared: Path) -> EvidenceSet:
     """Returns a set by name; what takes long to make is kept in the folder ``prepared``, by the files' content."""
     if name in PLANTED:
-        return FeatureSet(PLANTED[name])
+        return planted_set(PLANTED[name])
     prepared.mkdir(parents=True, exist_ok=True)
     if name == "av_digits":
         assert files.digits is not None
@@ -39,7 +39,13 @@ def evidence_set(name: str, files: Files, prepared: Path) -> EvidenceSet:
     assert files.mosi is not None
     assert files.text_encoder is not None
     made_of = f"{fingerprints.of_file(files.mosi)} {fingerprints.of_encoder(files.text_encoder)}"
-    path = prepared / f"{name}.{fingerprints.of_text(made_of)}.pkl"
+    fingerprint = fingerprints.of_text(made_of)
+    path = prepared / f"{name}.{fingerprint}.pkl"
     if not path.exists():
         with_frozen_text(files.mosi, files.text_encoder, path)
-    return FeatureSet(path)
+    return FeatureSet(path, fingerprint)
+
+
+def planted_set(settings: PlantedSettings) -> FeatureSet:
+    """Returns what settings plant."""
+    return FeatureSet(settings, fingerprints.of_text(repr(settings)))

@@ -15,12 +15,11 @@ from benchmarks.evidence import plan
 from benchmarks.evidence.__main__ import evidence, main
 from benchmarks.evidence.clip_set import flat, prepared_digits
 from benchmarks.evidence.cost import cost_table, trained_parameters, training_step
-from benchmarks.evidence.feature_set import FeatureSet
 from benchmarks.evidence.plan import CLCR, Section
 from benchmarks.evidence.processes import do_missing, one_thread_each
 from benchmarks.evidence.report import report
 from benchmarks.evidence.runs import Run, do, load
-from benchmarks.evidence.sets import Files, evidence_set
+from benchmarks.evidence.sets import Files, evidence_set, planted_set
 from multifuse.recipes.data.features.planted_settings import SETTINGS
 from multifuse.recipes.measures import classification
 from tests import media_files
@@ -91,7 +90,7 @@ def test_a_summary_without_results_says_so(tmp_path: Path, command: Command) -> 
 
 def test_a_summary_shows_only_the_sets_that_are_asked_for(tmp_path: Path, command: Command) -> None:
     for name in ("mosi", "planted-levels"):
-        source = MadeUpSet(fingerprint=FeatureSet(SETTINGS["levels"]).fingerprint)
+        source = MadeUpSet(fingerprint=planted_set(SETTINGS["levels"]).fingerprint)
         do(Run(name, "svm", 1), source, tmp_path)
     printed = command.prints(main, "--summary", "--only", "mosi", "--results", tmp_path)
     assert [line for line in printed.splitlines() if line.startswith("## ")] == ["## mosi"]
@@ -109,19 +108,24 @@ def test_text_features_are_kept_by_the_content_of_file_and_encoder(tmp_path: Pat
     given = [(data, encoder_name), (other_data, encoder_name), (data, other_encoder), (data, encoder_name)]
     kept = [evidence_set("mosi", Files(*named), tmp_path / "prepared") for named in given]
     assert kept[0] == kept[3]
-    assert len(set(kept)) == 3
-    assert kept[0].fingerprint != kept[1].fingerprint
+    assert len({source.fingerprint for source in kept}) == 3
 
 
-def test_the_fingerprint_of_a_set_is_that_of_its_settings_or_of_its_file(tmp_path: Path) -> None:
+def test_the_fingerprint_of_text_features_does_not_depend_on_the_processor_that_computed_them(tmp_path: Path) -> None:
+    encoder, data = tmp_path / "encoder", write(tmp_path / "data.pkl", mmsa_splits(seed=1, count=3))
+    encoder.mkdir()
+    bert(encoder)
+    files, prepared = Files(data, str(encoder)), tmp_path / "prepared"
+    before = evidence_set("mosi", files, prepared)
+    (features,) = prepared.iterdir()
+    features.write_bytes(b"with other last digits")
+    assert evidence_set("mosi", files, prepared).fingerprint == before.fingerprint
+
+
+def test_the_fingerprint_of_a_planted_set_is_that_of_its_settings() -> None:
     settings = SETTINGS["default"]
-    assert FeatureSet(settings).fingerprint == FeatureSet(replace(settings)).fingerprint
-    assert FeatureSet(settings).fingerprint != FeatureSet(replace(settings, copy_noise=0.25)).fingerprint
-    (tmp_path / "one").write_bytes(b"1")
-    (tmp_path / "same").write_bytes(b"1")
-    (tmp_path / "other").write_bytes(b"2")
-    one, same, other = (FeatureSet(tmp_path / name).fingerprint for name in ("one", "same", "other"))
-    assert one == same != other
+    assert planted_set(settings).fingerprint == planted_set(replace(settings)).fingerprint
+    assert planted_set(settings).fingerprint != planted_set(replace(settings, copy_noise=0.25)).fingerprint
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -173,7 +177,7 @@ def test_tiny_planted_runs_measure_everything_that_the_tables_show(
 ) -> None:
     monkeypatch.setitem(plan.CONFIGS, "budget", {"gamma 0.25": {"gamma": 0.25}})
     section = replace(SECTION, tables=("models", "budget"), seeds=(1,))
-    assert do_missing(executor, [section], {"tiny": FeatureSet(TINY)}, tmp_path) == []
+    assert do_missing(executor, [section], {"tiny": planted_set(TINY)}, tmp_path) == []
     assert names(tmp_path) == [
         "tiny/clcr.epochs=1.lr=0.001.seed=1.json",
         "tiny/clcr.gamma=0.25.epochs=1.lr=0.001.seed=1.json",
@@ -193,7 +197,7 @@ def test_tiny_planted_runs_measure_everything_that_the_tables_show(
     assert "1 threads" in result["machine"]
     # The second call does nothing.
     before = contents(tmp_path)
-    assert evidence([section], {"tiny": FeatureSet(TINY)}, tmp_path, processes=1) == []
+    assert evidence([section], {"tiny": planted_set(TINY)}, tmp_path, processes=1) == []
     assert contents(tmp_path) == before
 
 
