@@ -57,10 +57,11 @@ def export(
 ) -> Exported:
     """Writes a model or layer as a program in standard operators, which runs where this library is not installed.
 
-    The program is that of eval mode, with constant bases. It takes a dict of named tensors and gives another: a
-    modality's input has the modality's name, its mask ``NAME.mask``, bool, True = real token; outputs have the names of
-    their fields. The sizes of batch and lengths are free. Before the file gets its name it is loaded and run at four
-    combinations of sizes, with padding and a sample that lacks its modalities, and compared with the model.
+    The program computes what the model does in eval mode, with constant bases. It takes a dict of named tensors and
+    returns another: a modality's input has the modality's name, its mask ``NAME.mask``, bool, True = real token;
+    outputs have the names of their fields. The sizes of batch and lengths are free. Before the file gets its name it is
+    loaded and run at four combinations of sizes, with padding and a sample that lacks its modalities, and compared with
+    the model.
 
     Args:
         model: a CLCR model or baseline, an `IntraCED`, `StiefelProjector` or `TokenBudget`; or, with ``example``, any

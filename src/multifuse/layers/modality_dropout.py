@@ -10,7 +10,7 @@ from multifuse._internal.masks import has_tokens
 
 
 class ModalityDropout(nn.Module):
-    """Masks, in training, every modality m of every sample with probability p_m, but never all that a sample has.
+    """In training, masks each modality m of each sample with probability p_m, but never all that a sample has.
 
     Args:
         modalities: names, any Python identifiers.

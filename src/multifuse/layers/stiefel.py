@@ -19,7 +19,7 @@ from multifuse.ops.transforms import is_transformed
 class Bases(NamedTuple):
     """Orthonormal bases: ``shared`` (d, r_s), ``private`` (M, d, r_p) in the constructor's order.
 
-    Those of several levels have the dimension L before the others.
+    With several levels, both have a leading dimension L.
     """
 
     shared: Tensor
@@ -39,8 +39,8 @@ class StiefelProjector(DrawsOwnParameters):
 
     ``U_sh`` in St(d, r_s) is shared by all modalities of a level, ``U_pr^m`` in St(d, r_p) belongs to modality m, and
     ``U_sh^T U_pr^m = 0`` holds by construction (ours: the paper asks for orthogonal bases). The bases are orthonormal
-    after any optimiser step, and float32 whatever the dtype of the parameters or of autocast; only weights without full
-    column rank (all zeros, say) have none.
+    after any optimiser step, and float32 whatever the dtype of the parameters or of autocast; the one exception is
+    weights without full column rank (such as all zeros), which define no bases.
 
     Args:
         dim: d, the width of the tokens.

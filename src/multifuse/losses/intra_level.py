@@ -23,7 +23,7 @@ class IntraLevelTerms(NamedTuple):
 
 
 class IntraLevelLoss(Regulariser):
-    """Averages, over levels and pairs, the whitened cross-correlation of codes that should not repeat each other.
+    """Averages the whitened cross-correlation of codes that should not repeat each other, over levels and pairs.
 
     L_intra is the sum of two means: between private codes of different modalities, and between private and shared codes
     of one modality. Without a pair of modalities the first is 0.

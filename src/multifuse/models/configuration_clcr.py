@@ -168,7 +168,7 @@ class CLCRConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Returns a config as transformers does, with fields of ``kwargs`` in place of those of the dict.
 
-        transformers sets them on the finished config, which nothing checks any more.
+        transformers would set them on the finished config, where nothing checks them.
 
         Raises:
             ValueError: as the constructor.

@@ -115,8 +115,8 @@ def keep_top(tokens: Tensor, alpha: Tensor, k: int) -> KeptTokens:
 
     Returns:
         KeptTokens: ``tokens`` (B, k, d), not weighted; ``mask`` (B, k), False for tokens with a weight of 0, which are
-        there only because fewer than k tokens have more; ``indices`` (B, k), ascending. The weights of the tokens are
-        ``alpha.gather(1, indices)``.
+        kept only if fewer than k tokens have a positive weight; ``indices`` (B, k), ascending. The weights of the
+        tokens are ``alpha.gather(1, indices)``.
 
     Raises:
         ValueError: ``tokens`` or ``alpha`` has another shape, ``k`` is not an integer >= 1.

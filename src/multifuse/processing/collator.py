@@ -34,17 +34,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class MultimodalCollator:
-    """Joins samples to a batch: ``{"inputs", "mask", "labels"}``, the arguments of `CLCRForPrediction`.
+    """Joins samples into a batch: ``{"inputs", "mask", "labels"}``, the arguments of `CLCRForPrediction`.
 
     Token ids, features and frames are padded to the longest of the batch, and have a mask (B, T). A sound is one input
     of a fixed size, and has a mask (B, 1). A sample that lacks a modality has padding there, and one that all samples
     lack is left out. Labels are left out unless all samples have one; lists of integers (token ids, class indices) of
-    different lengths are filled up with -100, which no loss of classes counts. It can be the ``collate_fn`` of a
+    different lengths are filled up with -100, which the classification losses ignore. It can be the ``collate_fn`` of a
     `DataLoader` and the ``data_collator`` of a Trainer.
 
     Args:
-        pad_token_ids: by modality, the id that fills up token ids, 0 by default. Padding is masked, so any id of the
-            vocabulary does.
+        pad_token_ids: by modality, the id that fills up token ids, 0 by default. Padding is masked, so any id in the
+            vocabulary will do.
 
     Raises:
         ValueError: inputs of a modality that do not fit together, by name; no inputs at all; labels that do not fit

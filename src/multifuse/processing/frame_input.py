@@ -15,7 +15,7 @@ from multifuse._internal.plain import make_fields_plain
 
 @dataclass(frozen=True)
 class FrameInput:
-    """Reads the frames of a film that are shown at the centres of equal parts of its start, or a picture as one frame.
+    """Reads the frame at the centre of each of the equal parts of a video's start, or an image as one frame.
 
     Args:
         count: the most frames, F, that are taken from a film; the exact number with ``every_part``.

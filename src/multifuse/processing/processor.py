@@ -51,7 +51,7 @@ def _moved(value: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ten
 
 
 class CLCRProcessor(ProcessorMixin):
-    """Computes the inputs of a model from what a user has: texts, features, files of sound, films and pictures.
+    """Computes a model's inputs from raw data: texts, features, and audio, video and image files.
 
     ``multifuse train`` saves it beside every model, with the tokenizer, the statistics of the training features and the
     settings of spectrograms and frames, so that new data are treated as the training data were.

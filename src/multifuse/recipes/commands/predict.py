@@ -26,7 +26,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model", type=Path, metavar="MODEL", help="output folder of a run, or folder of a saved model")
     sample = parser.add_argument_group("a new sample, of which modalities may be missing")
     sample.add_argument("--text", help="what is said or written")
-    sample.add_argument("--audio", type=Path, metavar="FILE", help="sound, also of a film")
+    sample.add_argument("--audio", type=Path, metavar="FILE", help="audio file, or a video whose sound is read")
     sample.add_argument(
         "--video", type=Path, metavar="FILE", help="film or picture; without --audio, its sound is read if it has any"
     )
