@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from benchmarks.machine import COMMIT
 from multifuse.recipes.files import digest, write_text
 
 MADE_WITH = {"fingerprint": "data", "encoder_fingerprint": "text encoder", "settings": "settings"}
@@ -55,8 +56,8 @@ def result_files(folder: Path) -> list[Path]:
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result file on one line, atomically; its folder is made."""
-    write_text(path, json.dumps(result) + "\n")
+    """Writes a result file on one line, atomically, with the commit that made it; its folder is made."""
+    write_text(path, json.dumps({**result, "commit": COMMIT}) + "\n")
 
 
 def check(paths: Iterable[Path], made_with: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ from benchmarks import (
 )
 from benchmarks.launches import Launches
 from benchmarks.length_speed import Length
+from benchmarks.machine import processor
 from benchmarks.reports import RESULTS, report_path, write_report
 from benchmarks.step_profile import Operator
 from benchmarks.timing import Comparison, Timing
@@ -162,7 +163,7 @@ def _span(timing: Timing) -> str:
 
 def _machine() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -170,16 +171,6 @@ def _machine() -> dict[str, Any]:
         "multifuse": multifuse.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    """Returns the processor's model and its widest vectors, which the model's name need not determine."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What tells data and encoders apart, and result files that are refused or accepted."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fingerprints import ResultsError, check, check_same, of_encoder, result_files, write_result
+from benchmarks.machine import COMMIT, machine
 
 
 def test_an_encoder_is_known_by_its_files_and_not_by_its_folder(tmp_path: Path) -> None:
@@ -50,3 +52,12 @@ def test_files_that_differ_are_named_and_old_files_may_stand_together(tmp_path: 
     check_same(paths[:2], ["fingerprint"], "set")
     with pytest.raises(ResultsError, match=r"^set: .*0\.json and .*2\.json were made with different data"):
         check_same(paths, ["fingerprint"], "set")
+
+
+def test_a_result_file_names_the_commit_of_the_checkout_and_the_processor(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_result(path, {"machine": machine()})
+    result = json.loads(path.read_text())
+    assert result["commit"] == COMMIT
+    assert COMMIT is None or re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", COMMIT)
+    assert re.fullmatch(r".+ (DEFAULT|AVX2|AVX512\w*|\w+), \d+ cores, \d+ threads", result["machine"])
