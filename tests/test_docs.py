@@ -46,6 +46,26 @@ def test_the_readme_has_no_relative_link() -> None:
         assert (match[1] or match[2]).startswith("https://"), match[0]
 
 
+def test_every_install_from_a_checkout_builds_the_kernels_or_says_that_it_does_not() -> None:
+    commands = [line for page in DOCUMENTS for line in page.read_text().splitlines() if "pip install" in line]
+    from_checkout = [line for line in commands if re.search(r"pip install\b[^#`]* \"?\.", line)]
+    assert len(from_checkout) > 5
+    for line in from_checkout:
+        assert "--no-build-isolation" in line or "MULTIFUSE_SKIP_BUILD=1" in line, line
+
+
+def test_contributing_names_what_is_in_the_files_that_it_names() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    paths = re.findall(r"`([\w/]+\.py)`", text)
+    named = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", text)
+    assert paths
+    assert named
+    for path in paths:
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "src/multifuse")), path
+    for name, path in named:
+        assert re.search(rf"\b{name}\b", (ROOT / "src/multifuse" / path).read_text()), f"{name} in {path}"
+
+
 def _anchors(document: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).replace(" ", "-") for heading in headings}

@@ -44,7 +44,7 @@ def base_model(name: str | None) -> CLCRForPrediction:
     config = CLCRConfig(modalities=modalities, hidden_size=32, shared_rank=12, private_rank=8, num_labels=KINDS**2)
     model = CLCRForPrediction(config)
     if name:
-        model.clcr.load_text_encoder("text", name)
+        model.load_text_encoder("text", name)
     return model
 
 

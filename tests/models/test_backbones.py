@@ -115,10 +115,10 @@ def test_a_checkpoint_is_loaded_by_name_for_any_number_of_channels(tmp_path: Pat
     name = "embedder.embedder.convolution.weight"
     weight = pretrained.state_dict()[name]
     for modality, expected in (("vision", weight), ("audio", weight.mean(1, keepdim=True) * 3)):
-        network.clcr.load_backbone(modality, str(tmp_path))
+        network.load_backbone(modality, str(tmp_path))
         torch.testing.assert_close(backbone(network, modality).state_dict()[name], expected)
     with pytest.raises(ValueError, match="modality 'vision' has a BackboneLevels, not a text encoder"):
-        network.clcr.load_text_encoder("vision", str(tmp_path))
+        network.load_text_encoder("vision", str(tmp_path))
 
 
 def test_resnet_18_from_scratch_has_the_known_number_of_parameters() -> None:

@@ -327,4 +327,4 @@ def test_bad_inputs_are_named() -> None:
     with pytest.raises(ValueError, match="labels must be class indices"):
         model(problem_type="single_label_classification", num_labels=3)(features, mask, labels=torch.randn(4))
     with pytest.raises(ValueError, match="modality 'audio' has a TemporalConvLevels, not a text encoder"):
-        model().clcr.load_text_encoder("audio", "anything")
+        model().load_text_encoder("audio", "anything")

@@ -135,11 +135,11 @@ def test_pickled_weights_of_a_pretrained_encoder_are_refused(tmp_path: Path) -> 
     encoder = BertModel(BertConfig(**BERT))
     encoder.save_pretrained(tmp_path)
     model = network()
-    model.clcr.load_text_encoder("text", str(tmp_path))
+    model.load_text_encoder("text", str(tmp_path))
     (tmp_path / "model.safetensors").unlink()
     torch.save(encoder.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
-        model.clcr.load_text_encoder("text", str(tmp_path))
+        model.load_text_encoder("text", str(tmp_path))
 
 
 @pytest.mark.parametrize(

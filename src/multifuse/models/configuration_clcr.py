@@ -309,7 +309,11 @@ class CLCRConfig(PreTrainedConfig):
 
     @staticmethod
     def text_modality(name_or_folder: str) -> dict[str, Any]:
-        """Returns the ``modalities`` entry of a pretrained text encoder, by its name on the hub or its local folder."""
+        """Returns the ``modalities`` entry of a pretrained text encoder, by its name on the hub or its local folder.
+
+        The entry describes the architecture only: a new model draws its weights, and `load_text_encoder` of the model
+        replaces them by the pretrained ones.
+        """
         return {
             "encoder": "text",
             "config": AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False).to_dict(),
@@ -329,7 +333,7 @@ class CLCRConfig(PreTrainedConfig):
 
         ``"resnet-18"``, the default and the method's network, and ``"resnet-small"`` start from scratch and need no
         files. ``channels``: 3 for frames, 2 for optical flow, 1 for a spectrogram. Options: ``grid``, ``mean``,
-        ``std``, ``dropout``.
+        ``std``, ``dropout``. The entry describes the architecture only: `load_backbone` of the model loads weights.
         """
         if name_or_folder in SCRATCH:
             config = {"model_type": "resnet", **SCRATCH[name_or_folder]}

@@ -14,7 +14,7 @@ from multifuse.layers.text_levels import TextLevels
 from multifuse.losses.moments import mean_over_ranks
 from multifuse.models import offload, saved
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import encoder_of_kind, modules_outside
+from multifuse.models.encoders import encoder_of_kind, load_pretrained, modules_outside
 from multifuse.models.task_loss import loss_per_sample
 
 
@@ -72,6 +72,22 @@ class CLCRPreTrainedModel(PreTrainedModel):
         if callable(reset):
             reset()
 
+    def load_backbone(self, modality: str, name_or_folder: str) -> None:
+        """Loads the weights of a pretrained vision or audio model, from the Hugging Face hub or a local folder.
+
+        Raises:
+            ValueError: an unknown modality, or one whose encoder is not a backbone.
+        """
+        load_pretrained(self._encoder(modality, BackboneLevels, "a backbone"), name_or_folder)
+
+    def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
+        """Loads the weights of a pretrained text encoder, from the Hugging Face hub or a local folder.
+
+        Raises:
+            ValueError: an unknown modality, or one whose encoder is not a text encoder.
+        """
+        load_pretrained(self._encoder(modality, TextLevels, "a text encoder"), name_or_folder)
+
     def modules_outside(self, *modalities: str) -> list[str]:
         """Returns the names of the modules that hold all weights but those of the pretrained models of modalities.
 
@@ -87,10 +103,13 @@ class CLCRPreTrainedModel(PreTrainedModel):
             >>> model.modules_outside()[-3:]  # without a modality, every weight
             ['clcr.exchanges.0', 'clcr.aggregation', 'head']
         """
-        (encoders,) = (part for part in self.modules() if isinstance(part, SemanticHierarchyEncoder))
         kind = TextLevels | BackboneLevels
-        levels = [encoder_of_kind(encoders, name, kind, "a model of transformers") for name in modalities]
+        levels = [self._encoder(name, kind, "a model of transformers") for name in modalities]
         return modules_outside(self, [encoder.model for encoder in levels])
+
+    def _encoder(self, modality: str, kind: Any, called: str) -> Any:
+        (encoders,) = (part for part in self.modules() if isinstance(part, SemanticHierarchyEncoder))
+        return encoder_of_kind(encoders, modality, kind, called)
 
     def text_encoders(self) -> dict[str, TextLevels]:
         """Returns the text encoders by modality."""

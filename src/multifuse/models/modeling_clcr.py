@@ -8,15 +8,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from multifuse._internal import checks
 from multifuse._internal.precision import at_least_float32
-from multifuse.layers.backbone_levels import BackboneLevels
 from multifuse.layers.exchange import IntraCEDOutput, LevelCodes
 from multifuse.layers.exchange_levels import can_exchange_together, exchange_levels
 from multifuse.layers.inter_cad import InterCAD
 from multifuse.layers.intra_ced import IntraCED
 from multifuse.layers.modality_dropout import ModalityDropout
-from multifuse.layers.text_levels import TextLevels
 from multifuse.models.configuration_clcr import CLCRConfig
-from multifuse.models.encoders import encoded, encoder_of_kind, hierarchy, load_pretrained
+from multifuse.models.encoders import encoded, hierarchy
 from multifuse.models.exchanged_tokens import exchanged_tokens, token_memory
 from multifuse.models.flat_inputs import takes_flat_inputs
 from multifuse.models.modeling_base import CLCRPreTrainedModel
@@ -80,14 +78,6 @@ class CLCRModel(CLCRPreTrainedModel):
             init_last_level=config.init_last_level,
         )
         self.post_init()
-
-    def load_backbone(self, modality: str, name_or_folder: str) -> None:
-        """Loads the weights of a pretrained vision or audio model, from the Hugging Face hub or a local folder."""
-        load_pretrained(encoder_of_kind(self.hierarchy, modality, BackboneLevels, "a backbone"), name_or_folder)
-
-    def load_text_encoder(self, modality: str, name_or_folder: str) -> None:
-        """Loads the weights of a pretrained text encoder, from the Hugging Face hub or a local folder."""
-        load_pretrained(encoder_of_kind(self.hierarchy, modality, TextLevels, "a text encoder"), name_or_folder)
 
     @takes_flat_inputs
     def forward(

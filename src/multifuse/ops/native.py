@@ -10,8 +10,8 @@ import torch
 
 FALLBACK_VARIABLE = "MULTIFUSE_FORCE_FALLBACK"
 HOW_TO_BUILD = (
-    "pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps multifuse, where torch and g++ are "
-    "installed (and nvcc is on the PATH, for cuda)"
+    "pip install --no-build-isolation --force-reinstall --no-deps . in a checkout of multifuse, where torch and g++ "
+    "are installed (and nvcc is on the PATH, for cuda)"
 )
 OLDEST_CAPABILITY = (8, 0)
 _FOLDER = Path(__file__).resolve().parent.parent

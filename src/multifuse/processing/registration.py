@@ -2,7 +2,9 @@
 
 
 def register() -> None:
-    """Registers CLCR with ``AutoConfig``, ``AutoModel``, ``AutoModelForSequenceClassification`` and ``AutoProcessor``.
+    """Registers CLCR with transformers' ``AutoConfig``, ``AutoProcessor`` and the ``AutoModel`` classes of its models.
+
+    These are ``AutoModel``, ``AutoModelForSequenceClassification`` and ``AutoModelForSeq2SeqLM``.
 
     The first import of any of CLCR's classes registers them as well, but for ``AutoProcessor``, which knows a
     `CLCRProcessor` once that has been imported. ``import multifuse`` alone registers nothing, because that would load
