@@ -1,6 +1,6 @@
 """Trains CLCR on CMU-MOSI: reads an MMSA feature file and reports the sentiment measures.
 
-Without --data, it runs on a small embedded synthetic data set that shows the job from end to end.
+Without --data, it runs on a small built-in synthetic data set that shows the job from end to end.
 """
 
 import sys

@@ -19,6 +19,8 @@ from multifuse.models.task_loss import loss_per_sample
 
 
 class CLCRPreTrainedModel(PreTrainedModel):
+    """What all models here have, also those of `multifuse.baselines`, on top of `PreTrainedModel`."""
+
     config_class = CLCRConfig
     base_model_prefix = "clcr"
     supports_gradient_checkpointing = True
