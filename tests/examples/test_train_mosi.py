@@ -231,7 +231,7 @@ def test_a_bad_file_gives_a_one_line_error_and_nothing_is_executed_or_written(
         (("--model", "text"), "--model text needs --text-encoder"),
         (("--text-encoder", "./no-such-folder"), "--text-encoder ./no-such-folder"),
         (("--resume",), "--resume and torchrun need --output"),
-        (("--planted", "levels"), "--planted levels is a setting of the embedded default, got --data"),
+        (("--planted", "levels"), "--planted levels is a setting of the built-in default, got --data"),
     ],
 )
 def test_bad_arguments_give_a_one_line_error(

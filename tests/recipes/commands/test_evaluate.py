@@ -178,8 +178,11 @@ def test_noise_on_the_command_line(
         ({"--drop-rates": "1.1"}, "--drop-rates: rate must be in [0.0, 1.0], got 1.1"),
         (
             {"--shifts": "1020"},
-            "--shifts 1020: inputs have 1028 tokens, more than max_positions=1024",
+            "--shifts 1020: inputs have 1031 tokens, more than max_positions=1024",
         ),
+        ({"--noise-levels": "1e30"}, "--noise-levels 1e+30: the model's predictions are not finite"),
+        ({"--seed": "-5"}, "--seed must be in [0, 2**32 - draws], got -5"),
+        ({"--seed": str(2**32 - 1)}, f"--seed must be in [0, 2**32 - draws], got {2**32 - 1}"),
         ({"--shifts": "-3"}, "--shifts: tokens must be an integer >= 0, got -3"),
         ({"--missing": ""}, "--noise-levels, --drop-rates, --shifts can be used only with --noise, not with --missing"),
     ],

@@ -203,6 +203,9 @@ def test_scores_of_a_feature_file_are_those_of_training(sentiment: Path, capsys:
         (["--audio", "a.wav"], "--audio a.wav: the model reads audio as features of another program; use --data"),
         (["--video", "v.mp4", "--text", "good"], "--video v.mp4: the model reads audio as features of another"),
         (["--text", "good", "--data", "x.pkl"], "--data x.pkl is a set, --text a new sample: give one of both"),
+        (["--text", "good", "--split", "train"], "--split train is for --data, and --text is a new sample"),
+        (["--text", "good", "--padding", "lengths"], "--padding lengths is for --data, and --text is a new sample"),
+        ([], "--data is required: the run folder contains no planted set"),
         (["--output", "pyproject.toml/rows.csv"], "pyproject.toml is not a folder"),
     ],
 )

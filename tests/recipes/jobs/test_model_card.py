@@ -1,5 +1,6 @@
 """The card of a trained model: what it says is so, its example runs, and it reaches the Hub with the model."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from multifuse import CLCRForPrediction, CLCRProcessor
 from multifuse.recipes.commands.main import main
-from multifuse.recipes.commands.training_options import command_line
+from multifuse.recipes.commands.training_options import add_training_options, command_line, training_options
 from tests.files import bert, contents, mmsa_splits, write
 from tests.hub import local_hub
 
@@ -81,3 +82,21 @@ def test_a_model_its_processor_and_its_card_reach_the_hub(
     given = CLCRProcessor.from_pretrained(tmp_path)(text=["the film"], audio=[torch.ones(2, 5).tolist()])
     ours, expected = (CLCRForPrediction.from_pretrained(path)(**given).logits for path in (tmp_path, folder))
     assert torch.equal(ours, expected)
+
+
+def test_an_abbreviated_option_is_refused_because_the_card_knows_options_by_their_names(tmp_path: Path) -> None:
+    for benchmark in ("mosi", "cremad"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", benchmark, "--out", str(tmp_path / "run")])
+        assert stopped.value.code == 2
+
+
+def test_two_runs_of_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20261127-010203")
+    parser = argparse.ArgumentParser()
+    add_training_options(parser, "mosi")
+    folders = set()
+    for process in (7, 8):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        folders.add(str(training_options(parser.parse_args([]), "mosi")["output"]))
+    assert folders == {"runs/mosi/20261127-010203-7", "runs/mosi/20261127-010203-8"}

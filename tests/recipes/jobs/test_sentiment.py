@@ -1,4 +1,4 @@
-"""The sentiment job on its embedded default: which planted set is made, named, kept and refused."""
+"""The sentiment job on its built-in default: which planted set is made, named, kept and refused."""
 
 from pathlib import Path
 
@@ -46,6 +46,6 @@ def test_a_setting_beside_a_file_and_an_unknown_one_are_refused(
     arguments = ["--planted", "levels", "--data", "mosi.pkl", "--output", str(output)]
     assert main(["train", "mosi", *arguments]) == 2
     error = capsys.readouterr().err
-    assert "--planted levels is a setting of the embedded default, got --data mosi.pkl too" in error
+    assert "--planted levels is a setting of the built-in default, got --data mosi.pkl too" in error
     assert error.count("\n") == 1
     assert not output.exists()

@@ -30,7 +30,7 @@ class Evaluation(Protocol):
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="multifuse evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multifuse evaluate", description=__doc__, allow_abbrev=False)
     condition = parser.add_mutually_exclusive_group(required=True)
     condition.add_argument(
         "--missing",
@@ -54,11 +54,17 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs="+",
         metavar="LEVEL",
-        help="standard deviations of the noise, in units of each feature's",
+        help="standard deviations of the noise, in units of each feature's (default: 0 to 2)",
     )
-    parser.add_argument("--drop-rates", type=float, nargs="+", metavar="RATE", help="fractions of tokens to drop")
     parser.add_argument(
-        "--shifts", type=int, nargs="+", metavar="TOKENS", help="numbers of tokens by which to delay one modality"
+        "--drop-rates", type=float, nargs="+", metavar="RATE", help="fractions of tokens to drop (default: 0 to 0.7)"
+    )
+    parser.add_argument(
+        "--shifts",
+        type=int,
+        nargs="+",
+        metavar="TOKENS",
+        help="numbers of tokens by which to delay one modality (default: 0 to 16)",
     )
     return parser.parse_args(argv)
 
@@ -76,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
     levels = _levels(args)
     if args.draws < 1:
         raise ArgumentError(f"--draws must be >= 1, got {args.draws}")
+    if not 0 <= args.seed <= 2**32 - args.draws:  # every draw has the next seed
+        raise ArgumentError(f"--seed must be in [0, 2**32 - draws], got {args.seed}")
     check_writable(args.output)
     for file in (f"{name}.json", f"{name}.png"):
         if (args.output / file).exists():
@@ -89,13 +97,15 @@ def run(args: argparse.Namespace) -> None:
     evaluation: Evaluation
     if args.missing:
         scoring: Scoring[Any] = CLASSES if reads_clips else SENTIMENT
-        evaluation = missing.evaluated(model, source.batches, scoring, args.draws, args.seed)
+        try:
+            evaluation = missing.evaluated(model, source.batches, scoring, args.draws, args.seed)
+        except ValueError as error:
+            raise ArgumentError(f"--model {args.model}: {error}") from None
     else:
         try:
             evaluation = corrupted.evaluated(model, source.batches, source.spread, levels, args.draws, args.seed)
-        except ValueError as error:  # a shift can make a sequence too long for the model
-            reason = str(error).split(";")[0]  # what follows is advice for code, not for the command line
-            raise ArgumentError(f"--shifts {max(levels.shift)}: {reason}") from None
+        except corrupted.LevelError as error:
+            raise ArgumentError(f"{LEVELS[error.kind]} {error.level:g}: {error.reason}") from None
     args.output.mkdir(parents=True, exist_ok=True)
     with whole(args.output / f"{name}.png") as partial:
         evaluation.figure().savefig(partial, format="png", dpi=120)

@@ -10,7 +10,7 @@ from multifuse.recipes.commands.trained_model import ArgumentError
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="multifuse explain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multifuse explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output folder of a run, or folder of a saved model")
     trained_model.add_data_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="page to write (default: explain.html in MODEL)")

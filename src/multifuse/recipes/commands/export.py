@@ -15,7 +15,7 @@ FORMATS = ("export", "onnx", "aoti")
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="multifuse export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multifuse export", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output folder of a run, or folder of a saved model")
     described = "torch.export, ONNX or AOTInductor (default: onnx if FILE ends in .onnx, else export)"
     parser.add_argument("--format", choices=FORMATS, help=described)

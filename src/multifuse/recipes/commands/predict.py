@@ -22,7 +22,7 @@ _GIVEN = ("text", "audio", "video")
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="multifuse predict", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multifuse predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="MODEL", help="output folder of a run, or folder of a saved model")
     sample = parser.add_argument_group("a new sample, of which modalities may be missing")
     sample.add_argument("--text", help="what is said or written")
@@ -31,6 +31,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "--video", type=Path, metavar="FILE", help="film or picture; without --audio, its sound is read if it has any"
     )
     trained_model.add_data_options(parser)
+    parser.set_defaults(split=None)  # to tell whether it was given
     parser.add_argument("--output", type=Path, metavar="FILE", help="csv file to write (default: print the rows)")
     return parser.parse_args(argv)
 
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace) -> None:
     given = [name for name in _GIVEN if getattr(args, name) is not None]
     if args.data is not None and given:
         raise ArgumentError(f"--data {args.data} is a set, --{given[0]} a new sample: give one of both")
+    if given and (of_set := [f"--{name} {value}" for name in ("split", "padding") if (value := getattr(args, name))]):
+        raise ArgumentError(f"{of_set[0]} is for --data, and --{given[0]} is a new sample")
+    args.split = args.split or "test"
     if args.output is not None:
         if args.output.exists():
             raise ArgumentError(f"--output {args.output} already exists; choose another file")

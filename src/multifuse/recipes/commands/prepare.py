@@ -146,7 +146,7 @@ def _options(base: PreparationOptions, args: argparse.Namespace) -> PreparationO
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="multifuse prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="multifuse prepare", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="{" + ",".join(AUDIOVISUAL_SETS) + "}")
     for data_set in AUDIOVISUAL_SETS.values():
         command = commands.add_parser(data_set.name, help=data_set.title)

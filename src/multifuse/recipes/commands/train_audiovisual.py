@@ -35,6 +35,7 @@ def _parser(data_set: "AudioVisualSet") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"multifuse train {data_set.name}",
         description=_description(data_set),
+        allow_abbrev=False,  # the model card leaves out options by their names
     )
     if data_set.one_folder:
         parser.add_argument("--data", type=Path, required=True, help="folder of the data set as distributed")

@@ -43,6 +43,7 @@ def _parser(benchmark: str) -> argparse.ArgumentParser:
         prog=f"multifuse train {benchmark}",
         description="Trains a sentiment model on an MMSA feature file and tests it; without --data, demonstrates the "
         "whole job on a small built-in synthetic data set.",
+        allow_abbrev=False,  # the model card leaves out options by their names
     )
     parser.add_argument("--data", type=Path, help="MMSA feature file (default: the built-in synthetic data set)")
     parser.add_argument(

@@ -140,6 +140,8 @@ def _utterances(argument: str, folder: Path, model: Any, args: argparse.Namespac
     from multifuse.recipes.data.features.utterances import datasets
 
     path = args.data or folder / "planted.pkl"
+    if args.data is None and not path.exists():
+        raise ArgumentError("--data is required: the run folder contains no planted set")
     processor = load_processor(argument, folder)
     modalities = tuple(model.config.modalities)
     statistics = {name: kind for name, kind in processor.modalities.items() if isinstance(kind, FeatureInput)}

@@ -52,6 +52,14 @@ class Levels:
             object.__setattr__(self, kind, tuple(sorted({0, *getattr(self, kind)})))
 
 
+class LevelError(ValueError):
+    """Raised if a model cannot be scored at a level of a corruption."""
+
+    def __init__(self, kind: str, level: float, reason: str) -> None:
+        super().__init__(f"{kind} {level:g}: {reason}")
+        self.kind, self.level, self.reason = kind, level, reason
+
+
 @dataclass(frozen=True)
 class LevelScores(MeanScores):
     """Mean scores at one level: over the draws or, for a delay, over the modalities that are delayed in turn."""
@@ -119,26 +127,38 @@ def evaluated(
         levels: the levels of each corruption.
         draws: number of draws of noise and of dropped tokens, at each level above 0.
         seed: seed of the first draw.
+
+    Raises:
+        LevelError: a delay that makes a sequence longer than the model's positions, before anything is scored;
+            predictions that are not finite.
     """
-    late = _late(batches)
+    lengths = _lengths(batches)
+    late = tuple(name for name, length in lengths.items() if length > 1) if len(lengths) > 1 else ()
+    longest = max((lengths[name] for name in late), default=0) + max(levels.shift)
+    if late and model.config.positions == "learned" and longest > (positions := model.config.max_positions):
+        reason = f"inputs have {longest} tokens, more than max_positions={positions}"
+        raise LevelError("shift", max(levels.shift), reason)
     level_scores = []
     for kind in KINDS:
         for level in getattr(levels, kind):
             names = late if kind == "shift" else ("",) * (draws if level else 1)
             changes = [_seeded(_corruption(kind, level, name, spread), seed + k) for k, name in enumerate(names)]
-            scores = [measured(model, batches, change, SENTIMENT) for change in changes]
+            try:
+                scores = [measured(model, batches, change, SENTIMENT) for change in changes]
+            except ValueError as error:
+                raise LevelError(kind, level, str(error).split(";")[0]) from None  # then comes advice for code
             if scores:
                 level_scores.append(LevelScores(kind=kind, level=level, **averaged(scores)))  # type: ignore[arg-type]
     return CorruptionScores(tuple(level_scores), late)
 
 
-def _late(batches: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Returns the modalities that can be delayed against another one: those of more than one token."""
+def _lengths(batches: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Returns the largest number of tokens of every modality."""
     longest: dict[str, int] = {}
     for batch in batches:
         for name, values in batch["inputs"].items():
             longest[name] = max(longest.get(name, 0), values.shape[1])
-    return tuple(name for name, length in longest.items() if length > 1) if len(longest) > 1 else ()
+    return longest
 
 
 def _seeded(corruption: Corruption, seed: int) -> Change:

@@ -28,7 +28,7 @@ from multifuse.recipes.jobs.recipe import CLIPS, CLIPS_PAPER, Recipe
 from multifuse.recipes.measures.classification import CHOICE, ClassificationMeasures, classification_measures
 
 SYNTHETIC_NOTE = (
-    "Neither --data nor --media is given: this is the embedded default, a few SYNTHETIC clips, encoded here and then "
+    "Neither --data nor --media is given: this is the built-in default, a few SYNTHETIC clips, encoded here and then "
     "decoded like real ones. Its numbers show that the code works; they say nothing about {title}."
 )
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -140,7 +140,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         progress.announce_clips(data.folder, counts, self._names(data), note)
 
     def _names(self, data: PreparedClips) -> tuple[str, ...]:
-        return data.modalities if self.modalities is None else self.modalities
+        return data.modalities if self.modalities is None else tuple(dict.fromkeys(self.modalities))
 
     def learning(self, recipe: Recipe, data: PreparedClips) -> Learning:
         names = self._names(data)

@@ -23,6 +23,7 @@ class EpochLines(ProgressCallback):
     def __init__(self, choice: Choice) -> None:
         super().__init__()
         self.choice = choice
+        self._train_loss: float | None = None
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Shows no second bar while an epoch is evaluated."""
@@ -35,10 +36,9 @@ class EpochLines(ProgressCallback):
         if f"eval_{self.choice.metric}" in logs:
             shown = [self.choice.of(name) for name in self.choice.each_epoch]
             measures = "  ".join(f"{item.label} {item.text(logs[f'eval_{item.name}'], digits=1)}" for item in shown)
-            tqdm.write(
-                f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  "
-                f"train loss {getattr(self, '_train_loss', float('nan')):.3f}  valid {measures}"
-            )
+            # With steps of logging longer than an epoch, there may be none yet.
+            loss = "" if self._train_loss is None else f"train loss {self._train_loss:.3f}  "
+            tqdm.write(f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  {loss}valid {measures}")
 
 
 def quieten_loading() -> None:
@@ -64,7 +64,9 @@ def announce_features(path: Path | None, data: MMSAData, planted_note: str) -> N
         f"{name} (T = {sequence.values.shape[1]}, D = {sequence.values.shape[2]})"
         for name, sequence in data.train.features.items()
     )
-    console.print(f"Read {path or 'the embedded default'}: {counts}; features: {widths or 'none'}.", highlight=False)
+    console.print(
+        f"Read {path or 'the built-in default'}: {counts}; features: {widths or 'none'}.", highlight=False, markup=False
+    )
     for name, count in data.replaced.items():
         if count:
             console.print(f"Replaced {count} non-finite values in {name} with 0.", highlight=False)
@@ -98,7 +100,7 @@ def announce_clips(folder: Path, counts: dict[str, int], modalities: tuple[str, 
     if note is not None:
         console.print(f"[bold]{note}[/bold]")
     clips = ", ".join(f"{split} {count}" for split, count in counts.items())
-    console.print(f"Read {folder}: {clips}; modalities: {', '.join(modalities)}.", highlight=False)
+    console.print(f"Read {folder}: {clips}; modalities: {', '.join(modalities)}.", highlight=False, markup=False)
 
 
 def report(choice: Choice, valid: Any, test: Any, best_epoch: float, output: Path) -> None:
@@ -112,4 +114,6 @@ def report(choice: Choice, valid: Any, test: Any, best_epoch: float, output: Pat
     for measure in choice.shown:
         table.add_row(measure.label, *(measure.text(split[measure.name]) for split in values))
     console.print(table)
-    console.print(f"Wrote {output}/metrics.json, model/ and training.png.", highlight=False, soft_wrap=True)
+    console.print(
+        f"Wrote {output}/metrics.json, model/ and training.png.", highlight=False, markup=False, soft_wrap=True
+    )

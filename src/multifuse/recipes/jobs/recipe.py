@@ -145,7 +145,7 @@ AV_DIGITS = replace(
     ),
 )
 
-# The embedded synthetic data of the audio-visual examples: a few hundred small clips.
+# The built-in synthetic data of the audio-visual examples: a few hundred small clips.
 PLANTED_CLIPS = replace(
     CLIPS,
     epochs=6,

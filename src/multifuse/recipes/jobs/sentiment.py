@@ -27,7 +27,7 @@ from multifuse.recipes.jobs.recipe import PAPER, Recipe, fine_tuning_or_features
 from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures, sentiment_measures
 
 PLANTED_NOTE = (
-    "--data is not given: this is the embedded default, a small SYNTHETIC data set (--planted {}). "
+    "--data is not given: this is the built-in default, a small SYNTHETIC data set (--planted {}). "
     "Its numbers show that the code works; they say nothing about sentiment."
 )
 
@@ -38,7 +38,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
 
     data: Path | None = None
     planted: str | None = None
-    """The name of the planted set's setting where there is no ``data``; ``None`` takes the embedded one."""
+    """The name of the planted set's setting where there is no ``data``; ``None`` takes the built-in one."""
     text_encoder: str | None = None
     """A Hugging Face name or folder; ``None`` uses the stored text features."""
     model: str = "clcr"
@@ -61,7 +61,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
 
     def check(self) -> None:
         if self.planted is not None and self.data is not None:
-            raise JobError(f"--planted {self.planted} is a setting of the embedded default, got --data {self.data} too")
+            raise JobError(f"--planted {self.planted} is a setting of the built-in default, got --data {self.data} too")
         if self.planted is not None and self.planted not in SETTINGS:
             raise JobError(f"--planted must be one of {', '.join(SETTINGS)}, got {self.planted!r}")
         check_model(self.model, tuple(MODELS))
@@ -144,7 +144,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
         try:
             splits = datasets(data, tuple(modalities), processor)
         except MMSAFileError as error:
-            raise MMSAFileError(f"{self.data or 'the embedded default'}: {error}") from None
+            raise MMSAFileError(f"{self.data or 'the built-in default'}: {error}") from None
         return Learning(self._model(recipe, modalities, self._max_positions(data)), splits, processor)
 
     def _max_positions(self, data: MMSAData) -> int:

@@ -66,7 +66,11 @@ def averaged(scores: Sequence[SentimentMeasures]) -> dict[str, float]:
 
 @torch.no_grad()
 def measured(model: PreTrainedModel, batches: DataLoader[Any], change: Change, scoring: Scoring[Measured]) -> Measured:
-    """Scores a model on a collator's batches, each of which ``change`` alters before the model reads it."""
+    """Scores a model on a collator's batches, each of which ``change`` alters before the model reads it.
+
+    Raises:
+        ValueError: predictions that are not finite.
+    """
     model.eval()
     logits: list[NDArray[np.float32]] = []
     labels: list[NDArray[Any]] = []
@@ -76,6 +80,8 @@ def measured(model: PreTrainedModel, batches: DataLoader[Any], change: Change, s
             output = model(_on(model.device, inputs), _on(model.device, mask))
             logits.append(output.logits.float().cpu().numpy())
             labels.append(batch["labels"].numpy())
+    if not all(np.isfinite(part).all() for part in logits):  # an argmax of NaN would be a class
+        raise ValueError("the model's predictions are not finite")
     return scoring.measure(np.concatenate(logits), np.concatenate(labels))
 
 
