@@ -33,8 +33,10 @@ def dis_flow(image: Bytes, successor: Bytes) -> Bytes:
     return displacement_bytes(np.asarray(displacement, np.float32))
 
 
-def flow_from_folder(root: Path, stem: str, count: int, size: int) -> list[Bytes]:
+def flow_from_folder(root: Path, stem: str, count: int, size: int, share: float = 1.0) -> list[Bytes]:
     """Reads a clip's flow (size, size, 2) at the centres of ``count`` equal parts, ``count`` images at most.
+
+    The images of the folder cover the whole clip evenly; the parts are those of its first ``share``, at most 1.
 
     Two layouts are supported: ``u/STEM/frame000001.jpg`` with ``v/STEM/...``, optionally below ``tvl1_flow/``
     (Feichtenhofer's TV-L1 release), and ``STEM/flow_x_00001.jpg`` with ``STEM/flow_y_00001.jpg`` (TSN).
@@ -43,7 +45,7 @@ def flow_from_folder(root: Path, stem: str, count: int, size: int) -> list[Bytes
         MediaError: if the clip has no flow, its two channels do not cover the same frames, or a file is unreadable.
     """
     pairs = _pairs(root, stem)
-    chosen = sorted({int((part + 0.5) * len(pairs) / count) for part in range(count)})
+    chosen = sorted({int((part + 0.5) * share * len(pairs) / count) for part in range(count)})
     return [np.stack([_grey(path, size) for path in pairs[index]], axis=-1) for index in chosen]
 
 

@@ -8,18 +8,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from datasets import load_from_disk
+from PIL import Image
 
 from multifuse.recipes.data.media import preparation, shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
 from multifuse.recipes.data.media.planted_media import planted_options, write_planted_media
-from multifuse.recipes.data.media.preparation import REPORT, Preparation, prepare
+from multifuse.recipes.data.media.preparation import RECORD, REPORT, Preparation, prepare, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from tests import media_files
 from tests.files import contents
@@ -31,6 +33,17 @@ OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Writes Kinetics-Sounds with two classes and fourteen clips."""
     return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=14, train=11)
+
+
+@pytest.fixture(scope="module")
+def flow_folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes precomputed flow of every clip, two images each."""
+    folder = tmp_path_factory.mktemp("flow")
+    for clip in (source / "media").iterdir():
+        (folder / clip.stem).mkdir()
+        for axis, number in product("xy", (1, 2)):
+            Image.new("L", (8, 8), 100 * number).save(folder / clip.stem / f"flow_{axis}_{number:05d}.png")
+    return folder
 
 
 @pytest.fixture
@@ -137,6 +150,20 @@ def test_an_existing_output_is_refused_with_other_options_or_lists(source_copy: 
     with pytest.raises(PreparationError, match="was started with clips"):
         prepare(job(source_copy, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
+
+
+def test_precomputed_flow_of_an_earlier_version_is_neither_read_nor_resumed(
+    source: Path, flow_folder: Path, tmp_path: Path
+) -> None:
+    flow = job(source, tmp_path / "out", options=replace(OPTIONS, flow="folder"), flow_folder=flow_folder)
+    prepare(flow)
+    path = tmp_path / "out" / RECORD
+    assert prepared_record(path.parent)["format"] == 3
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(PreparationError, match=r"has format 2, but this version .* as for format 3"):
+        prepared_record(path.parent)
+    with pytest.raises(PreparationError, match="was started with format 2, now 3"):
+        prepare(flow)
 
 
 def test_bad_clips_are_skipped_and_reported_up_to_a_fraction(source_copy: Path, tmp_path: Path) -> None:

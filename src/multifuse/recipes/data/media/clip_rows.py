@@ -140,7 +140,8 @@ def _pictures(task: ClipTask, frames: Frames) -> dict[str, Any]:
         row["flow"] = [_encoded(dis_flow(image, successor), "png") for image, successor in pairs]
     elif options.flow == "folder":
         assert task.flow_folder is not None
-        flows = flow_from_folder(task.flow_folder, task.clip.id, options.frames, options.frame_size)
+        share = min(1.0, options.frame_seconds / frames.seconds)
+        flows = flow_from_folder(task.flow_folder, task.clip.id, options.frames, options.frame_size, share)
         row["flow"] = [_encoded(flow, "png") for flow in flows]
     return row
 

@@ -26,9 +26,10 @@ from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, Pre
 from multifuse.recipes.files import check_writable, write_json
 
 RECORD, REPORT = "preparation.json", "report.json"
-_FORMAT = 2
-"""Changes when the same files would be stored otherwise. Until 2, sound and frames each began at their own start,
-channels were added, packets before the start of a cut counted, and rotation was ignored."""
+_FORMAT, _FORMAT_OF_FLOW_FOLDER = 2, 3
+"""Change when the same files would be stored otherwise. Until 2, sound and frames each began at their own start,
+channels were added, packets before the start of a cut counted, and rotation was ignored. Until 3, precomputed flow was
+taken from the whole clip, whatever part the frames were taken from."""
 NOT_LISTED = "is in no split list"
 
 
@@ -143,10 +144,11 @@ def prepared_record(folder: Path, benchmark: str | None = None) -> dict[str, Any
         raise PreparationError(
             f"{folder} contains no finished set; create one, or finish an interrupted one, with multifuse prepare"
         ) from None
-    if record.get("format") != _FORMAT:
+    expected = _format(record.get("flow"))
+    if record.get("format") != expected:
         raise PreparationError(
             f"{folder / RECORD} has format {record.get('format')!r}, but this version of multifuse reads media files "
-            f"as for format {_FORMAT}; prepare the set again in a new folder"
+            f"as for format {expected}; prepare the set again in a new folder"
         )
     if benchmark is not None and record.get("benchmark") != benchmark:
         raise PreparationError(
@@ -301,7 +303,7 @@ def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
     """Returns everything that must be the same when an interrupted job resumes."""
     clips = json.dumps([asdict(clip) for clip in listed.clips], sort_keys=True)
     return {
-        "format": _FORMAT,
+        "format": _format(job.options.flow),
         "benchmark": job.data_set.name,
         **json.loads(json.dumps(asdict(job.options))),
         **{f"list_{name}": value for name, value in {**job.data_set.list_options, **job.list_options}.items()},
@@ -309,6 +311,10 @@ def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
         "shard_size": job.shard_size,
         "clips": hashlib.sha256(clips.encode()).hexdigest(),
     }
+
+
+def _format(flow: str | None) -> int:
+    return _FORMAT_OF_FLOW_FOLDER if flow == "folder" else _FORMAT
 
 
 def _check_record(output: Path, record: dict[str, Any]) -> None:
