@@ -83,7 +83,8 @@ def _picture_part(task: ClipTask) -> _Part:
         columns = _pictures(task, choice.value)
     except MediaError as error:
         raise MediaError(f"{choice.path.name} {error}") from None
-    return _Part(columns, choice.path, (choice.note, _early_end(task, choice.path, choice.value.seconds)))
+    still = f"{choice.path.name} has a single frame and so no optical flow" if columns.get("flow") == [] else ""
+    return _Part(columns, choice.path, (choice.note, still, _early_end(task, choice.path, choice.value.seconds)))
 
 
 def _sound_part(task: ClipTask) -> _Part:
