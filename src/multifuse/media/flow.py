@@ -49,19 +49,27 @@ def flow_from_folder(root: Path, stem: str, count: int, size: int, share: float 
     return [np.stack([_grey(path, size) for path in pairs[index]], axis=-1) for index in chosen]
 
 
+def flow_files(root: Path, stem: str) -> list[Path]:
+    """Returns the files of a clip's flow, those of the horizontal channel first, each in the order of their numbers."""
+    return [channel[number] for channel in _channels(root, stem) for number in sorted(channel)]
+
+
 def _pairs(root: Path, stem: str) -> list[tuple[Path, Path]]:
-    for parent in (root, root / "tvl1_flow"):
-        if (parent / "u" / stem).is_dir():
-            horizontal, vertical = _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
-            break
-    else:
-        horizontal, vertical = _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
+    horizontal, vertical = _channels(root, stem)
     if not horizontal or horizontal.keys() != vertical.keys():
         raise MediaError(
             f"must have horizontal and vertical flow files for the same frames, has {len(horizontal)} and "
             f"{len(vertical)}"
         )
     return [(horizontal[number], vertical[number]) for number in sorted(horizontal)]
+
+
+def _channels(root: Path, stem: str) -> tuple[dict[int, Path], dict[int, Path]]:
+    """Returns the horizontal and the vertical images of a clip, by their numbers; it may have none."""
+    for parent in (root, root / "tvl1_flow"):
+        if (parent / "u" / stem).is_dir():
+            return _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
+    return _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
 
 
 def _numbered(folder: Path, prefix: str) -> dict[int, Path]:

@@ -21,7 +21,8 @@ from multifuse.recipes.data.media import preparation, shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
 from multifuse.recipes.data.media.planted_media import planted_options, write_planted_media
-from multifuse.recipes.data.media.preparation import RECORD, REPORT, Preparation, prepare, prepared_record
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.media.preparation_record import RECORD, REPORT, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from tests import media_files
 from tests.files import contents
@@ -150,6 +151,55 @@ def test_an_existing_output_is_refused_with_other_options_or_lists(source_copy: 
     with pytest.raises(PreparationError, match="was started with clips"):
         prepare(job(source_copy, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
+
+
+def test_a_job_resumes_from_the_same_files_only(
+    source: Path, flow_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media, flow = tmp_path / "media", tmp_path / "flow"
+    shutil.copytree(source / "media", media)
+    shutil.copytree(flow_folder, flow)
+    options = replace(OPTIONS, flow="folder")
+    of_copies = job(source, tmp_path / "out", options=options, media=media, flow_folder=flow)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "clip_row", stop_after(4))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(of_copies)
+    clip = "video00_000000_000002"
+    other: dict[str, Any] = {
+        "media": shutil.copytree(media, tmp_path / "other"),
+        "flow_folder": shutil.copytree(flow, tmp_path / "o"),
+    }
+    media_files.video(other["media"] / f"{clip}.mp4", 12, sound=True)
+    (other["flow_folder"] / clip / "flow_y_00002.png").write_bytes(b"other flow")
+
+    def others_are_refused(base: Preparation) -> None:
+        for name, option in (("media", "--media"), ("flow_folder", "--flow-folder")):
+            with pytest.raises(
+                PreparationError, match=rf"started with other files than those in {option} {other[name]}"
+            ):
+                prepare(replace(base, **{name: other[name]}))
+
+    others_are_refused(of_copies)
+    moved: dict[str, Any] = {
+        "media": media.rename(tmp_path / "moved"),
+        "flow_folder": flow.rename(tmp_path / "moved flow"),
+    }
+    of_moved = replace(of_copies, **moved)
+    prepare(of_moved)
+    prepare(job(source, tmp_path / "whole", options=options, flow_folder=flow_folder))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    others_are_refused(of_moved)
+
+
+def test_a_set_of_an_earlier_version_which_does_not_record_its_files_resumes(source: Path, tmp_path: Path) -> None:
+    prepare(job(source, tmp_path / "out"))
+    path = tmp_path / "out" / RECORD
+    earlier = prepared_record(path.parent)
+    assert set(json.loads(path.read_text())) - set(earlier) == {"media_sha256"}, "which no digest of a set depends on"
+    path.write_text(json.dumps(earlier))
+    prepare(job(source, tmp_path / "out"))
+    assert json.loads(path.read_text()) == earlier, "what was read before is not known"
 
 
 def test_precomputed_flow_of_an_earlier_version_is_neither_read_nor_resumed(
