@@ -39,7 +39,7 @@ from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_rows import ClipTask, clip_row
 from multifuse.recipes.data.media.media_index import ClipFiles
 from multifuse.recipes.data.media.planted_media import planted_options
-from multifuse.recipes.data.media.preparation import RECORD, prepared_record
+from multifuse.recipes.data.media.preparation_record import RECORD, prepared_record
 from multifuse.recipes.data.split_lists.clips import Clip, PreparationError, SplitListError
 from multifuse.recipes.jobs import progress, resumption
 from tests import media_files

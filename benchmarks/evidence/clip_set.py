@@ -19,7 +19,8 @@ from multifuse.recipes import pooled
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_dataset import ClipDataset
 from multifuse.recipes.data.media.media_index import MediaIndex
-from multifuse.recipes.data.media.preparation import Preparation, prepare, prepared_record
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.media.preparation_record import prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS
 from multifuse.recipes.files import digest
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob, PreparedClips

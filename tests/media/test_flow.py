@@ -1,5 +1,6 @@
-"""Optical flow: a known motion, the stored bytes, and the layouts of flow folders."""
+"""Optical flow: a known motion, the stored bytes, and the layouts and seconds of flow folders."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,11 @@ from PIL import Image
 
 from multifuse.media.decoding import MediaError
 from multifuse.media.flow import dis_flow, displacement_bytes, flow_from_folder
+from multifuse.recipes.data.media.clip_rows import ClipTask, clip_row
+from multifuse.recipes.data.media.media_index import ClipFiles
+from multifuse.recipes.data.media.preparation_options import PreparationOptions
+from multifuse.recipes.data.split_lists.clips import Clip
+from tests import media_files
 
 
 def test_displacements_become_the_bytes_of_two_stream_networks() -> None:
@@ -44,6 +50,27 @@ def test_folders_of_every_layout_are_read(tmp_path: Path, layout: str) -> None:
     for flow, number in zip(flows, (3, 8), strict=True):
         np.testing.assert_allclose(flow.mean((0, 1)), [10 * number, 200 - 10 * number], atol=2)
     assert len(flow_from_folder(tmp_path, stem, 99, 8)) == 10
+
+
+@pytest.mark.parametrize(("seconds", "skipped"), [(4.0, 0), (4.0, 1), (1.3, 0), (10.0, 0), (99.0, 1)])
+def test_flow_is_of_the_same_seconds_as_the_frames(tmp_path: Path, seconds: float, skipped: int) -> None:
+    film = media_files.video(tmp_path / "clip.avi", count=31, codec="ffv1", rate=5)
+    for axis in "uv":
+        (tmp_path / axis / "clip").mkdir(parents=True)
+        for number in range(31 - skipped):
+            Image.new("L", (16, 16), 8 * number).save(tmp_path / axis / "clip" / f"frame{number + 1:06d}.png")
+    options = PreparationOptions(
+        None, frames=4, frame_size=16, frame_seconds=seconds, flow="folder", image_format="png"
+    )
+    result = clip_row(ClipTask(Clip("clip", 0, "train"), ClipFiles((film,), ()), options, tmp_path))
+    assert result.row is not None, result.reason
+    frames, flow = ([_brightness(image) / 8 for image in result.row[name]] for name in ("frames", "flow"))
+    assert flow == pytest.approx(frames, abs=1.2), "the numbers of the frames that are shown"
+
+
+def _brightness(image: dict[str, bytes]) -> float:
+    """Returns the mean of the first channel."""
+    return float(np.asarray(Image.open(io.BytesIO(image["bytes"])))[..., 0].mean())
 
 
 def test_folders_with_unpaired_files_are_refused(tmp_path: Path) -> None:

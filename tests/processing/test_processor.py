@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
 from multifuse import (
@@ -159,6 +160,21 @@ def test_precomputed_flow_cannot_come_from_a_film(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be flow"):
         given(tmp_path / "film.mp4")
     assert given(np.ones((1, 8, 8, 2), np.uint8)).shape == (1, 2, 8, 8)
+
+
+def test_what_holds_nothing_to_read_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (8, 8)).save(path)
+    kinds = {"vision": FrameInput(count=2, size=16), "flow": FrameInput(count=2, size=16, flow="dis")}
+    both = CLCRProcessor(kinds)
+    assert list(both(vision=path, flow=path)["inputs"]) == ["vision"]
+    film = media_files.video(tmp_path / "film.mp4")
+    assert both(vision=[path, film], flow=[path, film])["mask"]["flow"].tolist() == [[False] * 2, [True] * 2]
+    with pytest.raises(ValueError, match=r"at least one modality, sample 1 has none: nothing can be read of flow$"):
+        both(flow=[film, path])
+    features = CLCRProcessor({"pose": FeatureInput((0.0,), (1.0,))})
+    with pytest.raises(ValueError, match=r"sample 0 has none: nothing can be read of pose$"):
+        features(pose=np.zeros((0, 1)))
 
 
 def test_an_array_keeps_all_its_frames() -> None:

@@ -33,8 +33,10 @@ def dis_flow(image: Bytes, successor: Bytes) -> Bytes:
     return displacement_bytes(np.asarray(displacement, np.float32))
 
 
-def flow_from_folder(root: Path, stem: str, count: int, size: int) -> list[Bytes]:
+def flow_from_folder(root: Path, stem: str, count: int, size: int, share: float = 1.0) -> list[Bytes]:
     """Reads a clip's flow (size, size, 2) at the centres of ``count`` equal parts, ``count`` images at most.
+
+    The images of the folder cover the whole clip evenly; the parts are those of its first ``share``, at most 1.
 
     Two layouts are supported: ``u/STEM/frame000001.jpg`` with ``v/STEM/...``, optionally below ``tvl1_flow/``
     (Feichtenhofer's TV-L1 release), and ``STEM/flow_x_00001.jpg`` with ``STEM/flow_y_00001.jpg`` (TSN).
@@ -43,23 +45,31 @@ def flow_from_folder(root: Path, stem: str, count: int, size: int) -> list[Bytes
         MediaError: if the clip has no flow, its two channels do not cover the same frames, or a file is unreadable.
     """
     pairs = _pairs(root, stem)
-    chosen = sorted({int((part + 0.5) * len(pairs) / count) for part in range(count)})
+    chosen = sorted({int((part + 0.5) * share * len(pairs) / count) for part in range(count)})
     return [np.stack([_grey(path, size) for path in pairs[index]], axis=-1) for index in chosen]
 
 
+def flow_files(root: Path, stem: str) -> list[Path]:
+    """Returns the files of a clip's flow, those of the horizontal channel first, each in the order of their numbers."""
+    return [channel[number] for channel in _channels(root, stem) for number in sorted(channel)]
+
+
 def _pairs(root: Path, stem: str) -> list[tuple[Path, Path]]:
-    for parent in (root, root / "tvl1_flow"):
-        if (parent / "u" / stem).is_dir():
-            horizontal, vertical = _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
-            break
-    else:
-        horizontal, vertical = _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
+    horizontal, vertical = _channels(root, stem)
     if not horizontal or horizontal.keys() != vertical.keys():
         raise MediaError(
             f"must have horizontal and vertical flow files for the same frames, has {len(horizontal)} and "
             f"{len(vertical)}"
         )
     return [(horizontal[number], vertical[number]) for number in sorted(horizontal)]
+
+
+def _channels(root: Path, stem: str) -> tuple[dict[int, Path], dict[int, Path]]:
+    """Returns the horizontal and the vertical images of a clip, by their numbers; it may have none."""
+    for parent in (root, root / "tvl1_flow"):
+        if (parent / "u" / stem).is_dir():
+            return _numbered(parent / "u" / stem, ""), _numbered(parent / "v" / stem, "")
+    return _numbered(root / stem, "flow_x"), _numbered(root / stem, "flow_y")
 
 
 def _numbered(folder: Path, prefix: str) -> dict[int, Path]:

@@ -63,11 +63,12 @@ class CLCRProcessor(ProcessorMixin):
     Shape:
         ``processor(text=..., audio=..., vision=...)``: keywords are the model's modalities, one or more of them. A list
         has one entry per sample, ``None`` where a sample lacks the modality; anything else is a single sample's ->
-        ``{"inputs", "mask"}``, the arguments of the model.
+        ``{"inputs", "mask"}``, the arguments of the model. A sample also lacks a modality of which nothing can be read:
+        a text or features without a token, or the flow of a single frame.
 
     Raises:
-        ValueError: an unknown modality, lists of different lengths, or a value that cannot be read, by modality and
-            sample.
+        ValueError: an unknown modality, lists of different lengths, a value that cannot be read, by modality and
+            sample, or a sample of which nothing can be read.
 
     Example:
         >>> processor = CLCRProcessor({"audio": FeatureInput(mean=(0.0, 1.0), deviation=(1.0, 2.0))})
@@ -120,9 +121,9 @@ class CLCRProcessor(ProcessorMixin):
         samples: list[dict[str, Tensor]] = [{} for _ in range(next(iter(counts.values())))]
         for name in self.modalities:
             for index, value in enumerate(columns.get(name, ())):
-                if value is not None:
-                    samples[index][name] = self._read(name, index, value)
-        _check_each_has_one(samples)
+                if value is not None and len(values := self._read(name, index, value)):
+                    samples[index][name] = values
+        _check_each_has_one(samples, columns)
         return MultimodalBatch(self.collator([Sample(sample) for sample in samples]))
 
     def _read(self, name: str, index: int, value: Any) -> Tensor:
@@ -198,10 +199,12 @@ def _modality(name: str, entry: Any) -> ModalityInput:
         raise ValueError(f"modalities[{name!r}]: {error}") from None
 
 
-def _check_each_has_one(samples: list[dict[str, Tensor]]) -> None:
-    empty = [index for index, sample in enumerate(samples) if not sample]
-    if empty:
-        raise ValueError(f"every sample must have at least one modality, sample {empty[0]} has none")
+def _check_each_has_one(samples: list[dict[str, Tensor]], columns: Mapping[str, list[Any]]) -> None:
+    empty = next((index for index, sample in enumerate(samples) if not sample), None)
+    if empty is not None:
+        without = [name for name, values in columns.items() if values[empty] is not None]
+        reason = f": nothing can be read of {', '.join(without)}" if without else ""
+        raise ValueError(f"every sample must have at least one modality, sample {empty} has none{reason}")
 
 
 def _kind_names() -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from multifuse import CLCRConfig, CLCRForPrediction, CLCRProcessor
+from multifuse.processing import FrameInput
 from multifuse.recipes.commands.main import main
 from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
@@ -93,7 +94,8 @@ def test_a_picture_and_a_silent_film_are_samples_without_sound(
     assert main(["predict", str(clips / "run"), "--video", str(silent), "--audio", str(silent)]) == 2
     assert capsys.readouterr().err == f"multifuse predict: error: --audio {silent} has no sound\n"
     assert main(["predict", str(sound_model(clips, tmp_path)), "--video", str(picture)]) == 2
-    assert f"--video {picture} has no sound: the model reads only audio" in capsys.readouterr().err
+    error = f"multifuse predict: error: --video {picture} has no sound: the model reads only audio\n"
+    assert capsys.readouterr().err == error
 
 
 def test_a_prepared_set_has_a_row_per_clip(clips: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -117,6 +119,68 @@ def sound_model(clips: Path, folder: Path) -> Path:
     CLCRForPrediction(audio).save_pretrained(folder / "sounds")
     CLCRProcessor({"audio": processor.modalities["audio"]}).save_pretrained(folder / "sounds")
     return folder / "sounds"
+
+
+def flow_model(clips: Path, folder: Path, *others: str) -> Path:
+    """Saves an untrained model of optical flow, and of other modalities."""
+    processor = CLCRProcessor.from_pretrained(clips / "run/model")
+    modalities = dict(CLCRForPrediction.from_pretrained(clips / "run/model").config.modalities)
+    modalities["flow"] = CLCRConfig.backbone_modality("image", 2, "resnet-small", mean=[0.5, 0.5], std=[0.25, 0.25])
+    config = CLCRConfig(
+        modalities={name: modalities[name] for name in ("flow", *others)},
+        num_labels=2,
+        problem_type="single_label_classification",
+        **SMALL_SIZES,
+    )
+    CLCRForPrediction(config).save_pretrained(folder)
+    frames = processor.modalities["vision"]
+    assert isinstance(frames, FrameInput)
+    read = {name: processor.modalities[name] for name in others}
+    CLCRProcessor({"flow": replace(frames, flow="dis"), **read}).save_pretrained(folder)
+    return folder
+
+
+def test_a_picture_has_no_flow_to_predict_from(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, film = tmp_path / "picture.png", media_files.video(tmp_path / "still.mp4", 1)
+    Image.new("RGB", (40, 30), (200, 100, 0)).save(picture)
+    flow, both = flow_model(clips, tmp_path / "flow"), flow_model(clips, tmp_path / "both", "vision")
+    silent = flow_model(clips, tmp_path / "silent", "audio")
+    for path in (picture, film):
+        lack = f"--video {path} has no two successive frames"
+        capsys.readouterr()
+        assert main(["predict", str(flow), "--video", str(path)]) == 2
+        assert capsys.readouterr() == ("", f"multifuse predict: error: {lack}: the model reads only flow\n")
+        assert main(["predict", str(silent), "--video", str(path)]) == 2
+        both_lacks = f"--video {path} has no sound; {lack}"
+        assert capsys.readouterr().err == f"multifuse predict: error: {both_lacks}: the model reads only flow, audio\n"
+        (row,) = predict(capsys, both, "--video", path)
+        logits = (
+            CLCRForPrediction.from_pretrained(both)
+            .eval()(**CLCRProcessor.from_pretrained(both)(vision=path, flow=path))
+            .logits
+        )
+        assert float(row["probability"]) == pytest.approx(logits.softmax(-1).max().item(), abs=1e-3)
+        assert main(["predict", str(both), "--video", str(path)]) == 0
+        assert capsys.readouterr().err == f"multifuse predict: {lack}: flow is missing\n"
+
+
+def test_samples_of_a_set_that_hold_nothing_for_the_model_are_counted(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(clips / "ks", tmp_path / "ks")
+    still = shards.read_split(clips / "set", "test").with_format(None)["id"][0]
+    media_files.video(source / f"media/{still}.mp4", 1, sound=True)
+    options = replace(planted_options("ks"), frames=2, frame_size=32, flow="dis")
+    report = prepare(
+        Preparation(AUDIOVISUAL_SETS["ks"], source / "media", source / "splits", tmp_path / "set", options, quiet=True)
+    )
+    note = f"{still}.mp4 has a single frame and so no optical flow"
+    assert report.notes == [{"id": still, "split": "test", "note": note}]
+    model = flow_model(clips, tmp_path / "flow")
+    assert main(["predict", str(model), "--data", str(tmp_path / "set")]) == 0
+    assert f"nothing can be read of 1 of 6 samples, such as {still}:" in capsys.readouterr().err
+    assert main(["predict", str(model), "--data", str(tmp_path / "set"), "--split", "train"]) == 0
+    assert "nothing can be read" not in capsys.readouterr().err
 
 
 def with_changes(file: Path, **changes: Any) -> None:

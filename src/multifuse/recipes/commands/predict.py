@@ -61,13 +61,29 @@ def run(args: argparse.Namespace) -> None:
     else:
         source = trained_model.read_source("MODEL", args.model, model, args)
         ids = iter(source.ids)
+        empty: list[str] = []
         for batch in source.batches:
-            rows += predicted(model, batch, list(islice(ids, len(batch["labels"]))))
+            of_batch = list(islice(ids, len(batch["labels"])))
+            rows += predicted(model, batch, of_batch)
+            empty += _without_input(batch, of_batch)
+        if empty:
+            which = f"{len(empty)} of {len(source.ids)} samples, such as {empty[0]}"
+            _note(f"nothing can be read of {which}: what is predicted for them depends on no input")
     text = _csv(rows)
     if args.output is None:
         sys.stdout.write(text)
         return
     write_text(args.output, text)
+
+
+def _note(text: str) -> None:
+    print(f"multifuse predict: {text}", file=sys.stderr)
+
+
+def _without_input(batch: Any, ids: Sequence[str]) -> list[str]:
+    """Returns the ids of the samples that lack all modalities."""
+    present = sum(mask.flatten(1).any(1).long() for mask in batch["mask"].values())
+    return [name for name, count in zip(ids, present, strict=True) if not count]
 
 
 def _new_sample(args: argparse.Namespace, model: Any, processor: "CLCRProcessor") -> Any:
@@ -82,14 +98,25 @@ def _new_sample(args: argparse.Namespace, model: Any, processor: "CLCRProcessor"
         if option not in options.values():
             raise ArgumentError(f"--{option} {value}: the model reads only {', '.join(known)}")
     read = {name: _read(name, option, values[option], processor) for name, option in options.items()}
-    inputs = {name: tensor for name, tensor in read.items() if tensor is not None}
-    if not inputs:
-        raise ArgumentError(f"--video {args.video} has no sound: the model reads only {', '.join(known)}")
-    return processor.collator([Sample(inputs)])
+    reasons = {name: why for name, why in read.items() if isinstance(why, str)}
+    lacks = {name: f"--{options[name]} {values[options[name]]} {why}" for name, why in reasons.items()}
+    if len(lacks) == len(read):
+        raise ArgumentError(f"{'; '.join(lacks.values())}: the model reads only {', '.join(known)}")
+    for name, lack in lacks.items():
+        _note(f"{lack}: {name} is missing")
+    return processor.collator([Sample({name: values for name, values in read.items() if not isinstance(values, str)})])
 
 
-def _read(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Tensor | None":
-    """Returns what an option gives of a modality, ``None`` for the sound of a film or picture that has none."""
+def _read(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Tensor | str":
+    """Returns what an option gives of a modality, or why it gives nothing."""
+    values = _values(name, option, value, processor)
+    if isinstance(values, str) or len(values):
+        return values
+    return "has no two successive frames" if option == "video" else "has no token"
+
+
+def _values(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Tensor | str":
+    """Returns the values of a modality, which may be none, or that a film or picture has no sound."""
     from multifuse.processing import FeatureInput, TextInput
 
     kind = processor.modalities[name]
@@ -106,8 +133,7 @@ def _read(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Te
     except NoSoundError as error:
         if option == "audio":
             raise ArgumentError(f"--audio {value} {error}") from None
-        print(f"multifuse predict: --video {value} {error}: {name} is missing", file=sys.stderr)
-        return None
+        return str(error)
     except ValueError as error:
         raise ArgumentError(f"--{option} {value} {error}") from None
 

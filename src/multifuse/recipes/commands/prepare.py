@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS, AudioVisualSet
-from multifuse.recipes.data.media.preparation import REPORT, Preparation, prepare
+from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.data.media.preparation_options import PreparationOptions
+from multifuse.recipes.data.media.preparation_record import REPORT
 from multifuse.recipes.data.split_lists.clips import PreparationError, SplitListError
 
 _PICTURE_OPTIONS = ("frames", "frame_size", "frame_seconds", "image_format", "quality")

@@ -186,7 +186,7 @@ def _clips(argument: str, folder: Path, model: Any, args: argparse.Namespace) ->
     from multifuse.processing import MultimodalCollator
     from multifuse.recipes.data.media import shards
     from multifuse.recipes.data.media.clip_dataset import ClipDataset
-    from multifuse.recipes.data.media.preparation import prepared_record
+    from multifuse.recipes.data.media.preparation_record import prepared_record
 
     path = args.data or folder / "prepared"
     if args.data is None and not path.exists():

@@ -18,7 +18,7 @@ from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
 from multifuse.recipes.data.media.clip_dataset import MODALITIES, ClipDataset, spectrogram_statistics
 from multifuse.recipes.data.media.clip_inputs import clip_input
-from multifuse.recipes.data.media.preparation import prepared_record
+from multifuse.recipes.data.media.preparation_record import prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from multifuse.recipes.jobs import progress
 from multifuse.recipes.jobs.digests import encoder_digest, prepared_digest

@@ -12,7 +12,8 @@ from multifuse.recipes.data.media import shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.media_index import MediaIndex
 from multifuse.recipes.data.media.planted_media import planted_options
-from multifuse.recipes.data.media.preparation import RECORD, REPORT, Preparation, Report, prepare, prepared_record
+from multifuse.recipes.data.media.preparation import Preparation, Report, prepare
+from multifuse.recipes.data.media.preparation_record import RECORD, REPORT, prepared_record
 from multifuse.recipes.data.split_lists.clips import PreparationError
 from tests import media_files, people_files
 

@@ -8,18 +8,21 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from datasets import load_from_disk
+from PIL import Image
 
 from multifuse.recipes.data.media import preparation, shards
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row
 from multifuse.recipes.data.media.planted_media import planted_options, write_planted_media
-from multifuse.recipes.data.media.preparation import REPORT, Preparation, prepare
+from multifuse.recipes.data.media.preparation import Preparation, prepare
+from multifuse.recipes.data.media.preparation_record import RECORD, REPORT, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
 from tests import media_files
 from tests.files import contents
@@ -31,6 +34,17 @@ OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Writes Kinetics-Sounds with two classes and fourteen clips."""
     return media_files.kinetics_sounds(tmp_path_factory.mktemp("ks"), clips=14, train=11)
+
+
+@pytest.fixture(scope="module")
+def flow_folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes precomputed flow of every clip, two images each."""
+    folder = tmp_path_factory.mktemp("flow")
+    for clip in (source / "media").iterdir():
+        (folder / clip.stem).mkdir()
+        for axis, number in product("xy", (1, 2)):
+            Image.new("L", (8, 8), 100 * number).save(folder / clip.stem / f"flow_{axis}_{number:05d}.png")
+    return folder
 
 
 @pytest.fixture
@@ -137,6 +151,69 @@ def test_an_existing_output_is_refused_with_other_options_or_lists(source_copy: 
     with pytest.raises(PreparationError, match="was started with clips"):
         prepare(job(source_copy, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
+
+
+def test_a_job_resumes_from_the_same_files_only(
+    source: Path, flow_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media, flow = tmp_path / "media", tmp_path / "flow"
+    shutil.copytree(source / "media", media)
+    shutil.copytree(flow_folder, flow)
+    options = replace(OPTIONS, flow="folder")
+    of_copies = job(source, tmp_path / "out", options=options, media=media, flow_folder=flow)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "clip_row", stop_after(4))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(of_copies)
+    clip = "video00_000000_000002"
+    other: dict[str, Any] = {
+        "media": shutil.copytree(media, tmp_path / "other"),
+        "flow_folder": shutil.copytree(flow, tmp_path / "o"),
+    }
+    media_files.video(other["media"] / f"{clip}.mp4", 12, sound=True)
+    (other["flow_folder"] / clip / "flow_y_00002.png").write_bytes(b"other flow")
+
+    def others_are_refused(base: Preparation) -> None:
+        for name, option in (("media", "--media"), ("flow_folder", "--flow-folder")):
+            with pytest.raises(
+                PreparationError, match=rf"started with other files than those in {option} {other[name]}"
+            ):
+                prepare(replace(base, **{name: other[name]}))
+
+    others_are_refused(of_copies)
+    moved: dict[str, Any] = {
+        "media": media.rename(tmp_path / "moved"),
+        "flow_folder": flow.rename(tmp_path / "moved flow"),
+    }
+    of_moved = replace(of_copies, **moved)
+    prepare(of_moved)
+    prepare(job(source, tmp_path / "whole", options=options, flow_folder=flow_folder))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    others_are_refused(of_moved)
+
+
+def test_a_set_of_an_earlier_version_which_does_not_record_its_files_resumes(source: Path, tmp_path: Path) -> None:
+    prepare(job(source, tmp_path / "out"))
+    path = tmp_path / "out" / RECORD
+    earlier = prepared_record(path.parent)
+    assert set(json.loads(path.read_text())) - set(earlier) == {"media_sha256"}, "which no digest of a set depends on"
+    path.write_text(json.dumps(earlier))
+    prepare(job(source, tmp_path / "out"))
+    assert json.loads(path.read_text()) == earlier, "what was read before is not known"
+
+
+def test_precomputed_flow_of_an_earlier_version_is_neither_read_nor_resumed(
+    source: Path, flow_folder: Path, tmp_path: Path
+) -> None:
+    flow = job(source, tmp_path / "out", options=replace(OPTIONS, flow="folder"), flow_folder=flow_folder)
+    prepare(flow)
+    path = tmp_path / "out" / RECORD
+    assert prepared_record(path.parent)["format"] == 3
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(PreparationError, match=r"has format 2, but this version .* as for format 3"):
+        prepared_record(path.parent)
+    with pytest.raises(PreparationError, match="was started with format 2, now 3"):
+        prepare(flow)
 
 
 def test_bad_clips_are_skipped_and_reported_up_to_a_fraction(source_copy: Path, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def _picture_part(task: ClipTask) -> _Part:
         columns = _pictures(task, choice.value)
     except MediaError as error:
         raise MediaError(f"{choice.path.name} {error}") from None
-    return _Part(columns, choice.path, (choice.note, _early_end(task, choice.path, choice.value.seconds)))
+    still = f"{choice.path.name} has a single frame and so no optical flow" if columns.get("flow") == [] else ""
+    return _Part(columns, choice.path, (choice.note, still, _early_end(task, choice.path, choice.value.seconds)))
 
 
 def _sound_part(task: ClipTask) -> _Part:
@@ -140,7 +141,8 @@ def _pictures(task: ClipTask, frames: Frames) -> dict[str, Any]:
         row["flow"] = [_encoded(dis_flow(image, successor), "png") for image, successor in pairs]
     elif options.flow == "folder":
         assert task.flow_folder is not None
-        flows = flow_from_folder(task.flow_folder, task.clip.id, options.frames, options.frame_size)
+        share = min(1.0, options.frame_seconds / frames.seconds)
+        flows = flow_from_folder(task.flow_folder, task.clip.id, options.frames, options.frame_size, share)
         row["flow"] = [_encoded(flow, "png") for flow in flows]
     return row
 

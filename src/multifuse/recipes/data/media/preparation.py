@@ -21,14 +21,11 @@ from multifuse.recipes.data.media.audiovisual_sets import AudioVisualSet
 from multifuse.recipes.data.media.clip_rows import ClipRow, ClipTask, clip_row, lack_of_pictures
 from multifuse.recipes.data.media.media_index import MediaIndex
 from multifuse.recipes.data.media.preparation_options import PreparationOptions
+from multifuse.recipes.data.media.preparation_record import RECORD, REPORT, check_record, job_record, source_digests
 from multifuse.recipes.data.media.shard_log import ShardLog, entry, joined
 from multifuse.recipes.data.split_lists.clips import SPLITS, Clip, ClipList, PreparationError
 from multifuse.recipes.files import check_writable, write_json
 
-RECORD, REPORT = "preparation.json", "report.json"
-_FORMAT = 2
-"""Changes when the same files would be stored otherwise. Until 2, sound and frames each began at their own start,
-channels were added, packets before the start of a cut counted, and rotation was ignored."""
 NOT_LISTED = "is in no split list"
 
 
@@ -105,8 +102,8 @@ def prepare(job: Preparation) -> Report:
     if len(index) == 0:
         links = f"; its links lead nowhere, such as {index.broken_links[0]}" if index.broken_links else ""
         raise PreparationError(f"--media {job.media} contains no media files{links}")
-    record = _record(job, listed)
-    _check_record(job.output, record)
+    record, sources = job_record(job, listed), source_digests(job, index, listed)
+    check_record(job, record, sources)
     planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
     tally = _Tally(job, len(listed.clips), _unlisted(index, listed), index.broken_links)
     found = ((clip, index.find(clip.stems)) for clip in listed.clips)
@@ -114,7 +111,8 @@ def prepare(job: Preparation) -> Report:
     if tally.too_many(len(missing)):
         raise _too_many(job, tally.report({}, ShardLog(missing)))
     job.output.mkdir(parents=True, exist_ok=True)
-    write_json(job.output / RECORD, record)
+    if not (job.output / RECORD).exists():
+        write_json(job.output / RECORD, {**record, **sources})
     schema = shards.features(
         listed.classes, listed.segment_classes, _columns(listed, job.options), job.options.spectrogram.shape[0]
     )
@@ -127,32 +125,6 @@ def prepare(job: Preparation) -> Report:
         raise _too_many(job, report)
     _write_report(job.output, report)
     return report
-
-
-def prepared_record(folder: Path, benchmark: str | None = None) -> dict[str, Any]:
-    """Reads the record of the options with which a finished set was prepared.
-
-    Raises:
-        PreparationError: if there is no prepared set in the folder, it is unfinished, an earlier version of this
-            program prepared it and read the media files otherwise, or it is of another benchmark than the given one.
-    """
-    try:
-        record = _read_record(folder / RECORD)
-        _read_record(folder / "dataset_dict.json")
-    except PreparationError:
-        raise PreparationError(
-            f"{folder} contains no finished set; create one, or finish an interrupted one, with multifuse prepare"
-        ) from None
-    if record.get("format") != _FORMAT:
-        raise PreparationError(
-            f"{folder / RECORD} has format {record.get('format')!r}, but this version of multifuse reads media files "
-            f"as for format {_FORMAT}; prepare the set again in a new folder"
-        )
-    if benchmark is not None and record.get("benchmark") != benchmark:
-        raise PreparationError(
-            f"{folder / RECORD}: the data set was prepared for {record.get('benchmark')}, not for {benchmark}"
-        )
-    return record
 
 
 def _write_shards(job: Preparation, index: MediaIndex, planned: list[_Shard], schema: Any, tally: "_Tally") -> None:
@@ -295,47 +267,6 @@ def _check_segments(job: Preparation, listed: ClipList) -> None:
                 f"--{name} must be {seconds:g} for {job.data_set.title}, whose labels are for parts of {seconds:g} s, "
                 f"got {value:g}"
             )
-
-
-def _record(job: Preparation, listed: ClipList) -> dict[str, Any]:
-    """Returns everything that must be the same when an interrupted job resumes."""
-    clips = json.dumps([asdict(clip) for clip in listed.clips], sort_keys=True)
-    return {
-        "format": _FORMAT,
-        "benchmark": job.data_set.name,
-        **json.loads(json.dumps(asdict(job.options))),
-        **{f"list_{name}": value for name, value in {**job.data_set.list_options, **job.list_options}.items()},
-        "classes": list(listed.classes),
-        "shard_size": job.shard_size,
-        "clips": hashlib.sha256(clips.encode()).hexdigest(),
-    }
-
-
-def _check_record(output: Path, record: dict[str, Any]) -> None:
-    path = output / RECORD
-    if path.exists():
-        before = _read_record(path)
-        changed = [name for name in sorted({*before, *record}) if before.get(name) != record.get(name)]
-        if changed:
-            changes = "; ".join(f"{name} {before.get(name)!r}, now {record.get(name)!r}" for name in changed)
-            raise PreparationError(f"--output {output} was started with {changes}")
-    elif output.exists():
-        # A job that failed before writing its record may have left a report, and a killed one a hidden file.
-        others = sorted(file.name for file in output.iterdir() if file.name != REPORT and not file.name.startswith("."))
-        if others or ((output / REPORT).exists() and "skipped" not in _read_record(output / REPORT)):
-            raise PreparationError(
-                f"--output {output} contains a file that no preparation wrote: {[*others, REPORT][0]}"
-            )
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"expected an object, got a {type(content).__name__}")
-    except (OSError, ValueError) as error:
-        raise PreparationError(f"{path} cannot be read as the record of a preparation: {error}") from None
-    return content
 
 
 def _shards(job: Preparation, listed: ClipList, split: str) -> list[_Shard]:
