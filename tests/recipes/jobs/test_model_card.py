@@ -1,6 +1,5 @@
 """The card of a trained model: what it says is so, its example runs, and it reaches the Hub with the model."""
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from multifuse import CLCRForPrediction, CLCRProcessor
 from multifuse.recipes.commands.main import main
-from multifuse.recipes.commands.training_options import add_training_options, command_line, training_options
+from multifuse.recipes.commands.training_options import command_line
 from tests.files import bert, contents, mmsa_splits, write
 from tests.hub import local_hub
 
@@ -89,14 +88,3 @@ def test_an_abbreviated_option_is_refused_because_the_card_knows_options_by_thei
         with pytest.raises(SystemExit) as stopped:
             main(["train", benchmark, "--out", str(tmp_path / "run")])
         assert stopped.value.code == 2
-
-
-def test_two_runs_of_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.strftime", lambda _: "20261127-010203")
-    parser = argparse.ArgumentParser()
-    add_training_options(parser, "mosi")
-    folders = set()
-    for process in (7, 8):
-        monkeypatch.setattr("os.getpid", lambda process=process: process)
-        folders.add(str(training_options(parser.parse_args([]), "mosi")["output"]))
-    assert folders == {"runs/mosi/20261127-010203-7", "runs/mosi/20261127-010203-8"}

@@ -69,8 +69,7 @@ def training_options(args: argparse.Namespace, benchmark: str) -> dict[str, Any]
 
     if args.output is None and (args.resume or "WORLD_SIZE" in os.environ):
         raise JobError("--resume and torchrun need --output, got none")
-    # The process, because several runs may start in the same second.
-    output = args.output or Path("runs") / benchmark / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    output = args.output or Path("runs") / benchmark / time.strftime("%Y%m%d-%H%M%S")
     names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "compile"]
     names += ["loader_workers", "log_steps", "resume"]
     return {"output": output, **{name: getattr(args, name) for name in names}}
