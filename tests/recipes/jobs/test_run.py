@@ -1,5 +1,7 @@
-"""A run: what is refused when it is resumed; a compiled model is trained like one that is not."""
+"""A run: what is refused when it is resumed, which folder is its own, and that a compiled model is trained like any."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,55 @@ def test_a_run_is_not_resumed_by_another_number_of_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(JobError, match="processes 1, now 2"):
         run(stopped)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> SentimentJob:
+    data = write(tmp_path / "data.pkl", mmsa_splits(count=12))
+    return SentimentJob(output=tmp_path / "runs/run", data=data, epochs=1, device="cpu", config=SMALL_SIZES)
+
+
+def run_inside(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
+    """Makes another run start and end while the first one to be started announces its data."""
+    announce = SentimentJob.announce
+
+    def interrupted(self: SentimentJob, data: Any) -> None:
+        monkeypatch.setattr(SentimentJob, "announce", announce)
+        other()
+
+    monkeypatch.setattr(SentimentJob, "announce", interrupted)
+
+
+def test_runs_that_are_given_the_same_new_folder_have_one_each(
+    job: SentimentJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inside(monkeypatch, lambda: run(replace(job, seed=2, new_output=True)))
+    run(replace(job, seed=1, new_output=True))
+    run(replace(job, seed=3, new_output=True))
+    folders = sorted(job.output.parent.iterdir())
+    assert [folder.name for folder in folders] == ["run", "run-2", "run-3"]
+    assert [json.loads((folder / "metrics.json").read_text())["seed"] for folder in folders] == [1, 2, 3]
+    assert [json.loads((folder / "job.json").read_text())["seed"] for folder in folders] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_which_a_run_has_not_ended_is_refused(
+    job: SentimentJob, resume: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def second() -> None:
+        with pytest.raises(JobError) as caught:
+            run(replace(job, resume=resume))
+        refused.append(str(caught.value))
+
+    run_inside(monkeypatch, second)
+    run(job)
+    assert refused == [f"--output {job.output} is in use by a run that has not ended; choose another folder"]
+
+
+@pytest.mark.parametrize("new_output", [False, True])
+def test_a_run_that_cannot_start_leaves_no_folder(job: SentimentJob, tmp_path: Path, new_output: bool) -> None:
+    with pytest.raises(JobError, match="max_positions must be >="):
+        run(replace(job, new_output=new_output, config={"max_positions": 1}))
+    assert [path.name for path in tmp_path.iterdir()] == ["data.pkl"]

@@ -72,7 +72,7 @@ def training_options(args: argparse.Namespace, benchmark: str) -> dict[str, Any]
     output = args.output or Path("runs") / benchmark / time.strftime("%Y%m%d-%H%M%S")
     names = ["recipe", "epochs", "batch_size", "lr", "dropout", "seed", "device", "bf16", "compile"]
     names += ["loader_workers", "log_steps", "resume"]
-    return {"output": output, **{name: getattr(args, name) for name in names}}
+    return {"output": output, "new_output": args.output is None, **{name: getattr(args, name) for name in names}}
 
 
 def command_line(command: str, arguments: Sequence[str]) -> str:

@@ -64,6 +64,8 @@ class Job(ABC, Generic[Data, Measured]):
     compile: bool = False
     """Whether the model is compiled by ``torch.compile``, for all shapes of batches."""
     resume: bool = False
+    new_output: bool = False
+    """Whether the output must be a new folder: a number is added to its name if there is one already."""
     loader_workers: int = 0
     """Number of processes that load batches in advance."""
     log_steps: int | None = None

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from multifuse.recipes.jobs import progress, resumption
+from multifuse.recipes.jobs.claim import claimed
 from multifuse.recipes.jobs.epoch_metrics import EpochMetrics, best_epoch, logits_of
 from multifuse.recipes.jobs.job import Data, Job, JobError, JobResult, Learning, Measured
 from multifuse.recipes.jobs.recipe import Recipe
@@ -22,7 +24,7 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     """Runs a job; in a distributed run, all ranks call this.
 
     Raises:
-        JobError: if an argument is wrong, or the output folder holds another run's results.
+        JobError: if an argument is wrong, or the output folder holds another run's results, or is in use by one.
         CheckpointError: if the checkpoint to resume from is not as it was written.
         OutputError: if the output cannot be written; the run can be resumed from its last checkpoint.
         ValueError: if the data cannot be used, as raised by the job's ``read_given`` and ``make``.
@@ -44,17 +46,32 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     data = job.read_given()
     arguments = _arguments(job, chosen, use_cpu)
     main = arguments.process_index == 0
-    if data is None:
-        with arguments.main_process_first(local=False):  # the others of all machines wait for the one that writes
-            data = job.make(writes=main)
-    if main or job.resume:
-        record["data_sha256"] = job.data_digest(data)
-    if job.resume:
-        check_same(job.output, record)
-    if main:
-        job.announce(data)
-    set_seed(job.seed)
-    learning = job.learning(chosen, data)
+    with claimed(job) if main else nullcontext(job) as job:
+        arguments.output_dir = str(job.output / resumption.CHECKPOINTS)
+        if data is None:
+            with arguments.main_process_first(local=False):  # the others of all machines wait for the one that writes
+                data = job.make(writes=main)
+        if main or job.resume:
+            record["data_sha256"] = job.data_digest(data)
+        if job.resume:
+            check_same(job.output, record)
+        if main:
+            job.announce(data)
+        set_seed(job.seed)
+        learning = job.learning(chosen, data)
+        trainer = _trainer(job, chosen, arguments, learning)
+        if main:
+            resumption.record(job.output, record)
+            resumption.clear_remains(job.output)
+        checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        result = _result(job, trainer, learning, start)
+        if main:
+            write_results(job, chosen, data, trainer, learning.processor, result)
+    return result
+
+
+def _trainer(job: Job[Any, Any], chosen: Recipe, arguments: TrainingArguments, learning: Learning) -> RecipeTrainer:
     arguments.dataloader_drop_last = _lone_sample(learning, chosen.batch_size, arguments.world_size)
     trainer = RecipeTrainer(
         model=learning.model,
@@ -68,25 +85,21 @@ def run(job: Job[Data, Measured]) -> JobResult[Measured]:
     if job.compile:
         learning.model.compile(dynamic=True)
     progress.quieten(trainer, job.choice)
-    if main:
-        resumption.record(job.output, record)
-        resumption.clear_remains(job.output)
-    checkpoint = resumption.newest_checkpoint(job.output) if job.resume else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return trainer
+
+
+def _result(job: Job[Any, Measured], trainer: RecipeTrainer, learning: Learning, start: float) -> JobResult[Measured]:
     valid, test = (trainer.predict(learning.splits[name], metric_key_prefix=name) for name in ("valid", "test"))
     predicted = {
         name: job.predictions(logits_of(output.predictions)) for name, output in (("valid", valid), ("test", test))
     }
-    result = JobResult(
+    return JobResult(
         job.measure(predicted["valid"], valid.label_ids),
         job.measure(predicted["test"], test.label_ids),
         best_epoch(trainer.state.log_history, job.choice),
         time.perf_counter() - start,
         predicted["test"],
     )
-    if trainer.is_world_process_zero():
-        write_results(job, chosen, data, trainer, learning.processor, result)
-    return result
 
 
 def _lone_sample(learning: Learning, batch_size: int, ranks: int) -> bool:

@@ -32,17 +32,23 @@ def check(job: Job[Any, Any], use_cpu: bool) -> None:
         raise JobError(f"--compile needs a C++ compiler on a CPU, found no {compiler}; set CXX to name another one")
     job.check()
     check_writable(job.output)
-    if (job.output / "metrics.json").exists():
-        raise JobError(f"--output {job.output} already holds a finished run's metrics.json; choose another folder")
-    if not job.resume and (job.output / resumption.CHECKPOINTS).exists():
-        raise JobError(
-            f"--output {job.output} already holds a run's checkpoints; use --resume, or choose another folder"
-        )
-    results = [name for name in ("model", "training.png") if (job.output / name).exists()]
-    if results and not (job.resume and resumption.has_record(job.output)):
-        raise JobError(
-            f"--output {job.output} already holds {' and '.join(results)} of another run; choose another folder"
-        )
+    if not job.new_output:
+        check_free(job.output, job.resume)
+
+
+def check_free(output: Path, resume: bool) -> None:
+    """Checks that a folder holds nothing of another run.
+
+    Raises:
+        JobError: if it does.
+    """
+    if (output / "metrics.json").exists():
+        raise JobError(f"--output {output} already holds a finished run's metrics.json; choose another folder")
+    if not resume and (output / resumption.CHECKPOINTS).exists():
+        raise JobError(f"--output {output} already holds a run's checkpoints; use --resume, or choose another folder")
+    results = [name for name in ("model", "training.png") if (output / name).exists()]
+    if results and not (resume and resumption.has_record(output)):
+        raise JobError(f"--output {output} already holds {' and '.join(results)} of another run; choose another folder")
 
 
 def check_resumed(output: Path, record: dict[str, Any]) -> None:
