@@ -172,6 +172,21 @@ class ClosedBudget(TokenBudget):
         return super().forward(evidence, mask) * 0
 
 
+class EvenBudget(nn.Module):
+    """Half of every token, without any of the fields of `TokenBudget`."""
+
+    def forward(self, evidence: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.full_like(evidence, 0.5) if mask is None else 0.5 * mask.to(evidence.dtype)
+
+
+def test_a_budget_may_be_any_module() -> None:
+    layer, (tokens, mask) = exchanges(SIZES, 1)[0], batch(SIZES)
+    layer.budget = EvenBudget()  # type: ignore[assignment]
+    for alpha in layer(tokens, mask).activation.values():
+        assert set(alpha.unique().tolist()) <= {0.0, 0.5}
+    assert "gamma=1.0" in repr(layer)
+
+
 def test_a_budget_that_was_replaced_or_hooked_is_called() -> None:
     layer, (tokens, mask) = exchanges(SIZES, 1)[0], batch(SIZES)
     expected = layer(tokens, mask)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -403,3 +404,9 @@ def test_fixed_bases_are_those_of_the_weights_and_need_none(parametrization: Lit
     with cached_bases(fixed):
         tokens = {"a": torch.randn(2, 3, 8)}
         torch.testing.assert_close(fixed(tokens).shared["a"], layer(tokens).shared["a"])
+
+
+def test_sizes_may_be_integers_of_numpy() -> None:
+    projector = StiefelProjector(np.int64(8), ("a",), shared_rank=np.int64(3), private_rank=np.int64(2))  # type: ignore[arg-type]
+    assert projector({"a": torch.randn(2, 4, 8)}).shared["a"].shape == (2, 4, 3)
+    assert type(projector.dim) is int

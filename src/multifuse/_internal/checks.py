@@ -304,7 +304,7 @@ def token_shapes(
         if values is None:
             continue
         tensor(f"{argument}[{name!r}]", values)
-        width = dim if isinstance(dim, int) else dim[name]
+        width = dim[name] if isinstance(dim, Mapping) else dim
         if values.ndim != 3 or values.shape[-1] != width:
             shape = tuple(values.shape)
             raise ValueError(f"{argument}[{name!r}] must have shape (batch, tokens, {width}), got {shape}")

@@ -92,10 +92,10 @@ def exchanged(
     real = packing.rows_mask(joined, shared.device)  # (B, M, width)
     evidence = torch.linalg.vector_norm(at_least_float32(shared), dim=-1)
     rows = _activation([layer.budget for layer in layers], packing.rows(evidence), real)
-    if vectors and layers[0].budget.gamma > 0:
+    if vectors and layers[0].gamma > 0:
         rows = _whole(rows, [name in vectors for name in packing.lengths], real)
     activation = packing.from_rows(rows)
-    if layers[0].budget.gamma == 0 or len(packing.lengths) == 1:
+    if layers[0].gamma == 0 or len(packing.lengths) == 1:
         return LevelCodes(shared, private, activation, None, packing, bases)
     weights = activation if real is None else packing.from_rows(rows.masked_fill(~_reaches(real), 0.0))
     attended = _attended(layers, shared, packing, joined, weights > 0)

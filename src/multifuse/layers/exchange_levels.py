@@ -37,7 +37,7 @@ def _is_plain(exchange: nn.Module) -> bool:
 def _settings(exchange: IntraCED) -> tuple[object, ...]:
     rate = exchange.dropout.p if exchange.dropout.training else 0.0
     weights = tuple((name, value.shape, value.dtype, value.device) for name, value in exchange.named_parameters())
-    return exchange.modalities, exchange.num_heads, exchange.budget.gamma, rate, weights
+    return exchange.modalities, exchange.num_heads, exchange.gamma, rate, weights
 
 
 def exchange_levels(

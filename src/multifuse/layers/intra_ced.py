@@ -110,12 +110,18 @@ class IntraCED(DrawsOwnParameters):
         gain = 0.0 if init == "identity" else 1.0
         self.output = XavierLinear(shared_rank, shared_rank, gain=gain, device=device, dtype=dtype)
 
+    @property
+    def gamma(self) -> float:
+        """The scale of the token budget; 1 for a module that replaces it and has none."""
+        return float(getattr(self.budget, "gamma", 1.0))
+
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
         present = checks.token_mapping(_as_sequences(tokens), mask, self.modalities, self.widths)
-        for name, checked in present.items():
-            checks.same_dtype(f"tokens[{name!r}]", checked.values, self.budget.threshold)  # maps may have been replaced
+        threshold = getattr(self.budget, "threshold", None)  # a map may have been replaced by one of another dtype
+        for name, checked in present.items() if threshold is not None else ():
+            checks.same_dtype(f"tokens[{name!r}]", checked.values, threshold)
         return self.with_bases(tokens, present, self.projector.bases())
 
     def with_bases(
@@ -148,8 +154,8 @@ class IntraCED(DrawsOwnParameters):
         width = self.dim if self.adapters is None else f"{self.widths}, common_dim={self.dim}"
         return (
             f"{width}, {self.modalities}, shared_rank={self.shared_rank}, private_rank={self.private_rank}, "
-            f"num_heads={self.num_heads}, gamma={self.budget.gamma}, dropout={self.dropout.p}, "
-            f"init={self.init!r}, init_participation={self.budget.init_participation}, "
+            f"num_heads={self.num_heads}, gamma={self.gamma}, dropout={self.dropout.p}, "
+            f"init={self.init!r}, init_participation={getattr(self.budget, 'init_participation', None)}, "
             f"parametrization={self.projector.parametrization!r}"
         )
 

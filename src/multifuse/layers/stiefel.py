@@ -81,7 +81,7 @@ class StiefelProjector(DrawsOwnParameters):
         super().__init__()
         checks.subspace_ranks(dim, shared_rank, private_rank)
         checks.choice("parametrization", parametrization, ("cholesky", "geotorch"))
-        self.dim, self.shared_rank, self.private_rank = dim, shared_rank, private_rank
+        self.dim, self.shared_rank, self.private_rank = int(dim), int(shared_rank), int(private_rank)  # may be numpy's
         self.modalities = checks.modality_names(modalities)
         self.parametrization = parametrization
         self._cached_bases: _CachedBases | None = None
