@@ -109,3 +109,17 @@ def test_dependencies_are_limited_to_tested_versions_and_the_constraints_satisfy
         for requirement in map(Requirement, extra):
             assert requirement.name == "multifuse" or requirement.specifier.contains(pinned[requirement.name])
     assert {"Source", "Documentation", "Changelog", "Issues"} <= set(project["urls"])
+
+
+@pytest.mark.skipif(native.binary("cpu") is None, reason="this installation has no kernels")
+def test_kernels_that_compute_something_else_do_not_pass(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ['MULTIFUSE_FORCE_FALLBACK'] == '0':\n"
+        "    from multifuse import ops\n"
+        "    exact = ops.project_capped_simplex\n"
+        "    ops.project_capped_simplex = lambda *arguments: 1.001 * exact(*arguments)\n"
+    )
+    wrong = run(sys.executable, "tools/check_install.py", PYTHONPATH=str(tmp_path), MULTIFUSE_FORCE_FALLBACK="0")
+    assert wrong.returncode == 1
+    assert "multifuse on cpu, projection, float64: " in wrong.stderr

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from multifuse import CLCRConfig
+from multifuse.baselines.cross_attention import CrossAttention
 from multifuse.baselines.fusion import Fusion, FusionForPrediction
+from multifuse.baselines.mult import CrossModalLayer
+from multifuse.baselines.shared_private import SharedPrivateFusion
+from multifuse.baselines.shared_private_terms import difference, reconstruction
 from multifuse.recipes.jobs.models import CLIP_MODELS, model_class
 from tests.sizes import SMALL_SIZES
 
@@ -207,3 +211,74 @@ def test_inputs_that_are_no_mapping_are_named(model: type[FusionForPrediction]) 
         network({"smell": torch.ones(4, 5, 3)})
     with pytest.raises(ValueError, match=r"modality 'text': inputs must be floating point, got torch.int64"):
         network({"text": torch.ones(4, 5, 3, dtype=torch.int64)})
+
+
+@fusions
+def test_it_matters_of_which_modality_a_token_is(fusion: type[Fusion]) -> None:
+    module, text, keys = layer(fusion).eval(), torch.randn(BATCH, 4, DIM), torch.randn(BATCH, 4, DIM)
+    given, swapped = module({"text": text, "keys": keys}).logits, module({"text": keys, "keys": text}).logits
+    assert not torch.allclose(given, swapped, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_baseline_reads_the_last_level_and_has_the_dropout_and_heads_of_its_config(
+    model: type[FusionForPrediction],
+) -> None:
+    options: dict[str, Any] = {"num_heads": 4, "dropout": 0.3}
+    settings = config()
+    for name, value in options.items():
+        setattr(settings, name, value)
+    network = model(settings).eval()
+    assert (network.fusion.dropout, network.fusion.num_heads) == (0.3, 4)
+    inputs = {name: torch.randn(4, 5, 3) for name in ("text", "audio")}
+    first, last = network.hierarchy(inputs)
+    torch.testing.assert_close(network(inputs).logits, network.fusion(last).logits)
+    assert not torch.allclose(network(inputs).logits, network.fusion(first).logits, atol=1e-3)
+
+
+def test_cross_attention_adds_what_a_modality_reads_of_the_others_and_not_of_itself() -> None:
+    torch.manual_seed(0)
+    fusion = CrossAttention(8, ("text", "keys", "audio")).eval()
+    tokens = {name: torch.randn(2, length, 8) for name, length in (("text", 3), ("keys", 4), ("audio", 5))}
+    others = torch.cat([tokens["text"], tokens["audio"]], dim=1)
+    attention: Any = fusion.attentions["modality_keys"]
+    attended = attention.attention(tokens["keys"], others, others)[0]
+    torch.testing.assert_close(fusion._mixed("keys", tokens, {}), tokens["keys"] + attended)
+
+
+def test_a_layer_of_mult_adds_attention_and_then_the_feed_forward_to_its_tokens() -> None:
+    torch.manual_seed(0)
+    crossing = CrossModalLayer(8, 2, 0.5).eval()
+    tokens, source = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    nn.init.normal_(crossing.source_norm.bias)
+    keys = crossing.source_norm(source)
+    attended = tokens + crossing.attention.attention(crossing.token_norm(tokens), keys, keys)[0]
+    torch.testing.assert_close(crossing(tokens, source, None), attended + crossing.feed_forward(attended))
+    torch.testing.assert_close(crossing(tokens, None, None), tokens + crossing.feed_forward(tokens))
+
+
+def test_the_terms_have_the_weights_of_misas_code() -> None:
+    assert SharedPrivateFusion.term_weights == {"similarity": 1.0, "difference": 0.3, "reconstruction": 1.0}
+
+
+def test_vectors_are_reconstructed_from_the_sum_of_both_parts() -> None:
+    torch.manual_seed(0)
+    fusion = SharedPrivateFusion(8, ("text", "keys"), num_heads=2).train()
+    tokens = {name: torch.randn(5, 4, 8) for name in ("text", "keys")}
+    means = fusion.means(tokens, {})
+    sums = [
+        fusion.shared(vectors) + private(vectors)
+        for private, vectors in zip(fusion.private, means.values.unbind(1), strict=True)
+    ]
+    decoded = torch.stack([decoder(values) for decoder, values in zip(fusion.decoders, sums, strict=True)], dim=1)
+    expected = reconstruction(decoded, means.values, means.present)
+    torch.testing.assert_close(fusion(tokens).terms["reconstruction"], expected)
+
+
+def test_the_difference_has_no_gradient_through_the_norms() -> None:
+    """With fixed norms it is of degree 2 in the shared vectors, whose scale it would not depend on otherwise."""
+    torch.manual_seed(0)
+    shared, private = (torch.rand(6, 1, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    value = difference(shared, private, torch.ones(6, 1, dtype=torch.bool))
+    (grad,) = torch.autograd.grad(value, shared)
+    assert (grad * shared.detach()).sum().item() == pytest.approx(2 * value.item())

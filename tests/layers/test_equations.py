@@ -21,7 +21,7 @@ def random_parameters(module: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "weight" not in name or parameter.ndim < 2 or not parameter.any():
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(0.3 * torch.randn_like(parameter))
 
 
 def inputs(seed: int) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
@@ -70,7 +70,8 @@ def attention(layer: IntraCED, queries: Tensor, others: Tensor) -> Tensor:
         for given, weight, bias in zip((queries, others, others), weights, biases, strict=True)
     )
     shares = torch.softmax(query @ key.mT / math.sqrt(layer.shared_rank // HEADS), dim=-1)
-    return layer.output((shares @ value).transpose(0, 1).flatten(1))
+    attended: Tensor = layer.output((shares @ value).transpose(0, 1).flatten(1))
+    return attended
 
 
 def aggregated_sample(layer: InterCAD, streams: list[dict[str, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:

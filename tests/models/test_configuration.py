@@ -135,3 +135,42 @@ def test_modalities_in_another_order_than_that_of_the_weights_are_refused_with_b
     assert torch.equal(same(inputs).logits, CLCRForPrediction.from_pretrained(saved)(inputs).logits)
     renamed = CLCRConfig(modalities={"left": TWO["a"], "b": TWO["b"]}, **SMALL_SIZES)
     assert list(CLCRForPrediction.from_pretrained(saved, config=renamed).config.modalities) == ["left", "b"]
+
+
+FRAMES: dict[str, Any] = {"model_type": "resnet", "num_channels": 3, "embedding_size": 4, "hidden_sizes": [4]}
+FRAMES |= {"depths": [1], "layer_type": "basic"}
+
+
+def test_every_field_reaches_the_part_that_it_is_of() -> None:
+    modalities = {
+        "audio": {"encoder": "temporal_conv", "input_size": 3, "dropout": 0.7},
+        "text": {"encoder": "temporal_conv", "input_size": 2},
+        "vision": {
+            "encoder": "image",
+            "config": FRAMES,
+            "dropout": 0.6,
+            "grid": [1, 2],
+            "mean": [0.1, 0.2, 0.3],
+            "std": [0.4, 0.5, 0.6],
+        },
+    }
+    fields: dict[str, Any] = {"dropout": 0.3, "gamma": 0.9, "init_participation": 0.4, "init_exchange": "identity"}
+    fields |= {"level_temperature": 2.0, "level_floor": 0.1, "modality_temperature": 3.0, "modality_floor": 0.2}
+    fields |= {"init_last_level": 0.8, "positions": "sinusoidal", "max_positions": 77, "parametrization": "geotorch"}
+    fields |= {"eps": 0.05, "debias": False}
+    network = CLCRForPrediction(CLCRConfig(modalities=modalities, **{**SMALL_SIZES, **fields}))
+    shown: dict[str, tuple[Any, str]] = {
+        "aggregation": (network.clcr.aggregation, "level_temperature=2.0, level_floor=0.1, modality_temperature=3.0, "),
+        "aggregation's rest": (network.clcr.aggregation, "modality_floor=0.2, init_last_level=0.8"),
+        "hierarchy": (network.clcr.hierarchy, "num_levels=2, positions='sinusoidal', max_positions=77"),
+        "exchange": (network.clcr.exchanges[1], "gamma=0.9, dropout=0.3, init='identity', init_participation=0.4"),
+        "projector": (network.clcr.exchanges[1].projector, "parametrization='geotorch'"),
+        "audio": (network.clcr.hierarchy.encoder("audio"), "dropout=0.7"),
+        "text": (network.clcr.hierarchy.encoder("text"), "dropout=0.3"),
+        "vision": (network.clcr.hierarchy.encoder("vision"), "dropout=0.6, grid=(1, 2), mean=(0.1, 0.2, 0.3), "),
+        "vision's rest": (network.clcr.hierarchy.encoder("vision"), "std=(0.4, 0.5, 0.6)"),
+        "head": (network.head[3], "p=0.3"),
+        "intra": (network.intra_loss, "eps=0.05, debias=False"),
+        "inter": (network.inter_loss, "eps=0.05, debias=False"),
+    }
+    assert not {name: part.extra_repr() for name, (part, text) in shown.items() if text not in part.extra_repr()}

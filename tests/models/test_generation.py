@@ -304,3 +304,25 @@ def test_an_offloaded_model_and_one_that_returns_tuples_generate_the_same(tmp_pa
         loaded = CLCRForConditionalGeneration.from_pretrained(tmp_path, **options).eval()
         assert torch.equal(loaded.generate(**given, num_beams=2, max_new_tokens=4), expected)
     assert isinstance(loaded(**given, labels=labels()), tuple)
+
+
+def test_the_decoder_reads_every_label_that_counts_and_none_that_is_ignored(
+    network: CLCRForConditionalGeneration,
+) -> None:
+    """An ignored label in the middle is hidden from what follows it, and the last real one is not."""
+    given = labels()
+    given[0, 2] = -100
+    logits = network(**batch(), labels=given).logits
+    read = network.prepare_decoder_input_ids_from_labels(given)
+    mask = torch.ones_like(read, dtype=torch.bool)
+    mask[:, 1:] = given[:, :-1] != -100
+    ignored = read.clone()
+    ignored[~mask] = VOCABULARY - 1
+    expected = network(**batch(), decoder_input_ids=ignored, decoder_attention_mask=mask).logits
+    counted = given != -100
+    # The position that reads an ignored label predicts from the ones before it; what it reads itself is not compared.
+    torch.testing.assert_close(logits[counted & mask], expected[counted & mask])
+    other = given.clone()
+    other[1, 2] = (given[1, 2] + 1) % VOCABULARY  # the last real label of the second sample: it is read one later
+    changed = network(**batch(), labels=other).logits
+    assert not torch.allclose(changed[1, 3], logits[1, 3], atol=1e-4)

@@ -119,9 +119,10 @@ class IntraCED(DrawsOwnParameters):
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
         present = checks.token_mapping(_as_sequences(tokens), mask, self.modalities, self.widths)
-        threshold = getattr(self.budget, "threshold", None)  # a map may have been replaced by one of another dtype
-        for name, checked in present.items() if threshold is not None else ():
-            checks.same_dtype(f"tokens[{name!r}]", checked.values, threshold)
+        threshold: Tensor | None = getattr(self.budget, "threshold", None)  # maps and budget may have been replaced
+        for name, checked in present.items():
+            if threshold is not None:
+                checks.same_dtype(f"tokens[{name!r}]", checked.values, threshold)
         return self.with_bases(tokens, present, self.projector.bases())
 
     def with_bases(

@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multifuse.recipes.explanation.gathered import About
-from multifuse.recipes.explanation.page import page
+from multifuse.recipes.explanation.gathered import About, explained
+from multifuse.recipes.explanation.maps import StreamMap
+from multifuse.recipes.explanation.page import _class_colours, _scatters, _score_colours, page
 from multifuse.recipes.explanation.sweeps import Sweep, SweepTable
+from multifuse.recipes.measures.scores import CLASSES, SENTIMENT
 from tests.pages import parsed
-from tests.recipes.explanation.explanations import explanation
+from tests.recipes.explanation.explanations import ABOUT, batches, explanation, model
 
 HOSTILE = "</p></td><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload='x' {{ 7 * 7 }} {% if %} ]]>-->"
 
@@ -75,3 +78,53 @@ def test_no_text_of_the_data_becomes_markup() -> None:
 @given(st.text(alphabet="<>\"'&/=!-{}%#a ", min_size=1, max_size=20))
 def test_no_drawn_text_becomes_markup(text: str) -> None:
     assert parsed(_with_texts(text, 4)).elements == parsed(_with_texts("plain", 4)).elements
+
+
+def test_points_have_the_colours_that_the_legends_give_their_modality_and_their_class() -> None:
+    whole = replace(
+        explanation(samples=3, modalities=2), labels=np.array([2, 0, 2]), classes=("never", "bark", "clock")
+    )
+    streams = StreamMap("shared", np.zeros((4, 2)), np.array([0, 1, 1, 0]), np.array([0, 0, 1, 2]))
+    by_modality, by_class = (
+        ([colour for *_, colour in scatter.points], dict(scatter.legend)) for scatter in _scatters(whole, streams)
+    )
+    points, legend = by_modality
+    assert len(set(legend.values())) == 2
+    assert points == [legend[name] for name in ("text", "audio", "audio", "text")]
+    points, legend = by_class
+    assert sorted(legend) == ["clock", "never"]
+    assert points == [legend[name] for name in ("clock", "clock", "never", "clock")]
+
+
+def test_the_rarest_classes_share_a_colour() -> None:
+    names = [f"class {index}" for index in range(12)]
+    labels = np.repeat(np.arange(12), [1, 1, *range(2, 12)])
+    colours, legend = _class_colours(labels, names)
+    assert legend[-1][0] == "2 other classes"
+    assert [name for name, _ in legend[:-1]] == names[2:]
+    assert colours[0] == colours[1] == legend[-1][1]
+
+
+def test_the_lowest_score_is_blue_0_is_grey_and_the_highest_is_red() -> None:
+    colours, legend = _score_colours(np.array([-3.0, 0.0, 3.0]))
+    low, middle, high = ([int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in colours)
+    assert low[2] == max(low) > low[0]
+    assert len(set(middle)) == 1
+    assert high[0] == max(high) > high[2]
+    assert (legend[0], legend[2], legend[-1]) == (("-3.0", colours[0]), ("0", colours[1]), ("+3.0", colours[2]))
+
+
+def test_a_shown_sample_has_its_own_label_sentence_and_tokens() -> None:
+    ids, sentences = [f"id {index}" for index in range(12)], [f"sentence {index}" for index in range(12)]
+    for options, scoring in (({}, SENTIMENT), ({"classes": 3}, CLASSES)):
+        network = model(**options)  # type: ignore[arg-type]
+        data = batches(network)
+        labels = torch.cat([batch["labels"] for batch in data])
+        shown = explained(network, data, scoring, ABOUT, ids, sentences, lambda index: (f"token {index}",)).shown
+        for sample in shown:
+            index = ids.index(sample.id)
+            assert (sample.sentence, sample.tokens) == (f"sentence {index}", (f"token {index}",))
+            label = labels[index]
+            expected = network.config.id2label[int(label)] if options else f"{float(label):+.2f}"
+            assert sample.label == expected
+        assert len({sample.id for sample in shown}) == 3

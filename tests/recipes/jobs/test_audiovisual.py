@@ -26,12 +26,13 @@ from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.jobs import progress
 from multifuse.recipes.jobs.audiovisual import AudioVisualJob
 from multifuse.recipes.jobs.job import JobError
-from multifuse.recipes.jobs.recipe import PLANTED_CLIPS
+from multifuse.recipes.jobs.recipe import AV_DIGITS, PLANTED_CLIPS
 from multifuse.recipes.jobs.run import run
 from multifuse.recipes.measures.classification import classification_measures
 from tests import media_files
 from tests.pages import parsed
 from tests.paths import ROOT
+from tests.recipes.jobs.test_recipe import started
 
 Command = Callable[..., int]
 
@@ -308,3 +309,44 @@ def test_a_set_prepared_for_another_benchmark_is_refused(
 ) -> None:
     assert command("cremad", "--data", prepared, "--output", tmp_path / "run") == 2
     assert "was prepared for ks" in capsys.readouterr().err
+
+
+@pytest.fixture
+def job(prepared: Path, tmp_path: Path) -> AudioVisualJob:
+    return AudioVisualJob(
+        output=tmp_path / "run",
+        data_set=AUDIOVISUAL_SETS["ks"],
+        data=prepared,
+        audio_backbone="resnet-small",
+        vision_backbone="resnet-small",
+        device="cpu",
+    )
+
+
+def test_a_recipe_reaches_the_model_of_clips_and_only_training_is_augmented(job: AudioVisualJob) -> None:
+    recipe = replace(AV_DIGITS, level_floor=0.3, modality_floor=0.6, feature_dropout=0.25)
+    trainer = started(replace(job, recipe=recipe))
+    config = trainer.model.config
+    assert (config.level_floor, config.modality_floor) == (0.3, 0.6)
+    assert [entry["dropout"] for entry in config.modalities.values()] == [0.25, 0.25]
+    train, valid = trainer.train_dataset, trainer.eval_dataset
+    for name in ("audio", "vision"):
+        assert not torch.equal(train[0].inputs[name], train[0].inputs[name]), "training is not augmented"
+        assert torch.equal(valid[0].inputs[name], valid[0].inputs[name]), "the validation split is augmented"
+
+
+def test_inputs_are_scaled_by_the_statistics_of_imagenet_and_of_the_training_spectrograms(job: AudioVisualJob) -> None:
+    trainer = started(replace(job, recipe=replace(AV_DIGITS, augmentation=None)))
+    entries: Any = trainer.model.config.modalities
+    assert (entries["vision"]["mean"], entries["vision"]["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    train = trainer.train_dataset
+    values = torch.stack([train[index].inputs["audio"] for index in range(len(train))]).double()
+    assert entries["audio"]["mean"] == [pytest.approx(float(values.mean()), rel=1e-4)]
+    assert entries["audio"]["std"] == [pytest.approx(float(values.std()), rel=1e-3)]
+
+
+def test_a_batch_of_a_single_clip_which_batch_normalisation_may_not_accept_is_dropped(job: AudioVisualJob) -> None:
+    clips = len(started(job).train_dataset)
+    for batch_size, expected in ((clips - 1, [clips - 1]), (clips - 2, [clips - 2, 2]), (clips, [clips])):
+        loader = started(replace(job, batch_size=batch_size)).get_train_dataloader()
+        assert [len(batch["labels"]) for batch in loader] == expected

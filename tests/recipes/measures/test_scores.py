@@ -46,3 +46,12 @@ def test_scores_match_the_models_predictions_and_bases_are_computed_once(
     scores = measured(model, batches, unchanged, SENTIMENT)
     assert scores == sentiment_measures(predictions.numpy(), labels.numpy())
     assert len(calls) == 1
+
+
+def test_a_model_that_is_being_trained_is_scored_without_dropout() -> None:
+    modalities = {"audio": {"encoder": "temporal_conv", "input_size": 3}}
+    model = CLCRForPrediction(CLCRConfig(modalities=modalities, dropout=0.5, **SMALL_SIZES))
+    batch = {"inputs": {"audio": torch.randn(6, 5, 3)}, "mask": {"audio": None}, "labels": torch.randn(6)}
+    batches: DataLoader[Any] = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    expected = measured(model.eval(), batches, unchanged, SENTIMENT)
+    assert measured(model.train(), batches, unchanged, SENTIMENT) == expected

@@ -14,6 +14,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     PreTrainedModel,
     ResNetConfig,
     ResNetModel,
@@ -193,3 +195,17 @@ def test_ranks_divide_every_batch_and_no_sample_comes_twice(samples: int, ranks:
     assert [sorted(chain(*parts)) for parts in zip(*rank_batches, strict=True)] == expected
     for parts in zip(*rank_batches, strict=True):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_embeddings_that_are_defined_after_the_layers_are_below_them_and_a_last_norm_is_not() -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    encoder = DebertaV2Model(DebertaV2Config(vocab_size=20, relative_attention=True, pos_att_type=["c2p"], **sizes))
+    encoder.add_module("final_norm", nn.LayerNorm(8))
+    model = nn.ModuleDict({"text": TextLevels(encoder, 2)})
+    groups = parameter_groups(model, replace(FINE_TUNING, encoder_lr_scale=0.1, layer_decay=0.5), 1e-3)
+    by_id = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    rates = {name.removeprefix("text.model."): by_id[id(weight)] for name, weight in model.named_parameters()}
+    assert rates["encoder.layer.1.output.dense.weight"] == pytest.approx(1e-4)
+    assert rates["encoder.rel_embeddings.weight"] == pytest.approx(2.5e-5)
+    assert rates["embeddings.word_embeddings.weight"] == pytest.approx(2.5e-5)
+    assert rates["final_norm.weight"] == pytest.approx(1e-4)

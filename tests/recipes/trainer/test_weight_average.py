@@ -155,3 +155,26 @@ def test_several_validation_sets_are_all_evaluated_with_the_average(tmp_path: Pa
         (error,) = [entry[f"eval_{name}_mae"] for entry in run.state.log_history if f"eval_{name}_mae" in entry]
         assert error == pytest.approx(abs(averaged + 1) * mean_x, rel=1e-5)
     assert run.average is None
+
+
+class WeightsOfSteps(TrainerCallback):
+    """Records the trained weight after every step."""
+
+    def __init__(self) -> None:
+        self.weights: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.weights.append(model.weight.item())
+
+
+def test_in_training_the_decay_is_that_of_the_number_of_the_step(tmp_path: Path) -> None:
+    run, saved, steps = trainer(tmp_path), WeightsSaved(), WeightsOfSteps()
+    run.add_callback(saved)
+    run.add_callback(steps)
+    run.train()
+    average = 2.0
+    for step, weight in enumerate(steps.weights, start=1):
+        decay = min(0.8, step / (step + 9))
+        average = decay * average + (1 - decay) * weight
+    assert len(steps.weights) == 6
+    assert saved.weights[-1][0] == pytest.approx(average)
