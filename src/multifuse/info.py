@@ -1,4 +1,4 @@
-"""``multifuse info``: versions, build and paths, for bug reports."""
+"""multifuse info: versions, build and paths, for bug reports."""
 
 import argparse
 import importlib.metadata

@@ -8,6 +8,7 @@ import pytest
 
 from multifuse.recipes.commands.main import COMMANDS, main
 from multifuse.recipes.commands.train import SENTIMENT_SETS
+from multifuse.recipes.corruption.corrupted import Levels
 from multifuse.recipes.data.media.audiovisual_sets import AUDIOVISUAL_SETS
 from tests import programs
 from tests.paths import ROOT
@@ -22,21 +23,38 @@ def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+def words(text: str) -> str:
+    """Returns a help as one line, however it was wrapped."""
+    return " ".join(text.split())
+
+
 def test_help_lists_every_command_and_each_command_shows_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
     overview = help_of(capsys)
     for command, summary in COMMANDS.items():
         assert f"  {command:10}{summary}" in overview
-        assert f"usage: multifuse {command}" in help_of(capsys, command)
+        options = help_of(capsys, command)
+        assert f"usage: multifuse {command}" in options
+        assert "``" not in options
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_every_benchmark_is_listed_and_shows_its_options(benchmark: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"  {benchmark}" in help_of(capsys, "train")
     options = help_of(capsys, "train", benchmark)
+    assert "where to compute (default: auto" in words(options)
     assert f"usage: multifuse train {benchmark}" in options
     assert "--resume" in options
     if benchmark in AUDIOVISUAL_SETS:
-        assert f"usage: multifuse prepare {benchmark}" in help_of(capsys, "prepare", benchmark)
+        preparing = help_of(capsys, "prepare", benchmark)
+        assert f"usage: multifuse prepare {benchmark}" in preparing
+        title = AUDIOVISUAL_SETS[benchmark].title
+        assert f"Decodes the media files in the split lists of {title} into a set" in words(preparing)
+
+
+def test_the_help_of_evaluate_names_the_levels_that_it_tests_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = words(help_of(capsys, "evaluate"))
+    for levels in (Levels().noise, Levels().drop, Levels().shift):
+        assert f"(default: {' '.join(f'{level:g}' for level in levels if level)})" in shown
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

@@ -54,17 +54,21 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         nargs="+",
         metavar="LEVEL",
-        help="standard deviations of the noise, in units of each feature's (default: 0 to 2)",
+        help="standard deviations of the noise, in units of each feature's (default: 0.25 0.5 1 1.5 2)",
     )
     parser.add_argument(
-        "--drop-rates", type=float, nargs="+", metavar="RATE", help="fractions of tokens to drop (default: 0 to 0.7)"
+        "--drop-rates",
+        type=float,
+        nargs="+",
+        metavar="RATE",
+        help="fractions of tokens to drop (default: 0.1 0.2 0.3 0.4 0.5 0.6 0.7)",
     )
     parser.add_argument(
         "--shifts",
         type=int,
         nargs="+",
         metavar="TOKENS",
-        help="numbers of tokens by which to delay one modality (default: 0 to 16)",
+        help="numbers of tokens by which to delay one modality (default: 1 2 4 8 16)",
     )
     return parser.parse_args(argv)
 

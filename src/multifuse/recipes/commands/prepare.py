@@ -150,7 +150,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="multifuse prepare", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="{" + ",".join(AUDIOVISUAL_SETS) + "}")
     for data_set in AUDIOVISUAL_SETS.values():
-        command = commands.add_parser(data_set.name, help=data_set.title)
+        description = f"Decodes the media files in the split lists of {data_set.title} into a set for training."
+        command = commands.add_parser(data_set.name, help=data_set.title, description=description)
         command.add_argument(
             "--media",
             type=Path,

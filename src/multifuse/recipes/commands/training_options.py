@@ -22,7 +22,12 @@ def add_training_options(parser: argparse.ArgumentParser, benchmark: str) -> Non
         "--dropout", type=float, help="dropout of the fusion model and its encoders (default: the recipe's)"
     )
     parser.add_argument("--seed", type=int, default=1111, help="random seed (default: 1111)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute (default: auto, a GPU if there is one)",
+    )
     parser.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
