@@ -72,7 +72,7 @@ def test_every_benchmark_has_an_example_that_forwards_its_arguments(benchmark: s
         ([], "the following arguments are required: COMMAND"),
         (["tarin"], "argument COMMAND: invalid choice: 'tarin'"),
         (["train", "mosy"], "argument BENCHMARK: invalid choice: 'mosy'"),
-        (["train", "mosi", "--epoch", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["train", "mosi", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["prepare", "mosi"], "invalid choice: 'mosi'"),
         (["info", "more"], "unrecognized arguments: more"),
     ],
