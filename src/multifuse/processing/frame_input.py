@@ -1,4 +1,4 @@
-"""FrameInput: how a film or picture becomes the frames, or the optical flow, that a model was trained on."""
+"""FrameInput: how a video or image becomes the frames, or the optical flow, that a model was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ class FrameInput:
     """Reads the frame at the centre of each of the equal parts of a video's start, or an image as one frame.
 
     Args:
-        count: the most frames, F, that are taken from a film; the exact number with ``every_part``.
+        count: the most frames, F, that are taken from a video; the exact number with ``every_part``.
         size: H and W, to which the frames of a file are scaled, whatever their aspect ratio.
-        seconds: the length of the part of the film, from its start, from which frames are taken.
-        every_part: whether a film that ends early has a frame for every part of ``seconds``, for models of segments.
+        seconds: the length of the part of the video, from its start, from which frames are taken.
+        every_part: whether a video that ends early has a frame for every part of ``seconds``, for models of segments.
         flow: whether the input is optical flow instead of frames: computed by ``"dis"``, or always ``"given"``, for
             models that were trained on flow from elsewhere.
 

@@ -22,7 +22,7 @@ class SoundInput:
         options: of the spectrogram; for a waveform only ``rate``, ``seconds`` and ``fill`` apply.
 
     Shape:
-        A path, also of a film, or finite samples (n,) at ``options.rate`` with full scale at 1 -> (1, frequency, time),
+        A path, also of a video, or finite samples (n,) at ``options.rate``, full scale at 1 -> (1, frequency, time),
         or (samples,) of a waveform.
 
     Raises:

@@ -80,14 +80,14 @@ def run(args: argparse.Namespace) -> None:
     from multifuse.recipes.corruption import corrupted, missing
     from multifuse.recipes.files import check_writable, whole, write_json
     from multifuse.recipes.jobs import progress
+    from multifuse.recipes.jobs.run_checks import check_seed
     from multifuse.recipes.measures.scores import CLASSES, SENTIMENT, Scoring
 
     name = "missing" if args.missing else "noise"
     levels = _levels(args)
     if args.draws < 1:
         raise ArgumentError(f"--draws must be >= 1, got {args.draws}")
-    if not 0 <= args.seed <= 2**32 - args.draws:  # every draw has the next seed
-        raise ArgumentError(f"--seed must be in [0, 2**32 - draws], got {args.seed}")
+    check_seed(args.seed, args.draws)
     check_writable(args.output)
     for file in (f"{name}.json", f"{name}.png"):
         if (args.output / file).exists():

@@ -28,7 +28,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     sample.add_argument("--text", help="what is said or written")
     sample.add_argument("--audio", type=Path, metavar="FILE", help="audio file, or a video whose sound is read")
     sample.add_argument(
-        "--video", type=Path, metavar="FILE", help="film or picture; without --audio, its sound is read if it has any"
+        "--video", type=Path, metavar="FILE", help="video or image; without --audio, its sound is read if it has any"
     )
     trained_model.add_data_options(parser)
     parser.set_defaults(split=None)  # to tell whether it was given
@@ -116,7 +116,7 @@ def _read(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Te
 
 
 def _values(name: str, option: str, value: Any, processor: "CLCRProcessor") -> "Tensor | str":
-    """Returns the values of a modality, which may be none, or that a film or picture has no sound."""
+    """Returns the values of a modality, which may be none, or that a video or image has no sound."""
     from multifuse.processing import FeatureInput, TextInput
 
     kind = processor.modalities[name]

@@ -1,7 +1,7 @@
 """The claim of a run to its output folder, so that no two runs write to the same one at the same time."""
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 from multifuse.recipes.files import OutputError
 from multifuse.recipes.jobs.job import Job, JobError
 from multifuse.recipes.jobs.run_checks import check_free
+
+if sys.platform != "win32":
+    import fcntl
 
 AnyJob = TypeVar("AnyJob", bound=Job[Any, Any])
 
@@ -58,7 +61,10 @@ def _made(job: Job[Any, Any]) -> tuple[Path, bool]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks a folder for as long as the block and its process last."""
+    """Locks a folder for as long as the block and its process last; Windows has no such locks."""
+    if sys.platform == "win32":
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,8 +21,7 @@ def check(job: Job[Any, Any], use_cpu: bool) -> None:
         raise JobError(f"--lr must be finite and > 0, got {job.lr}")
     if job.dropout is not None and not 0 <= job.dropout < 1:
         raise JobError(f"--dropout must be in [0, 1), got {job.dropout}")
-    if not 0 <= job.seed < 2**32:
-        raise JobError(f"--seed must be in [0, 2**32), got {job.seed}")
+    check_seed(job.seed)
     if job.loader_workers < 0:
         raise JobError(f"--loader-workers must be >= 0, got {job.loader_workers}")
     if job.device == "cuda" and not torch.cuda.is_available():
@@ -34,6 +33,17 @@ def check(job: Job[Any, Any], use_cpu: bool) -> None:
     check_writable(job.output)
     if not job.new_output:
         check_free(job.output, job.resume)
+
+
+def check_seed(seed: int, draws: int | None = None) -> None:
+    """Checks a seed, and those of the draws, each of which has the next one.
+
+    Raises:
+        JobError: if torch or numpy does not take one of them.
+    """
+    if not 0 <= seed <= 2**32 - (draws or 1):
+        interval = "[0, 2**32)" if draws is None else "[0, 2**32 - draws]"
+        raise JobError(f"--seed must be in {interval}, got {seed}")
 
 
 def check_free(output: Path, resume: bool) -> None:
