@@ -60,4 +60,4 @@ def test_a_result_file_names_the_commit_of_the_checkout_and_the_processor(tmp_pa
     result = json.loads(path.read_text())
     assert result["commit"] == COMMIT
     assert COMMIT is None or re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", COMMIT)
-    assert re.fullmatch(r".+ (DEFAULT|AVX2|AVX512\w*|\w+), \d+ cores, \d+ threads", result["machine"])
+    assert re.fullmatch(r".+ \w+, \d+ cores, \d+ threads", result["machine"])

@@ -254,3 +254,18 @@ def test_the_operator_runs_where_no_kernel_was_built() -> None:
     """An exported program holds the operator, and may be loaded on another machine."""
     environment = {**os.environ, native.FALLBACK_VARIABLE: "1"}
     subprocess.run([sys.executable, "-c", _WITHOUT_KERNELS], env=environment, check=True)
+
+
+@pytest.mark.parametrize("scale", [10.0, 100.0])
+def test_large_scores_neither_overflow_nor_revive_weights_that_have_vanished(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 40, 3 * 2 * 9, generator=generator)
+    inputs[..., : 2 * 2 * 9] *= scale  # queries and keys
+    expected = definition(inputs, (17, 23), 2, None, None)
+    torch.testing.assert_close(attend_others(inputs, (17, 23), 2).double(), expected, atol=1e-2, rtol=0)
+    exact = inputs.double().requires_grad_()
+    ours = inputs.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(by_torch(exact, (17, 23), 2, None, None).sin().sum(), exact)
+    (grad,) = torch.autograd.grad(attend_others(ours, (17, 23), 2).sin().sum(), ours)
+    assert grad.isfinite().all()
+    assert (grad.double() - wanted).abs().max() < 1e-2 * wanted.abs().max()

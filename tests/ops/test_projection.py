@@ -371,3 +371,20 @@ def test_this_installation_uses_its_compiled_kernels() -> None:
 def test_a_budget_that_is_no_real_number_is_refused(budget: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         project_capped_simplex(torch.rand(2, 3), budget)
+
+
+@pytest.mark.parametrize("length", [3, 40])
+def test_tokens_at_0_and_at_1_receive_no_gradient(length: int, device: torch.device) -> None:
+    """They are saturated: alpha stays 0 or 1, and where the budget binds, they are not among those that share it."""
+    z = torch.full((2, length), -1.0)
+    z[0, :3] = torch.tensor([0.0, 1.0, 0.5])  # slack
+    z[1, :3] = torch.tensor([1.25, 0.25, 0.5])  # binds at the threshold 0.25
+    budget = torch.tensor([2.0, 1.25])
+    grad = torch.tensor([3.0, 5.0, 7.0, *[1.0] * (length - 3)], device=device).expand(2, length)
+    expected = torch.zeros(2, length)
+    expected[0, 2] = 7.0
+    for path in (project_capped_simplex, differentiable_projection):
+        inputs: tuple[Tensor, Tensor] = (z.to(device).requires_grad_(), budget.to(device).requires_grad_())
+        grad_z, grad_budget = torch.autograd.grad(path(*inputs, None), inputs, grad)
+        torch.testing.assert_close(grad_z.cpu(), expected)
+        torch.testing.assert_close(grad_budget.cpu(), torch.tensor([0.0, 7.0]))
