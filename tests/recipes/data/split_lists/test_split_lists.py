@@ -118,6 +118,11 @@ def test_an_id_that_is_a_path_is_refused_with_its_line(tmp_path: Path, clip_id: 
         read_cremad(folder)
 
 
+def test_a_clip_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    folder = write(tmp_path, train="1_T_NEU_XX,NEU\n3_T_SAD_XX,SAD\n1_T_NEU_XX,NEU\n", test="2_T_NEU_XX,NEU\n")
+    assert sorted(clip.id for clip in read_cremad(folder).clips) == ["1_T_NEU_XX", "2_T_NEU_XX", "3_T_SAD_XX"]
+
+
 def test_malformed_lists_are_refused_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(SplitListError, match=r"train\.csv: cannot be read: No such file"):
         read_cremad(tmp_path)
@@ -127,6 +132,8 @@ def test_malformed_lists_are_refused_with_their_line(tmp_path: Path) -> None:
         read_cremad(write(tmp_path, train="1_T_NEU_XX,JOY\n", test="1_T_NEU_XX,NEU\n"))
     with pytest.raises(SplitListError, match="'1_T_NEU_XX' is listed in train and in test"):
         read_cremad(write(tmp_path, train="1_T_NEU_XX,NEU\n", test="1_T_NEU_XX,NEU\n"))
+    with pytest.raises(SplitListError, match="'1_T_NEU_XX' is listed twice in train, with the labels 0 and 2"):
+        read_cremad(write(tmp_path, train="1_T_NEU_XX,NEU\n1_T_NEU_XX,SAD\n", test="2_T_NEU_XX,NEU\n"))
     with pytest.raises(SplitListError, match=r"must be distinct and among \['0'\], got \['9'\]"):
         read_kinetics_sounds(write(tmp_path, my_train="a_1,10,0\n", my_test="b_1,10,0\n"), ["9"])
     with pytest.raises(SplitListError, match=r"onset and offset must be seconds in \[0, 10\], got '11'"):

@@ -9,8 +9,8 @@ from multifuse.recipes.data.split_lists.clips import (
     ClipList,
     SplitListError,
     known_label,
+    listed_once,
     safe_id,
-    without_overlap,
 )
 
 CLASSES = tuple("0123456789")
@@ -37,4 +37,4 @@ def read_av_digits(folder: Path) -> ClipList:
             raise SplitListError(f"{where}: split must be one of {SPLITS}, got {row['split']!r}")
         label = known_label(row["label"] or "", CLASSES, where)
         clips.append(Clip(safe_id(row["id"] or "", where), label, row["split"], row["speaker"] or ""))
-    return ClipList(without_overlap(clips, path), CLASSES)
+    return ClipList(listed_once(clips, path), CLASSES)

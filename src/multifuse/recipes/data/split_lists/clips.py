@@ -125,17 +125,21 @@ def known_label(name: str, classes: Iterable[str], where: str) -> int:
     return known.index(name)
 
 
-def without_overlap(clips: Sequence[Clip], where: Path) -> tuple[Clip, ...]:
-    """Returns the clips after checking that none is in two splits.
+def listed_once(clips: Sequence[Clip], where: Path) -> tuple[Clip, ...]:
+    """Returns the clips without repetitions, in the order in which they are first listed.
 
     Raises:
-        SplitListError: if one is.
+        SplitListError: if one is in two splits or has two labels.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, Clip] = {}
     for clip in clips:
-        if seen.setdefault(clip.id, clip.split) != clip.split:
-            raise SplitListError(f"{where}: {clip.id!r} is listed in {seen[clip.id]} and in {clip.split}")
-    return tuple(clips)
+        first = seen.setdefault(clip.id, clip)
+        if first.split != clip.split:
+            raise SplitListError(f"{where}: {clip.id!r} is listed in {first.split} and in {clip.split}")
+        if first.label != clip.label:
+            labels = f"{first.label} and {clip.label}"
+            raise SplitListError(f"{where}: {clip.id!r} is listed twice in {clip.split}, with the labels {labels}")
+    return tuple(seen.values())
 
 
 def _digest(name: str) -> str:

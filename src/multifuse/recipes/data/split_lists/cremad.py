@@ -11,8 +11,8 @@ from multifuse.recipes.data.split_lists.clips import (
     held_out,
     known_label,
     lines,
+    listed_once,
     safe_id,
-    without_overlap,
 )
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
@@ -29,7 +29,7 @@ def read_cremad(folder: Path, split: Literal["published", "speakers"] = "publish
         SplitListError: if a list is missing or malformed.
     """
     clips = [clip for name in ("train", "test") for clip in _read(folder / f"{name}.csv", name)]
-    clips = list(without_overlap(clips, folder))
+    clips = list(listed_once(clips, folder))
     if split == "speakers":
         undivided = [replace(clip, split="train") for clip in clips]
         clips = list(held_out(undivided, lambda clip: f"test {clip.group}", to="test"))

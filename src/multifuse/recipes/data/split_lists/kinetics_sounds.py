@@ -11,8 +11,8 @@ from multifuse.recipes.data.split_lists.clips import (
     SplitListError,
     held_out,
     lines,
+    listed_once,
     safe_id,
-    without_overlap,
 )
 
 _TIMES = re.compile("(?P<video>.+?)_(?P<start>[0-9]{1,9})(?:_(?P<end>[0-9]{1,9}))?")
@@ -36,7 +36,7 @@ def read_kinetics_sounds(folder: Path, classes: Sequence[str] | None = None) -> 
     labels = {name: index for index, name in enumerate(kept)}
     clips = [replace(clip, label=labels[name]) for clip, name in rows if name in labels]
     left_out = frozenset(stem for clip, name in rows if name not in labels for stem in clip.stems)
-    split_clips = held_out(without_overlap(clips, folder), lambda clip: clip.group, by_class=True)
+    split_clips = held_out(listed_once(clips, folder), lambda clip: clip.group, by_class=True)
     return ClipList(split_clips, tuple(kept), left_out=left_out)
 
 

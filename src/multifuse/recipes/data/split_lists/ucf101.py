@@ -10,8 +10,8 @@ from multifuse.recipes.data.split_lists.clips import (
     held_out,
     known_label,
     lines,
+    listed_once,
     safe_id,
-    without_overlap,
 )
 
 _GROUP = re.compile(r"v_\w+_(g\d+)_c\d+")
@@ -33,7 +33,7 @@ def read_ucf101(folder: Path, fold: int = 1) -> ClipList:
         for split in ("train", "test")
         for where, line in lines(folder / f"{split}list0{fold}.txt")
     ]
-    clips = list(without_overlap(clips, folder))
+    clips = list(listed_once(clips, folder))
     return ClipList(held_out(clips, lambda clip: clip.group, by_class=True), classes)
 
 
