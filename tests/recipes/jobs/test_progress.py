@@ -12,16 +12,18 @@ from multifuse.recipes.measures.sentiment import CHOICE, SentimentMeasures
 MEASURES = SentimentMeasures(*[0.5] * 8)
 
 
-def test_an_epoch_without_a_logged_loss_is_not_shown_as_diverged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epoch_without_a_logged_loss_shows_none(capsys: pytest.CaptureFixture[str]) -> None:
     lines = EpochLines(CHOICE)
-    arguments, state = SimpleNamespace(num_train_epochs=2), SimpleNamespace(is_world_process_zero=True)
+    arguments, state = SimpleNamespace(num_train_epochs=3), SimpleNamespace(is_world_process_zero=True)
     evaluated = {f"eval_{name}": value for name, value in vars(MEASURES).items()}
     lines.on_log(arguments, state, None, {**evaluated, "epoch": 1})
     lines.on_log(arguments, state, None, {"loss": 0.25})
     lines.on_log(arguments, state, None, {**evaluated, "epoch": 2})
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("epoch 1/2  valid MAE 0.5")
-    assert second.startswith("epoch 2/2  train loss 0.250  valid MAE 0.5")
+    lines.on_log(arguments, state, None, {**evaluated, "epoch": 3})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("epoch 1/3  valid MAE 0.5")
+    assert second.startswith("epoch 2/3  train loss 0.250  valid MAE 0.5")
+    assert third.startswith("epoch 3/3  valid MAE 0.5"), "the loss of an earlier epoch is shown again"
 
 
 def test_a_folder_with_brackets_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,8 +36,9 @@ class EpochLines(ProgressCallback):
         if f"eval_{self.choice.metric}" in logs:
             shown = [self.choice.of(name) for name in self.choice.each_epoch]
             measures = "  ".join(f"{item.label} {item.text(logs[f'eval_{item.name}'], digits=1)}" for item in shown)
-            # With steps of logging longer than an epoch, there may be none yet.
+            # If Trainer logs less than once in an epoch, there may be none.
             loss = "" if self._train_loss is None else f"train loss {self._train_loss:.3f}  "
+            self._train_loss = None
             tqdm.write(f"epoch {logs['epoch']:.0f}/{args.num_train_epochs:.0f}  {loss}valid {measures}")
 
 
