@@ -127,5 +127,7 @@ def test_bad_arguments_are_named() -> None:
         IntraLevelLoss()([])
     with pytest.raises(ValueError, match="aggregate has 3 levels, levels has 2"):
         InterLevelLoss()(levels[:2], aggregate, mask)
+    with pytest.raises(ValueError, match="aggregate has batch size 39, levels has 40"):
+        InterLevelLoss()(levels, InterCADOutput(*(field[:39] for field in aggregate)), mask)
     with pytest.raises(ValueError, match=r"mask\['text'\] must have shape \(40, 5\), got \(40, 2\)"):
         IntraLevelLoss()(levels, mask={"text": mask["text"][:, :2]})

@@ -44,7 +44,7 @@ class InterLevelLoss(Regulariser):
         (B, T_m) by modality -> `InterLevelTerms`, all 0 with a single level.
 
     Raises:
-        ValueError: as `IntraLevelLoss`; an aggregate of another number of levels.
+        ValueError: as `IntraLevelLoss`; an aggregate of another number of levels or samples.
 
     Source: CLCR (arXiv 2602.19605), the inter-level regulariser; the forms of the terms are ours.
 
@@ -63,7 +63,11 @@ class InterLevelLoss(Regulariser):
         aggregate: InterCADOutput,
         mask: Mapping[str, Tensor | None] | None = None,
     ) -> InterLevelTerms:
-        return self.terms(self.correlations(levels, mask), aggregate, self.training)
+        correlations = self.correlations(levels, mask)
+        batch, weighed = next(iter(levels[0].shared_code.values())).shape[0], aggregate.level_weights.shape[0]
+        if weighed != batch:
+            raise ValueError(f"aggregate has batch size {weighed}, levels has {batch}")
+        return self.terms(correlations, aggregate, self.training)
 
     @staticmethod
     def terms(correlations: Correlations, aggregate: InterCADOutput, synchronise: bool) -> InterLevelTerms:
