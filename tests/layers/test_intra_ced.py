@@ -316,6 +316,8 @@ def test_a_vector_takes_no_part_if_it_is_masked_or_gamma_is_0_and_its_budget_has
     layer = between().train()
     output = layer(tokens, {"image": torch.tensor([[True], [False]])})
     assert output.activation["image"].tolist() == [[1.0], [0.0]]
+    without_tokens = layer(tokens, {"image": torch.tensor([True, False])})
+    assert torch.equal(without_tokens.tokens["text"], output.tokens["text"])
     torch.stack([values.sum() for values in output.tokens.values()]).sum().backward()
     assert all(weight.grad is not None and not weight.grad.any() for weight in layer.budget.parameters())
     assert not between(gamma=0.0)(tokens).activation["image"].any()
@@ -338,6 +340,8 @@ def test_widths_and_modalities_that_do_not_fit_are_named() -> None:
         IntraCED({"a": 0, "b": 3})
     with pytest.raises(ValueError, match="common_dim is only for widths by modality, got common_dim=8 and dim=16"):
         IntraCED(16, ("a", "b"), common_dim=8)
+    with pytest.raises(ValueError, match="num_heads=4 needs a width of 5 for the default ranks, got 4"):
+        IntraCED(4, ("a", "b"))
     with pytest.raises(ValueError, match="init must be one of"):
         IntraCED(16, ("a", "b"), init="zero")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tokens\['image'\] must have shape \(batch, tokens, 7\), got \(3, 4, 12\)"):

@@ -46,9 +46,9 @@ class IntraCED(DrawsOwnParameters):
     Shape:
         ``forward(tokens, mask=None)``: tokens by modality (B, T_m, d), or of its own width; a vector (B, d) is one
         token, whose alpha is 1 unless ``gamma`` is 0 (ours: there is none to select it among). Mask by modality
-        (B, T_m), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the input, the streams have
-        the width d. A modality may be left out, ``None``, or fully masked for some samples: the others then see what
-        they would see without it.
+        (B, T_m), of a vector (B,), True or 1 = real token -> `IntraCEDOutput`: ``tokens`` have the shapes of the
+        input, the streams have the width d. A modality may be left out, ``None``, or fully masked for some samples:
+        the others then see what they would see without it.
 
     Raises:
         ValueError: an unknown modality, a wrong shape or dtype, ``num_heads`` that does not divide ``shared_rank``.
@@ -86,8 +86,7 @@ class IntraCED(DrawsOwnParameters):
         checks.positive_integer("num_heads", num_heads)
         checks.choice("init", init, ("xavier", "identity"))
         dim, widths, names = _widths(dim, modalities, common_dim)
-        shared_rank = max(3 * dim // (8 * num_heads), 1) * num_heads if shared_rank is None else shared_rank
-        private_rank = max(dim // 4, 1) if private_rank is None else private_rank
+        shared_rank, private_rank = _ranks(dim, num_heads, shared_rank, private_rank)
         self.projector = StiefelProjector(
             dim,
             names,
@@ -118,6 +117,7 @@ class IntraCED(DrawsOwnParameters):
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
+        mask = _of_sequences(mask, tokens)
         present = checks.token_mapping(_as_sequences(tokens), mask, self.modalities, self.widths)
         threshold: Tensor | None = getattr(self.budget, "threshold", None)  # maps and budget may have been replaced
         for name, checked in present.items():
@@ -179,6 +179,15 @@ def _widths(
     return common, widths, names
 
 
+def _ranks(dim: int, num_heads: int, shared_rank: int | None, private_rank: int | None) -> tuple[int, int]:
+    """Returns the ranks, by default 3/8 of the width in whole heads, and 1/4 of it."""
+    shared = max(3 * dim // (8 * num_heads), 1) * num_heads if shared_rank is None else shared_rank
+    private = max(dim // 4, 1) if private_rank is None else private_rank
+    if shared_rank is None and private_rank is None and shared + private > dim:
+        raise ValueError(f"num_heads={num_heads} needs a width of {shared + private} for the default ranks, got {dim}")
+    return shared, private
+
+
 def _as_sequences(tokens: Mapping[str, Tensor | None]) -> Mapping[str, Tensor | None]:
     """Returns vectors (B, d) as one token, (B, 1, d); what is wrong is left to the checks that follow."""
     if not isinstance(tokens, Mapping):
@@ -187,6 +196,19 @@ def _as_sequences(tokens: Mapping[str, Tensor | None]) -> Mapping[str, Tensor | 
     return {
         name: values.unsqueeze(1) if values is not None and name in vectors else values
         for name, values in tokens.items()
+    }
+
+
+def _of_sequences(
+    mask: Mapping[str, Tensor | None] | None, tokens: Mapping[str, Tensor | None]
+) -> Mapping[str, Tensor | None] | None:
+    """Returns the masks (B,) of vectors as those of one token, (B, 1)."""
+    if not isinstance(mask, Mapping) or not isinstance(tokens, Mapping):
+        return mask
+    vectors = _vectors(tokens)
+    return {
+        name: real.unsqueeze(1) if name in vectors and isinstance(real, Tensor) and real.ndim == 1 else real
+        for name, real in mask.items()
     }
 
 
