@@ -29,7 +29,7 @@ from multifuse.recipes.jobs.job import JobError
 from multifuse.recipes.jobs.recipe import AV_DIGITS, PLANTED_CLIPS
 from multifuse.recipes.jobs.run import run
 from multifuse.recipes.measures.classification import classification_measures
-from tests import media_files
+from tests import media_files, programs
 from tests.pages import parsed
 from tests.paths import ROOT
 from tests.recipes.jobs.test_recipe import started
@@ -63,11 +63,9 @@ def metrics(output: Path) -> dict[str, Any]:
     return content
 
 
-def evaluate(mode: str, run: Path, *more: Any) -> "subprocess.CompletedProcess[str]":
+def evaluate(mode: str, run: Path, *more: Any) -> programs.Done:
     output = run.with_name(f"{run.name} {mode}")
-    arguments = [f"--{mode}", "--model", run, "--output", output, "--draws", 1, *more]
-    command = [sys.executable, "-m", "multifuse", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return programs.multifuse("evaluate", f"--{mode}", "--model", run, "--output", output, "--draws", 1, *more)
 
 
 def scored_with_modalities_missing(run: Path, *more: Any) -> dict[str, Any]:
@@ -284,6 +282,22 @@ def test_av_digits_trains_from_wav_and_png_to_metrics(tmp_path: Path, command: C
         (("--data", "PREPARED", "--ignore-unlisted"), "--ignore-unlisted is for preparing media, but --data"),
         (("--data", "PREPARED", "--prepared", "p"), "--prepared p is for preparing media, but --data"),
         (("--frame-size", "0"), "frame_size must be an integer >= 1, got 0"),
+        (
+            ("--sound", "waveform", "--mels", "64"),
+            "--mels 64 is only for the format spectrogram, and the chosen one is waveform",
+        ),
+        (
+            ("--image-format", "png", "--quality", "90"),
+            "--quality 90 is only for the format jpeg, and the chosen one is png",
+        ),
+        (
+            ("--data", "PREPARED", "--modalities", "audio", "--vision-backbone", "resnet-18"),
+            "--vision-backbone resnet-18 would have no effect: the modalities are ['audio']",
+        ),
+        (
+            ("--modalities", "vision", "--audio-backbone", "resnet-18"),
+            "--audio-backbone resnet-18 would have no effect: the modalities are ['vision']",
+        ),
     ],
 )
 def test_bad_arguments_give_a_one_line_error(

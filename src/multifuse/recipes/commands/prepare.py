@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from multifuse.recipes.data.media.preparation_record import REPORT
 from multifuse.recipes.data.split_lists.clips import PreparationError, SplitListError
 
 _PICTURE_OPTIONS = ("frames", "frame_size", "frame_seconds", "image_format", "quality")
-_SOUND_OPTIONS = ("rate", "seconds", "fill", "n_fft", "hop", "mels", "offset")
+_SPECTROGRAM_OPTIONS = ("n_fft", "hop", "mels", "offset")
+_SOUND_OPTIONS = ("rate", "seconds", "fill", *_SPECTROGRAM_OPTIONS)
 
 
 def add_options(parser: argparse.ArgumentParser, data_set: AudioVisualSet) -> None:
@@ -139,11 +140,21 @@ def _options(base: PreparationOptions, args: argparse.Namespace) -> PreparationO
         changes["sound"] = values.get("sound", base.sound)
         sound_changes = {name: values[name] for name in _SOUND_OPTIONS if name in values}
         changes["spectrogram"] = replace(base.spectrogram, **sound_changes)
+    _check_effect(values, "quality", changes.get("image_format", base.image_format), "jpeg")
+    for name in _SPECTROGRAM_OPTIONS:
+        _check_effect(values, name, changes.get("sound"), "spectrogram")
     if base.flow is not None:
         if args.no_flow and args.flow_folder is not None:
             raise ValueError(f"--no-flow and --flow-folder cannot be given together, got {args.flow_folder}")
         changes["flow"] = None if args.no_flow else "folder" if args.flow_folder else base.flow
     return replace(base, **changes)
+
+
+def _check_effect(given: Mapping[str, Any], name: str, chosen: str | None, needed: str) -> None:
+    """Checks that an option was not given without the format that it belongs to."""
+    if name in given and chosen != needed:
+        option = f"--{name.replace('_', '-')} {given[name]}"
+        raise ValueError(f"{option} is only for the format {needed}, and the chosen one is {chosen}")
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:

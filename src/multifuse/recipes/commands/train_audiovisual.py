@@ -90,6 +90,7 @@ def _job(data_set: "AudioVisualSet", args: argparse.Namespace, given: Sequence[s
     _check_sources(data, media, splits)
     if data is not None:
         _check_nothing_to_prepare(data, {name: getattr(args, name) for name in given})
+    _check_backbones(data_set, args)
     network = "resnet-small" if synthetic else data_set.network
     audio, vision = args.audio_backbone or network, args.vision_backbone or network
     return AudioVisualJob(
@@ -114,6 +115,19 @@ def _check_sources(data: Path | None, media: Path | None, splits: Path | None) -
         raise JobError(f"--media and --splits must be given together, got {media} and {splits}")
     if data is not None and media is not None:
         raise JobError(f"--data and --media cannot be given together, got {data} and {media}")
+
+
+def _check_backbones(data_set: "AudioVisualSet", args: argparse.Namespace) -> None:
+    """Checks that no backbone is given for a modality that is not read; frames and optical flow have the same."""
+    from multifuse.recipes.data.media.clip_dataset import MODALITIES
+    from multifuse.recipes.jobs.job import JobError
+
+    held = [name for name in MODALITIES if name != "audio" or data_set.options.sound is not None]
+    read = set(args.modalities or held) & set(held)
+    for name, readers in (("audio", {"audio"}), ("vision", {"vision", "flow"})):
+        backbone = getattr(args, f"{name}_backbone")
+        if backbone is not None and not read & readers:
+            raise JobError(f"--{name}-backbone {backbone} would have no effect: the modalities are {sorted(read)}")
 
 
 def _check_nothing_to_prepare(data: Path, given: Mapping[str, Any]) -> None:
