@@ -33,6 +33,14 @@ def test_a_square_that_moves_right_flows_right() -> None:
     assert np.median(inner[..., 1]) == pytest.approx(128, abs=2)
 
 
+def test_frames_too_small_for_dis_are_refused_before_a_clip_is_read() -> None:
+    with pytest.raises(ValueError, match="frame_size must be an integer >= 12 for optical flow by DIS, got 11"):
+        PreparationOptions(frame_size=11, flow="dis")
+    frame = np.zeros((PreparationOptions(frame_size=12, flow="dis").frame_size, 12, 3), np.uint8)
+    assert dis_flow(frame, frame).shape == (12, 12, 2)
+    assert PreparationOptions(frame_size=11, flow="folder").flow == "folder"
+
+
 @pytest.mark.parametrize(
     "layout", ["u/{stem}/frame{n:06d}.jpg", "tvl1_flow/u/{stem}/{n}.png", "{stem}/flow_x_{n:05d}.jpg"]
 )

@@ -5,6 +5,9 @@ from typing import Literal
 
 from multifuse.media.spectrogram import SpectrogramOptions
 
+_SMALLEST_FOR_DIS = 12
+"""The smallest height and width of frames, in pixels, between which OpenCV computes optical flow by DIS."""
+
 
 @dataclass(frozen=True)
 class PreparationOptions:
@@ -32,6 +35,10 @@ class PreparationOptions:
         for name in ("frames", "frame_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)}")
+        if self.flow == "dis" and self.frame_size < _SMALLEST_FOR_DIS:
+            raise ValueError(
+                f"frame_size must be an integer >= {_SMALLEST_FOR_DIS} for optical flow by DIS, got {self.frame_size}"
+            )
         if not 0 < self.frame_seconds < float("inf"):
             raise ValueError(f"frame_seconds must be finite and > 0, got {self.frame_seconds}")
         if not 1 <= self.quality <= 100:
