@@ -1,13 +1,16 @@
-"""Runs a program of `examples` in the process of the test: most of the time of a new process would go into imports."""
+"""Runs `multifuse`, or a program of `examples`, in the process of the test: a new process would import for seconds."""
 
 import io
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
+
+from multifuse.recipes.commands.main import main
 
 
 class Done(NamedTuple):
@@ -20,17 +23,25 @@ class Done(NamedTuple):
 
 def run(program: Path, *arguments: Any, cwd: Path) -> Done:
     """Runs a program as ``python PROGRAM ARGUMENTS`` in a folder; any warning is an error, as in every test."""
-    output, errors, status, before = io.StringIO(), io.StringIO(), 0, Path.cwd()
+    before = Path.cwd()
     os.chdir(cwd)
     try:
-        with (
-            mock.patch.object(sys, "argv", [str(program), *map(str, arguments)]),
-            redirect_stdout(output),
-            redirect_stderr(errors),
-        ):
-            runpy.run_path(str(program), run_name="__main__")
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        with mock.patch.object(sys, "argv", [str(program), *map(str, arguments)]):
+            return _ended(lambda: runpy.run_path(str(program), run_name="__main__"))
     finally:
         os.chdir(before)
+
+
+def multifuse(*arguments: Any) -> Done:
+    """Runs ``multifuse ARGUMENTS``; any warning is an error, as in every test."""
+    return _ended(lambda: main(list(map(str, arguments))))
+
+
+def _ended(program: Callable[[], object]) -> Done:
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            status = returned if isinstance(returned := program(), int) else 0
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return Done(status, output.getvalue(), errors.getvalue())

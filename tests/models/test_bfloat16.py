@@ -71,6 +71,7 @@ def test_the_bases_stay_orthonormal_to_float32_while_they_are_trained(mode: str)
         torch.testing.assert_close(columns.mT @ columns, identity, atol=1e-5, rtol=0)
 
 
+@torch._dynamo.config.patch(specialize_float=True)  # otherwise every compilation begins twice
 @pytest.mark.parametrize(("mode", "backend"), [("autocast", "aot_eager"), ("weights", "eager")])
 def test_a_compiled_step_is_one_graph_near_the_eager_one(mode: str, backend: str) -> None:
     network = network_in(mode)

@@ -1,8 +1,6 @@
 """multifuse evaluate: its scores, tables and figures, and the arguments that it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from multifuse.recipes.data.features.utterances import datasets
 from multifuse.recipes.jobs.model_identity import ModelIdentity
 from multifuse.recipes.measures.scores import SENTIMENT, mean_measures
 from multifuse.recipes.measures.sentiment import SentimentMeasures, sentiment_measures
+from tests import programs
 from tests.files import mmsa_splits, save_unscaled, write
 from tests.sizes import SMALL_SIZES
 
@@ -140,8 +139,7 @@ def command(name: str, folder: Path, data: Path, output: Path, *more: str) -> li
 
 def test_missing_modalities_on_the_command_line(tmp_path: Path, data: Path) -> None:
     folder, output = saved(tmp_path / "run"), tmp_path / "missing"
-    arguments = [sys.executable, "-m", "multifuse", "evaluate", *command("missing", folder, data, output)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    done = programs.multifuse("evaluate", *command("missing", folder, data, output))
     assert "text + audio" in done.stdout
     report = json.loads((output / "missing.json").read_text())
     assert [scores["rate"] for scores in report["absences"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]

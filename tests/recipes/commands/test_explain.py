@@ -1,8 +1,6 @@
 """multifuse explain: its page from end to end, and the arguments that it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from multifuse import CLCRConfig, CLCRForPrediction, CLCRProcessor, FeatureInput
 from multifuse.baselines.late import LateFusionForPrediction
 from multifuse.processing.processor import ModalityInput
 from multifuse.recipes.commands.main import main
+from tests import programs
 from tests.files import bert, contents, mmsa_splits, save_unscaled, write
 from tests.pages import parsed
 from tests.sizes import SMALL_SIZES
@@ -53,8 +52,7 @@ def test_a_trained_model_is_explained_with_what_evaluate_wrote(
     missing = ["--missing", "--model", str(run), "--data", str(data), "--output", str(tmp_path / "out"), "--draws", "1"]
     assert main(["evaluate", *missing]) == 0
     capsys.readouterr()
-    arguments = [sys.executable, "-m", "multifuse", "explain", run, "--data", data, "--evaluations", tmp_path / "out"]
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True)
+    done = programs.multifuse("explain", run, "--data", data, "--evaluations", tmp_path / "out")
     assert done.stdout == f"Wrote {run / 'explain.html'}.\n"
     html = (run / "explain.html").read_text()
     page = parsed(html)

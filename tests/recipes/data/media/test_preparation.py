@@ -24,7 +24,7 @@ from multifuse.recipes.data.media.planted_media import planted_options, write_pl
 from multifuse.recipes.data.media.preparation import Preparation, prepare
 from multifuse.recipes.data.media.preparation_record import RECORD, REPORT, prepared_record
 from multifuse.recipes.data.split_lists.clips import SPLITS, PreparationError
-from tests import media_files
+from tests import media_files, programs
 from tests.files import contents
 
 OPTIONS = replace(planted_options("ks"), frames=2, frame_size=16)
@@ -112,17 +112,19 @@ def test_an_interrupted_job_resumes_to_the_same_files(
 @pytest.mark.parametrize("name", ["cremad", "ks", "ave", "ucf101"])
 def test_a_killed_command_resumes_to_the_same_files(tmp_path: Path, name: str) -> None:
     planted = write_planted_media(name, tmp_path, divisor=4)
-    command = [sys.executable, "-m", "multifuse", "prepare", name, "--media", str(planted.media)]
-    command += ["--splits", str(planted.splits), "--frame-size", "64", "--shard-size", "3", "--output"]
+    command = ["prepare", name, "--media", str(planted.media), "--splits", str(planted.splits)]
+    command += ["--frame-size", "64", "--shard-size", "3", "--output"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    once = subprocess.run([*command, str(whole)], capture_output=True, text=True, check=True)
+    once = programs.multifuse(*command, whole)
+    assert once.returncode == 0, once.stderr
     assert f"Prepared {whole}: train" in once.stdout
     assert "skipped 0 of" in once.stdout
     assert "clip/s" in once.stderr
-    before = killed_half_way([*command, str(parts)], parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
+    process = [sys.executable, "-m", "multifuse", *command, str(parts)]
+    before = killed_half_way(process, parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
     assert not {REPORT, "dataset_dict.json"} & set(before), "the job finished before it was killed"
     written = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
-    subprocess.run([*command, str(parts), "--workers", "2"], capture_output=True, check=True)
+    assert programs.multifuse(*command, parts, "--workers", 2).returncode == 0
     assert contents(parts) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in written} == written, "existing shards were written again"
 
