@@ -117,8 +117,9 @@ class IntraCED(DrawsOwnParameters):
     def forward(
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
-        mask = _of_sequences(mask, tokens)
-        present = checks.token_mapping(_as_sequences(tokens), mask, self.modalities, self.widths)
+        vectors = _vectors(tokens)
+        masks = None if mask is None else _as_sequences(mask, vectors, 1)
+        present = checks.token_mapping(_as_sequences(tokens, vectors, 2), masks, self.modalities, self.widths)
         threshold: Tensor | None = getattr(self.budget, "threshold", None)  # maps and budget may have been replaced
         for name, checked in present.items():
             if threshold is not None:
@@ -188,30 +189,22 @@ def _ranks(dim: int, num_heads: int, shared_rank: int | None, private_rank: int 
     return shared, private
 
 
-def _as_sequences(tokens: Mapping[str, Tensor | None]) -> Mapping[str, Tensor | None]:
-    """Returns vectors (B, d) as one token, (B, 1, d); what is wrong is left to the checks that follow."""
-    if not isinstance(tokens, Mapping):
-        return tokens
-    vectors = _vectors(tokens)
+def _as_sequences(
+    given: Mapping[str, Tensor | None], vectors: frozenset[str], dimensions: int
+) -> Mapping[str, Tensor | None]:
+    """Returns vectors, (B, d), or their masks, (B,), as those of one token; what is wrong is left to the checks."""
+    if not isinstance(given, Mapping):
+        return given
     return {
-        name: values.unsqueeze(1) if values is not None and name in vectors else values
-        for name, values in tokens.items()
-    }
-
-
-def _of_sequences(
-    mask: Mapping[str, Tensor | None] | None, tokens: Mapping[str, Tensor | None]
-) -> Mapping[str, Tensor | None] | None:
-    """Returns the masks (B,) of vectors as those of one token, (B, 1)."""
-    if not isinstance(mask, Mapping) or not isinstance(tokens, Mapping):
-        return mask
-    vectors = _vectors(tokens)
-    return {
-        name: real.unsqueeze(1) if name in vectors and isinstance(real, Tensor) and real.ndim == 1 else real
-        for name, real in mask.items()
+        name: values.unsqueeze(1)
+        if name in vectors and isinstance(values, Tensor) and values.ndim == dimensions
+        else values
+        for name, values in given.items()
     }
 
 
 def _vectors(tokens: Mapping[str, Tensor | None]) -> frozenset[str]:
     """Returns the modalities that are a vector (B, d) instead of a sequence."""
+    if not isinstance(tokens, Mapping):
+        return frozenset()
     return frozenset(name for name, values in tokens.items() if isinstance(values, Tensor) and values.ndim == 2)
