@@ -122,8 +122,8 @@ def _check_backbones(data_set: "AudioVisualSet", args: argparse.Namespace) -> No
     from multifuse.recipes.data.media.clip_dataset import MODALITIES
     from multifuse.recipes.jobs.job import JobError
 
-    held = [name for name in MODALITIES if name != "audio" or data_set.options.sound is not None]
-    read = set(args.modalities or held) & set(held)
+    held = set(MODALITIES) - ({"audio"} if data_set.options.sound is None else set())
+    read = set(args.modalities or held)
     for name, readers in (("audio", {"audio"}), ("vision", {"vision", "flow"})):
         backbone = getattr(args, f"{name}_backbone")
         if backbone is not None and not read & readers:
