@@ -151,8 +151,8 @@ def test_a_killed_run_resumes_to_the_uninterrupted_result(
 
 
 def test_several_processes_match_one(tmp_path: Path) -> None:
-    """Four epochs of six steps, whose last batch is uneven: 7 samples, 4 on one rank and 3 on the other."""
-    data = write(tmp_path / "data.pkl", mmsa_splits(count=47))
+    """Four epochs of six steps, whose last batch is uneven: 3 samples, 2 on one rank and 1 on the other."""
+    data = write(tmp_path / "data.pkl", mmsa_splits(count=43))
     arguments = ("--data", data, "--batch-size", 8, "--epochs", 4, "--dropout", 0, "--log-steps", 1, "--device", "cpu")
     launchers = {
         "torchrun": ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"),

@@ -36,7 +36,8 @@ def test_a_square_that_moves_right_flows_right() -> None:
 def test_frames_too_small_for_dis_are_refused_before_a_clip_is_read() -> None:
     with pytest.raises(ValueError, match="frame_size must be an integer >= 12 for optical flow by DIS, got 11"):
         PreparationOptions(frame_size=11, flow="dis")
-    frame = np.zeros((PreparationOptions(frame_size=12, flow="dis").frame_size, 12, 3), np.uint8)
+    smallest = PreparationOptions(frame_size=12, flow="dis").frame_size
+    frame = np.zeros((smallest, smallest, 3), np.uint8)
     assert dis_flow(frame, frame).shape == (12, 12, 2)
     assert PreparationOptions(frame_size=11, flow="folder").flow == "folder"
 
