@@ -58,7 +58,9 @@ def test_a_vector_is_one_token_whose_mask_an_exchange_takes() -> None:
     inputs = {**tokens(64), "keys": torch.randn(64, 4)}
     layer = ModalityDropout(NAMES, 0.5).train()
     exchange = IntraCED(4, NAMES, shared_rank=2, private_rank=2, num_heads=1)
-    for mask in (None, {"keys": torch.arange(64).view(64, 1) % 3 > 0}):
+    real = torch.arange(64) % 3 > 0
+    assert torch.equal(ModalityDropout(NAMES)(inputs, {"keys": real})["keys"], real.view(64, 1))
+    for mask in (None, {"keys": real.view(64, 1)}, {"keys": real}):
         dropped = layer(inputs, mask)
         assert [tuple(dropped[name].shape) for name in NAMES] == [(64, 5), (64, 3), (64, 1)]
         assert 0 < dropped["keys"].sum() < 64

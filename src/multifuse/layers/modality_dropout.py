@@ -18,9 +18,9 @@ class ModalityDropout(nn.Module):
 
     Shape:
         ``forward(tokens, mask=None)``: tokens by modality (B, T_m, ...), or token ids (B, T_m); a vector (B, d), which
-        is floating point, is one token, as in `IntraCED`; ``None`` for one that is left out. Mask by modality (B, T_m)
-        -> the mask of the remaining tokens, by modality. A sample that would lose everything keeps what it has. In eval
-        mode, or with a rate of 0, the mask is returned unchanged.
+        is floating point, is one token, as in `IntraCED`; ``None`` for one that is left out. Mask by modality (B, T_m),
+        of a vector also (B,) -> the mask of the remaining tokens, by modality (B, T_m). A sample that would lose
+        everything keeps what it has. In eval mode, or with a rate of 0, the same tokens remain.
 
     Raises:
         ValueError: a rate outside [0, 1], an unknown modality, tokens or masks that do not fit.
@@ -52,6 +52,8 @@ class ModalityDropout(nn.Module):
                 sizes = f"batch size {values.shape[0]}, the modalities before it {batch}"
                 raise ValueError(f"tokens[{name!r}] has {sizes}")
             if real is not None:
+                is_of_vector = real.ndim == 1 and values is not tokens[name]
+                real = masks[name] = real.unsqueeze(1) if is_of_vector else real
                 checks.token_mask(f"mask[{name!r}]", real, *values.shape[:2])
         if not self.training or not any(self.rates[name] for name in given):
             return masks

@@ -216,7 +216,7 @@ class AudioVisualJob(Job[PreparedClips, ClassificationMeasures]):
         return {
             "benchmark": self.data_set.name,
             "synthetic": self.synthetic,
-            "data": "embedded default" if self.synthetic else data.folder.name,
+            "data": "built-in" if self.synthetic else data.folder.name,
             "samples": {split: len(data.splits[split]) for split in SPLITS},
             "target": self.target,
             "model": self.model,

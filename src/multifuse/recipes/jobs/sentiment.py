@@ -180,7 +180,7 @@ class SentimentJob(Job[MMSAData, SentimentMeasures]):
     def description(self, data: MMSAData) -> dict[str, Any]:
         return {
             "synthetic": self.data is None,
-            "data": "embedded default" if self.data is None else self.data.name,
+            "data": "built-in" if self.data is None else self.data.name,
             "planted": self._setting,
             "samples": {name: len(getattr(data, name).labels) for name in SPLITS},
             "replaced_non_finite": data.replaced,
