@@ -177,12 +177,17 @@ def test_other_backbones_are_loaded_by_name(source: Path, tmp_path: Path, comman
     torch.testing.assert_close(trained[name], pretrained.state_dict()["encoder.layers.1.final_layer_norm.weight"])
 
 
-def test_two_processes_train_one_model_whose_measures_count_every_sample_once(prepared: Path, tmp_path: Path) -> None:
+def test_two_processes_of_accelerate_train_one_model_whose_measures_count_every_sample_once(
+    prepared: Path, tmp_path: Path
+) -> None:
     example = ROOT / "examples/train_ks.py"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
+    # Without --multi_gpu, accelerate launch starts a single process on a machine without one.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launcher += ["--main_process_port", "29633"]
     small = ["--vision-backbone", "resnet-small", "--audio-backbone", "resnet-small", "--device", "cpu"]
     arguments = ["--data", str(prepared), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "8"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launcher, example, *arguments, *small], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Read ") == 1, "more than one process printed"
