@@ -109,8 +109,11 @@ def test_an_interrupted_job_resumes_to_the_same_files(
     assert all(contents(tmp_path / "parts")[name] == content for name, content in before.items())
 
 
-@pytest.mark.parametrize("name", ["cremad", "ks", "ave", "ucf101"])
-def test_a_killed_command_resumes_to_the_same_files(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "is_killed"), [("cremad", False), ("ks", False), ("ave", False), ("ucf101", True)])
+def test_a_stopped_command_resumes_to_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_killed: bool
+) -> None:
+    """Kills the process, or interrupts it as Ctrl-C does: then it resumes with two workers, or with one."""
     planted = write_planted_media(name, tmp_path, divisor=4)
     command = ["prepare", name, "--media", str(planted.media), "--splits", str(planted.splits)]
     command += ["--frame-size", "64", "--shard-size", "3", "--output"]
@@ -120,11 +123,18 @@ def test_a_killed_command_resumes_to_the_same_files(tmp_path: Path, name: str) -
     assert f"Prepared {whole}: train" in once.stdout
     assert "skipped 0 of" in once.stdout
     assert "clip/s" in once.stderr
-    process = [sys.executable, "-m", "multifuse", *command, str(parts)]
-    before = killed_half_way(process, parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
-    assert not {REPORT, "dataset_dict.json"} & set(before), "the job finished before it was killed"
+    if is_killed:
+        process = [sys.executable, "-m", "multifuse", *command, str(parts)]
+        before = killed_half_way(process, parts, shards_in_all=len(list(whole.rglob("*.arrow"))))
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation, "clip_row", stop_after(4))
+            assert programs.multifuse(*command, parts).returncode == 130
+        before = contents(parts)
+    assert not {REPORT, "dataset_dict.json"} & set(before), "the job finished before it was stopped"
     written = {path: path.stat().st_mtime_ns for path in parts.rglob("*.arrow")}
-    assert programs.multifuse(*command, parts, "--workers", 2).returncode == 0
+    assert written
+    assert programs.multifuse(*command, parts, "--workers", 2 if is_killed else 1).returncode == 0
     assert contents(parts) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in written} == written, "existing shards were written again"
 
