@@ -41,10 +41,12 @@ try-wheel:
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
-	@echo "Setting up .venv: dependencies, then the kernels (a minute or two)"
+	@echo "Setting up .venv: dependencies and kernels (a few minutes)"
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch numpy setuptools wheel
-	MULTIFUSE_REQUIRE_KERNELS=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@# The kernels need torch only, so they are compiled while the other dependencies are fetched.
+	MULTIFUSE_REQUIRE_KERNELS=1 .venv/bin/python setup.py --quiet build_ext --inplace & kernels=$$!; \
+	MULTIFUSE_SKIP_BUILD=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]' && wait $$kernels
 	@# Byte code, on all cores; pip would use one. Some packages contain files of another Python, which do not compile.
 	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 	.venv/bin/multifuse info
