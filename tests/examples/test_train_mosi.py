@@ -30,12 +30,10 @@ def train(*arguments: Any, cwd: Path) -> programs.Done:
     return programs.run(SCRIPT, *arguments, cwd=cwd)
 
 
-def launched(
-    *arguments: Any, cwd: Path, launcher: tuple[str, ...] = (), **variables: str
-) -> subprocess.CompletedProcess[str]:
+def launched(*arguments: Any, cwd: Path, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Runs the example in a process of its own, as a user would; every warning of this library is an error."""
     command = [sys.executable, "-W", "error:::multifuse", *launcher, str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 

@@ -1,6 +1,6 @@
 """Arithmetic under token masks. A mask is bool, True = real token; ``None`` means that all tokens are real."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -58,3 +58,17 @@ def has_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.full((values.shape[0],), values.shape[1] > 0, device=values.device)
     return mask.any(dim=1)
+
+
+def as_sequences(
+    given: Mapping[str, Tensor | None], vectors: frozenset[str], dimensions: int
+) -> Mapping[str, Tensor | None]:
+    """Returns vectors, (B, d), or their masks, (B,), as those of one token; what is wrong is left to the checks."""
+    if not isinstance(given, Mapping):
+        return given
+    return {
+        name: values.unsqueeze(1)
+        if name in vectors and isinstance(values, Tensor) and values.ndim == dimensions
+        else values
+        for name, values in given.items()
+    }

@@ -9,7 +9,7 @@ from torch import Tensor
 from multifuse._internal import checks
 from multifuse._internal.checks import Tokens
 from multifuse._internal.initialisation import DrawsOwnParameters, XavierLinear
-from multifuse._internal.masks import without_padding
+from multifuse._internal.masks import as_sequences, without_padding
 from multifuse.layers.adapters import WidthAdapters
 from multifuse.layers.channel_dropout import ChannelDropout
 from multifuse.layers.exchange import IntraCEDOutput, exchanged
@@ -118,8 +118,8 @@ class IntraCED(DrawsOwnParameters):
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> IntraCEDOutput:
         vectors = _vectors(tokens)
-        masks = None if mask is None else _as_sequences(mask, vectors, 1)
-        present = checks.token_mapping(_as_sequences(tokens, vectors, 2), masks, self.modalities, self.widths)
+        masks = None if mask is None else as_sequences(mask, vectors, 1)
+        present = checks.token_mapping(as_sequences(tokens, vectors, 2), masks, self.modalities, self.widths)
         threshold: Tensor | None = getattr(self.budget, "threshold", None)  # maps and budget may have been replaced
         for name, checked in present.items():
             if threshold is not None:
@@ -187,20 +187,6 @@ def _ranks(dim: int, num_heads: int, shared_rank: int | None, private_rank: int 
     if shared_rank is None and private_rank is None and shared + private > dim:
         raise ValueError(f"num_heads={num_heads} needs a width of {shared + private} for the default ranks, got {dim}")
     return shared, private
-
-
-def _as_sequences(
-    given: Mapping[str, Tensor | None], vectors: frozenset[str], dimensions: int
-) -> Mapping[str, Tensor | None]:
-    """Returns vectors, (B, d), or their masks, (B,), as those of one token; what is wrong is left to the checks."""
-    if not isinstance(given, Mapping):
-        return given
-    return {
-        name: values.unsqueeze(1)
-        if name in vectors and isinstance(values, Tensor) and values.ndim == dimensions
-        else values
-        for name, values in given.items()
-    }
 
 
 def _vectors(tokens: Mapping[str, Tensor | None]) -> frozenset[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multifuse._internal import checks
-from multifuse._internal.masks import has_tokens
+from multifuse._internal.masks import as_sequences, has_tokens
 
 
 class ModalityDropout(nn.Module):
@@ -43,8 +43,10 @@ class ModalityDropout(nn.Module):
         self, tokens: Mapping[str, Tensor | None], mask: Mapping[str, Tensor | None] | None = None
     ) -> dict[str, Tensor | None]:
         checks.by_modality("tokens", tokens, self.modalities)
-        masks: dict[str, Tensor | None] = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
-        given = {name: _sequence(name, values) for name, values in tokens.items() if values is not None}
+        vectors = frozenset(name for name, values in tokens.items() if values is not None and _is_vector(name, values))
+        masks = {**dict.fromkeys(tokens), **checks.modality_masks(mask, self.modalities)}
+        masks.update(as_sequences(masks, vectors, 1))
+        given = {name: values for name, values in as_sequences(tokens, vectors, 2).items() if values is not None}
         batch = next(iter(given.values())).shape[0] if given else 0
         for name, values in given.items():
             real = masks[name]
@@ -52,8 +54,6 @@ class ModalityDropout(nn.Module):
                 sizes = f"batch size {values.shape[0]}, the modalities before it {batch}"
                 raise ValueError(f"tokens[{name!r}] has {sizes}")
             if real is not None:
-                is_of_vector = real.ndim == 1 and values is not tokens[name]
-                real = masks[name] = real.unsqueeze(1) if is_of_vector else real
                 checks.token_mask(f"mask[{name!r}]", real, *values.shape[:2])
         if not self.training or not any(self.rates[name] for name in given):
             return masks
@@ -72,8 +72,8 @@ class ModalityDropout(nn.Module):
         return f"{self.modalities}, rates={self.rates}"
 
 
-def _sequence(name: str, values: Tensor) -> Tensor:
-    """Returns a vector as one token (B, 1, d), and anything else as it is."""
+def _is_vector(name: str, values: Tensor) -> bool:
+    """Tells a vector (B, d) from tokens and token ids, after checking that it is one of these."""
     if checks.tensor(f"tokens[{name!r}]", values).ndim < 2:
         raise ValueError(f"tokens[{name!r}] must have shape (batch, tokens, ...), got {tuple(values.shape)}")
-    return values.unsqueeze(1) if values.ndim == 2 and values.is_floating_point() else values
+    return values.ndim == 2 and values.is_floating_point()
