@@ -46,7 +46,8 @@ setup: .venv/.ready
 	$(PIP_INSTALL) torch numpy setuptools wheel
 	@# The kernels need torch only, so they are compiled while the other dependencies are fetched.
 	MULTIFUSE_REQUIRE_KERNELS=1 .venv/bin/python setup.py --quiet build_ext --inplace & kernels=$$!; \
-	MULTIFUSE_SKIP_BUILD=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]' && wait $$kernels
+	MULTIFUSE_SKIP_BUILD=1 $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'; status=$$?; \
+	wait $$kernels && exit $$status
 	@# Byte code, on all cores; pip would use one. Some packages contain files of another Python, which do not compile.
 	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 	.venv/bin/multifuse info
