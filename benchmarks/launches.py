@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.compiled_launches import CompiledStep, compiled_step
@@ -120,20 +121,24 @@ def table(rows: Sequence[Launches]) -> str:
 
 
 def _models() -> Iterator[Launches]:
+    for name, model, loss in _losses():
+        yield _step(name, model, partial(loss, model))
+
+
+def _losses() -> Iterator[tuple[str, nn.Module, Callable[[nn.Module], Tensor]]]:
+    """Yields every model with its name and its loss: CLCR, without one of its parts, and the models beside it."""
     inputs, labels, mask = ragged_batch()
-    configs: dict[str, dict[str, object]] = {
-        "CLCR": {},
-        **{f"CLCR, {name}": changes for name, changes in ABLATIONS.items()},
-    }
-    for name, changes in configs.items():
-        model = built("clcr", **changes)
-        yield _step(name, model, partial(loss_of, model, inputs, labels, mask))
+
+    def loss(model: nn.Module) -> Tensor:
+        return loss_of(model, inputs, labels, mask)
+
+    yield "CLCR", built("clcr"), loss
+    for name, changes in ABLATIONS.items():
+        yield f"CLCR, {name}", built("clcr", **changes), loss
     for name in MODELS:
         if name not in ("clcr", "text"):
-            model = built(name)
-            yield _step(name, model, partial(loss_of, model, inputs, labels, mask))
-    transformer = Transformer(WIDTHS)
-    yield _step("a 2-layer transformer", transformer, lambda: nn.functional.l1_loss(transformer(inputs)[:, 0], labels))
+            yield name, built(name), loss
+    yield "a 2-layer transformer", Transformer(WIDTHS), lambda model: l1_loss(model(inputs)[:, 0], labels)
 
 
 def ragged_batch(size: int = BATCH) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
@@ -159,7 +164,7 @@ def _parts() -> Iterator[Launches]:
     inputs, _, mask = ragged_batch()
     model = built("clcr")
     assert isinstance(model, CLCRForPrediction)
-    clcr, names = model.clcr, tuple(WIDTHS)
+    clcr = model.clcr
     exchanges = [exchange for exchange in clcr.exchanges if isinstance(exchange, IntraCED)]
     yield _part("the hierarchy", model, lambda: _values(clcr.hierarchy(inputs, mask)))
     projectors = [exchange.projector for exchange in exchanges]
@@ -181,13 +186,21 @@ def _parts() -> Iterator[Launches]:
         return [model.intra_loss.terms(correlations).total, model.inter_loss.terms(correlations, aggregate, True).total]
 
     yield _part("the regularisers", model, losses)
-    layer = IntraCED(128, names, shared_rank=48, private_rank=32)
-    tokens = {name: torch.randn(BATCH, LENGTH, 128, requires_grad=True) for name in names}
+    layer = _exchange()
+    yield _part("IntraCED by itself", layer, partial(_exchanged, layer, _tokens()))
 
-    def exchanged() -> list[Tensor]:
-        return [values for field in layer(tokens)[:3] for values in field.values()]
 
-    yield _part("IntraCED by itself", layer, exchanged)
+def _exchange() -> IntraCED:
+    return IntraCED(128, tuple(WIDTHS), shared_rank=48, private_rank=32)
+
+
+def _tokens() -> dict[str, Tensor]:
+    return {name: torch.randn(BATCH, LENGTH, 128, requires_grad=True) for name in WIDTHS}
+
+
+def _exchanged(layer: nn.Module, tokens: dict[str, Tensor]) -> list[Tensor]:
+    """Returns the tokens and streams of all modalities."""
+    return [values for field in layer(tokens)[:3] for values in field.values()]
 
 
 def _activations(exchanges: Sequence[IntraCED], codes: LevelCodes, mask: dict[str, Tensor]) -> list[Tensor]:
@@ -225,11 +238,12 @@ def _part(what: str, model: nn.Module, outputs: Callable[[], list[Tensor]]) -> L
 
 
 def measure_compiled() -> Iterator[CompiledStep]:
-    """Counts the calls of compiled steps, of the models in `MODELS` but the one that only reads text."""
-    inputs, labels, mask = ragged_batch()
-    for name in MODELS:
-        if name != "text":
-            yield compiled_step(name, built(name), lambda model: loss_of(model, inputs, labels, mask))
+    """Counts the calls of compiled steps of the same models, and of one exchange by itself."""
+    torch.manual_seed(0)
+    for name, model, loss in _losses():
+        yield compiled_step(name, model, loss)
+    tokens = _tokens()
+    yield compiled_step("IntraCED by itself", _exchange(), lambda layer: torch.stack(_exchanged(layer, tokens)).sum())
 
 
 def main() -> None:
