@@ -1,8 +1,8 @@
 // CUDA kernels of the projection onto the capped simplex and of its backward.
 //
-// A row is kept in the registers of one warp (up to 512 tokens) or of one block (up to 16,384, in float64 4,096); a longer
-// one is read again from global memory at every step. Sums are reduced in a fixed order, so results are deterministic, and
-// nothing waits for the host.
+// A row is kept in the registers of one warp (up to 512 tokens) or, in the forward, of one block (up to 16,384, in float64
+// 4,096); a longer one is read again from global memory at every step. Sums are reduced in a fixed order, so results are
+// deterministic, and nothing waits for the host.
 #define MULTIFUSE_VERSION gpu
 #include "capped_simplex.h"
 #include "projection.h"
@@ -87,9 +87,7 @@ template <int kThreads>
 struct Group {
   template <typename T, typename Combine>
   __device__ __forceinline__ static T reduce(T value, Combine combine, T identity) {
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-      value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
-    }
+    value = in_warp(value, combine);
     if constexpr (kThreads > kWarp) {
       constexpr int kWarps = kThreads / kWarp;
       __shared__ T partial[kWarps];
@@ -99,48 +97,73 @@ struct Group {
         partial[threadIdx.x / kWarp] = value;
       }
       __syncthreads();
-      value = lane < kWarps ? partial[lane] : identity;
-      for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-        value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
-      }
+      value = in_warp(lane < kWarps ? partial[lane] : identity, combine);
     }
     return value;
   }
-};
 
-// Returns the piece of a row at a threshold, summed by the group.
-template <typename T, int kThreads, typename Row>
-__device__ __forceinline__ Piece<T> piece_at(const Row& row, T threshold, T budget) {
-  T saturated = 0;
-  T below = 0;
-  T inside = 0;
-  row.each([&](T z) {
-    saturated += is_saturated(z - threshold) ? T(1) : T(0);
-    below += below_saturation(z - threshold);
-    inside += is_inside(z - threshold) ? T(1) : T(0);
-  });
-  saturated = Group<kThreads>::reduce(saturated, Add(), T(0));
-  below = Group<kThreads>::reduce(below, Add(), T(0));
-  return {(saturated - budget) + below, Group<kThreads>::reduce(inside, Add(), T(0))};
-}
-
-// A row without +inf, which is replaced by `top`, 1 above the other tokens, when the row is loaded.
-template <typename T>
-struct FiniteRow {
-  T top = kInfinity<T>;
-
-  __device__ __forceinline__ bool make_finite() const {
-    return false;
+  __device__ __forceinline__ static unsigned count(unsigned value) {
+    return reduce(value, Add(), 0u);
   }
 
+ private:
+  template <typename T, typename Combine>
+  __device__ __forceinline__ static T in_warp(T value, Combine combine) {
+    if constexpr (std::is_same_v<T, unsigned> && std::is_same_v<Combine, Add>) {
+      return __reduce_add_sync(kAllLanes, value);  // one instruction
+    } else {
+      for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+        value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
+      }
+      return value;
+    }
+  }
+};
+
+// What row_threshold asks of a row; `Row::each` calls a function with every token. A row is changed only where a threshold
+// cannot be found without bounds, which takes infinite tokens or a very slow convergence.
+template <typename Row, typename T, int kThreads>
+struct GroupRow {
+  // A NaN is neither saturated nor at most 0, and makes the sum NaN.
+  __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
+    unsigned saturated = 0;
+    unsigned inside = 0;
+    T below = 0;
+    row().each([&](T z) {
+      const T shifted = z - threshold;
+      const bool is_counted = is_saturated(shifted);
+      const bool is_summed = !is_counted && !(shifted <= T(0));
+      saturated += is_counted;
+      inside += is_summed;
+      below += is_summed ? shifted : T(0);
+    });
+    saturated = Group<kThreads>::count(saturated);
+    inside = Group<kThreads>::count(inside);
+    return {(T(saturated) - budget) + Group<kThreads>::reduce(below, Add(), T(0)), T(inside)};
+  }
+
+  // The maximum of 1 and of the finite tokens.
   __device__ __forceinline__ T maximum() const {
-    return top;
+    T top = 1;
+    row().each([&](T z) { top = z > top && z < kInfinity<T> ? z : top; });
+    return Group<kThreads>::reduce(top, Max(), T(1));
+  }
+
+  __device__ __forceinline__ bool has_infinity() const {
+    unsigned found = 0;
+    row().each([&](T z) { found += z == kInfinity<T>; });
+    return Group<kThreads>::count(found) > 0;
+  }
+
+ private:
+  __device__ __forceinline__ const Row& row() const {
+    return static_cast<const Row&>(*this);
   }
 };
 
 // A row in registers, with kItems tokens per thread; masked tokens and those beyond its end are 0.
 template <typename T, int kItems, int kThreads>
-struct RegisterRow : FiniteRow<T> {
+struct RegisterRow : GroupRow<RegisterRow<T, kItems, kThreads>, T, kThreads> {
   T values[kItems];
 
   template <typename F>
@@ -151,39 +174,47 @@ struct RegisterRow : FiniteRow<T> {
     }
   }
 
-  __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
-    return piece_at<T, kThreads>(*this, threshold, budget);
+  __device__ __forceinline__ bool make_finite() {
+    const bool changed = this->has_infinity();
+    const T top = this->maximum() + T(1);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      values[i] = values[i] == kInfinity<T> ? top : values[i];
+    }
+    return changed;
   }
 };
 
 // A row that does not fit into registers: it is read from global memory at every step.
 template <typename Element, int kThreads>
-struct GlobalRow : FiniteRow<Compute<Element>> {
+struct GlobalRow : GroupRow<GlobalRow<Element, kThreads>, Compute<Element>, kThreads> {
   using T = Compute<Element>;
   const Element* z;
   const bool* mask;
   int64_t length;
+  T top = kInfinity<T>;  // in place of +inf
+
+  __device__ __forceinline__ GlobalRow(const Element* z, const bool* mask, int64_t length)
+      : z(z), mask(mask), length(length) {}
 
   template <typename F>
   __device__ __forceinline__ void each(F&& f) const {
     for (int64_t t = threadIdx.x; t < length; t += kThreads) {
-      const T value = mask && !mask[t] ? T(0) : load(z + t);
-      f(value == kInfinity<T> ? this->top : value);
+      f(!mask || mask[t] ? value(t) : T(0));
     }
   }
 
-  __device__ __forceinline__ Piece<T> at(T threshold, T budget) const {
-    return piece_at<T, kThreads>(*this, threshold, budget);
+  __device__ __forceinline__ T value(int64_t t) const {
+    const T given = load(z + t);
+    return given == kInfinity<T> ? top : given;
+  }
+
+  __device__ __forceinline__ bool make_finite() {
+    const bool changed = this->has_infinity();
+    top = this->maximum() + T(1);
+    return changed;
   }
 };
-
-// Returns the maximum of 1 and the finite values of a row.
-template <typename T, int kThreads, typename Row>
-__device__ __forceinline__ T finite_maximum(const Row& row) {
-  T top = 1;
-  row.each([&](T z) { top = z > top && z < kInfinity<T> ? z : top; });
-  return Group<kThreads>::reduce(top, Max(), T(1));
-}
 
 template <typename T>
 __device__ __forceinline__ T projected(T z, T threshold) {
@@ -200,24 +231,21 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registe
   }
   const int64_t offset = row_index * p.length;
   RegisterRow<T, kItems, kThreads> row;
+  unsigned real = 0;  // a bit for each token
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int64_t t = int64_t(i) * kThreads + threadIdx.x;
-    const bool real = t < p.length && (!p.mask || p.mask[offset + t]);
-    row.values[i] = real ? load(p.z + offset + t) : T(0);
-  }
-  row.top = finite_maximum<T, kThreads>(row) + T(1);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    row.values[i] = row.values[i] == kInfinity<T> ? row.top : row.values[i];
+    const T z = t < p.length ? load(p.z + offset + t) : T(0);  // of masked tokens, too: it need not wait for the mask
+    const bool is_real = t < p.length && (!p.mask || p.mask[offset + t]);
+    row.values[i] = is_real ? z : T(0);
+    real |= unsigned(is_real) << i;
   }
   const T threshold = row_threshold(row, p.budget[row_index], T(0));
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int64_t t = int64_t(i) * kThreads + threadIdx.x;
     if (t < p.length) {
-      const bool real = !p.mask || p.mask[offset + t];
-      store(p.alpha + offset + t, real ? projected(row.values[i], threshold) : T(0));
+      store(p.alpha + offset + t, real >> i & 1 ? projected(row.values[i], threshold) : T(0));
     }
   }
   if (threadIdx.x == 0) {
@@ -230,23 +258,29 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
   using T = Compute<Element>;
   const int64_t offset = int64_t(blockIdx.x) * p.length;
   const bool* mask = p.mask ? p.mask + offset : nullptr;
-  GlobalRow<Element, kThreads> row{{}, p.z + offset, mask, p.length};
-  row.top = finite_maximum<T, kThreads>(row) + T(1);
+  GlobalRow<Element, kThreads> row(p.z + offset, mask, p.length);
   const T threshold = row_threshold(row, p.budget[blockIdx.x], T(0));
   for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
     const bool real = !mask || mask[t];
-    const T z = load(row.z + t);
-    const T value = z == kInfinity<T> ? row.top : z;
-    store(p.alpha + offset + t, real ? projected(value, threshold) : T(0));
+    store(p.alpha + offset + t, real ? projected(row.value(t), threshold) : T(0));
   }
   if (threadIdx.x == 0) {
     p.threshold[blockIdx.x] = threshold;
   }
 }
 
-// `grad_z = 1_A (grad - [binds] mean_A grad)` and `grad_budget = [binds] mean_A grad`. The second sweep finds the row in cache.
-template <typename Element, int kThreads>
-__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) backward_rows(Backward<Element> b) {
+// Returns `[binds] mean_A grad` from each thread's sum and number of active tokens; NaN if the row has no projection.
+template <int kThreads, typename T>
+__device__ __forceinline__ T mean_of_active(T threshold, T sum, unsigned count) {
+  sum = Group<kThreads>::reduce(sum, Add(), T(0));
+  count = Group<kThreads>::count(count);
+  const T mean = count > 0 && threshold > T(0) ? sum / T(count) : T(0);
+  return threshold != threshold ? threshold : mean;
+}
+
+// `grad_z = 1_A (grad - [binds] mean_A grad)` and `grad_budget = [binds] mean_A grad`, one row per warp.
+template <typename Element, int kItems>
+__global__ void __launch_bounds__(kThreadsPerBlock<kWarp>) backward_in_registers(Backward<Element> b) {
   using T = Compute<Element>;
   const int64_t row_index = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row_index >= b.rows) {
@@ -254,26 +288,61 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) backward_rows(Back
   }
   const int64_t offset = row_index * b.length;
   const T threshold = b.threshold[row_index];
+  T grads[kItems];
+  unsigned real = 0;  // a bit for each token
+  unsigned active = 0;
   T sum = 0;
-  T count = 0;
-  for (int64_t t = threadIdx.x; t < b.length; t += kThreads) {
-    const bool active = is_inside(load(b.z + offset + t) - threshold) && (!b.mask || b.mask[offset + t]);
-    sum += active ? load(b.grad + offset + t) : T(0);
-    count += active ? T(1) : T(0);
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t t = int64_t(i) * kWarp + threadIdx.x;
+    const bool is_within = t < b.length;
+    const T z = is_within ? load(b.z + offset + t) : T(0);
+    grads[i] = is_within ? load(b.grad + offset + t) : T(0);
+    const bool is_real = is_within && (!b.mask || b.mask[offset + t]);
+    const bool is_active = is_real && is_inside(z - threshold);
+    sum += is_active ? grads[i] : T(0);
+    real |= unsigned(is_real) << i;
+    active |= unsigned(is_active) << i;
   }
-  sum = Group<kThreads>::reduce(sum, Add(), T(0));
-  count = Group<kThreads>::reduce(count, Add(), T(0));
-  const bool invalid = threshold != threshold;
-  const T slope = count > T(0) && threshold > T(0) ? sum / count : T(0);
-  const T mean = invalid ? threshold : slope;
-  for (int64_t t = threadIdx.x; t < b.length; t += kThreads) {
-    const bool real = !b.mask || b.mask[offset + t];
-    const bool active = real && is_inside(load(b.z + offset + t) - threshold);
-    const T value = active ? load(b.grad + offset + t) - mean : T(0);
-    store(b.grad_z + offset + t, invalid && real ? threshold : value);
+  const T mean = mean_of_active<kWarp>(threshold, sum, __popc(active));
+  const unsigned invalid = threshold != threshold ? real : 0;
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    const int64_t t = int64_t(i) * kWarp + threadIdx.x;
+    if (t < b.length) {
+      const T value = active >> i & 1 ? grads[i] - mean : T(0);
+      store(b.grad_z + offset + t, invalid >> i & 1 ? threshold : value);
+    }
   }
   if (threadIdx.x == 0) {
     b.grad_budget[row_index] = mean;
+  }
+}
+
+// The same for a row per block; the second sweep finds the row in cache.
+template <typename Element>
+__global__ void __launch_bounds__(kBlock) backward_from_memory(Backward<Element> b) {
+  using T = Compute<Element>;
+  const int64_t offset = int64_t(blockIdx.x) * b.length;
+  const T threshold = b.threshold[blockIdx.x];
+  const auto is_active = [&](int64_t t) {
+    return is_inside(load(b.z + offset + t) - threshold) && (!b.mask || b.mask[offset + t]);
+  };
+  T sum = 0;
+  unsigned count = 0;
+  for (int64_t t = threadIdx.x; t < b.length; t += kBlock) {
+    const bool active = is_active(t);
+    sum += active ? load(b.grad + offset + t) : T(0);
+    count += active;
+  }
+  const T mean = mean_of_active<kBlock>(threshold, sum, count);
+  const bool invalid = threshold != threshold;
+  for (int64_t t = threadIdx.x; t < b.length; t += kBlock) {
+    const T value = is_active(t) ? load(b.grad + offset + t) - mean : T(0);
+    store(b.grad_z + offset + t, invalid && (!b.mask || b.mask[offset + t]) ? threshold : value);
+  }
+  if (threadIdx.x == 0) {
+    b.grad_budget[blockIdx.x] = mean;
   }
 }
 
@@ -288,19 +357,30 @@ void check_launch() {
   STD_TORCH_CHECK(error == cudaSuccess, "multifuse: a CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }
 
+// Calls a function with the tokens per thread of a row in the registers of a warp; false if the row is too long for one.
+template <typename F>
+bool in_one_warp(int64_t length, F&& f) {
+  const int64_t items = (length + kWarp - 1) / kWarp;
+  if (items <= 2) {
+    f(std::integral_constant<int, 2>());
+  } else if (items <= 4) {
+    f(std::integral_constant<int, 4>());
+  } else if (items <= 8) {
+    f(std::integral_constant<int, 8>());
+  } else if (items <= 16) {
+    f(std::integral_constant<int, 16>());
+  }
+  return items <= 16;
+}
+
 // Returns the grid for `rows` rows of one warp each.
 dim3 warp_grid(int64_t rows) {
   return dim3(static_cast<unsigned>((rows + kWarpsPerBlock - 1) / kWarpsPerBlock));
 }
 
-template <typename Element, int kItems>
-void launch_warps(const Projection<Element>& p, cudaStream_t stream) {
-  project_in_registers<Element, kItems, kWarp><<<warp_grid(p.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(p);
-}
-
-template <typename Element, int kItems>
-void launch_block(const Projection<Element>& p, cudaStream_t stream) {
-  project_in_registers<Element, kItems, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
+// Returns the grid for `rows` rows of one block each.
+dim3 block_grid(int64_t rows) {
+  return dim3(static_cast<unsigned>(rows));
 }
 
 // The most tokens per thread of a block that fit into its 64 registers.
@@ -309,32 +389,28 @@ constexpr int kMostItems = sizeof(Compute<Element>) == sizeof(float) ? 16 : 4;
 
 template <typename Element>
 void launch(const Projection<Element>& p, cudaStream_t stream) {
-  const int64_t items_in_warp = (p.length + kWarp - 1) / kWarp;
-  const int64_t items_in_block = (p.length + kBlock - 1) / kBlock;
-  if (items_in_warp <= 2) {
-    launch_warps<Element, 2>(p, stream);
-  } else if (items_in_warp <= 4) {
-    launch_warps<Element, 4>(p, stream);
-  } else if (items_in_warp <= 8) {
-    launch_warps<Element, 8>(p, stream);
-  } else if (items_in_warp <= 16) {
-    launch_warps<Element, 16>(p, stream);
-  } else if (items_in_block <= 4) {
-    launch_block<Element, 4>(p, stream);
-  } else if (items_in_block <= 16 && sizeof(Compute<Element>) == sizeof(float)) {
-    launch_block<Element, kMostItems<Element>>(p, stream);
-  } else {
-    project_from_memory<Element, kBlock><<<dim3(static_cast<unsigned>(p.rows)), kBlock, 0, stream>>>(p);
+  const bool is_launched = in_one_warp(p.length, [&](auto items) {
+    constexpr int kItems = decltype(items)::value;
+    project_in_registers<Element, kItems, kWarp><<<warp_grid(p.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(p);
+  });
+  if (!is_launched && p.length <= 4 * kBlock) {
+    project_in_registers<Element, 4, kBlock><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
+  } else if (!is_launched && p.length <= kMostItems<Element> * kBlock) {
+    project_in_registers<Element, kMostItems<Element>, kBlock><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
+  } else if (!is_launched) {
+    project_from_memory<Element, kBlock><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
   }
   check_launch();
 }
 
 template <typename Element>
 void launch(const Backward<Element>& b, cudaStream_t stream) {
-  if (b.length <= 1024) {
-    backward_rows<Element, kWarp><<<warp_grid(b.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(b);
-  } else {
-    backward_rows<Element, kBlock><<<dim3(static_cast<unsigned>(b.rows)), kBlock, 0, stream>>>(b);
+  const bool is_launched = in_one_warp(b.length, [&](auto items) {
+    constexpr int kItems = decltype(items)::value;
+    backward_in_registers<Element, kItems><<<warp_grid(b.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(b);
+  });
+  if (!is_launched) {
+    backward_from_memory<Element><<<block_grid(b.rows), kBlock, 0, stream>>>(b);
   }
   check_launch();
 }
