@@ -1,17 +1,17 @@
 """Measures CLCR on a GPU: python -m benchmarks.gpu_speed [--seconds S] [--compile MODEL ...] [--results FOLDER].
 
 At the sizes of MOSI (batch 64, three modalities of up to 50 tokens, SGD with momentum): a training step of CLCR and of
-other models in eager mode, recorded as a CUDA graph, compiled, and compiled and recorded, in float32 and with bfloat16
-autocast; inference; the parts of a step; the kernels that it launches. Then the projection against the bandwidth of a
-copy, and the memory of IntraCED by length. Writes FOLDER/<name of the GPU>.json and a table beside it.
+other models in eager mode, recorded as a CUDA graph, compiled, and compiled and recorded, in float32, with
+TensorFloat32 products, and with bfloat16 autocast; inference; the parts of a step; the kernels that it launches. Then
+the projection against the bandwidth of a copy, and the memory of IntraCED by length. Writes FOLDER/<name of the
+GPU>.json and a table beside it.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_map
 
 import multifuse
+from benchmarks.gpu_kernels import kernels_of
+from benchmarks.gpu_report import GpuReport, ModelOnGpu, OpOnGpu, PartOnGpu
 from benchmarks.launches import launches_of_step, ragged_batch
 from benchmarks.models_speed import NAMES
 from benchmarks.peers import Transformer
@@ -41,89 +41,10 @@ COMPILED = ("clcr", TRANSFORMER)
 Step = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class ModelOnGpu:
-    """Seconds of a model's training step by the way it is run, and of its inference; kernels and memory of a step."""
-
-    model: str
-    steps: dict[str, Timing]
-    inference: dict[str, Timing]
-    operators: int
-    """Counted on a CPU, by `benchmarks.launches`."""
-    kernels: int
-    """Launched on the GPU by an eager step, copies and fills included."""
-    mebibytes: float
-    """What an eager step adds to weights and batch at its peak: gradients, momentum, and what is kept for backward."""
-
-
-@dataclass(frozen=True)
-class OpOnGpu:
-    """The projection, forward and backward, beside a copy."""
-
-    seconds: Timing
-    bytes_moved: int
-    copy_bandwidth: float
-    """Bytes per second, read and written."""
-
-    @property
-    def share(self) -> float:
-        """The bandwidth over the bytes that it must move, in fractions of a copy's."""
-        return self.bytes_moved / self.seconds.median / self.copy_bandwidth
-
-
-@dataclass(frozen=True)
-class GpuReport:
-    """All figures of one GPU."""
-
-    machine: dict[str, Any]
-    models: list[ModelOnGpu]
-    parts: dict[str, float]
-    """Shares of a recorded step that the same part takes when it is recorded by itself."""
-    op: OpOnGpu
-    lengths: dict[int, float]
-    """MiB that IntraCED adds at its peak in training, by the tokens of each of two modalities."""
-
-    def as_json(self) -> str:
-        return json.dumps({**asdict(self), "share_of_copy_bandwidth": self.op.share}, indent=1) + "\n"
-
-    def as_table(self) -> str:
-        ways = list(dict.fromkeys(way for model in self.models for way in model.steps))
-        sizes = list(dict.fromkeys(size for model in self.models for size in model.inference))
-        lines = [
-            f"# Speed on {self.machine['gpu']}",
-            "",
-            ", ".join(f"{name} {value}" for name, value in self.machine.items()) + ".",
-            "",
-            f"A training step (batch {BATCH}, three modalities of up to 50 tokens), and inference as a CUDA graph;",
-            "median milliseconds of calls made in turns:",
-            "",
-            f"| model | {' | '.join(ways)} | {' | '.join(sizes)} | operators | kernels | MiB |",
-            "|---" * (4 + len(ways) + len(sizes)) + "|",
-        ]
-        for model in self.models:
-            cells = [_milliseconds(model.steps.get(way)) for way in ways]
-            cells += [_milliseconds(model.inference.get(size)) for size in sizes]
-            cells += [str(model.operators or ""), str(model.kernels), f"{model.mebibytes:.0f}"]
-            lines.append(f"| {model.model} | {' | '.join(cells)} |")
-        lines += ["", "Parts of CLCR's step, each recorded as a CUDA graph, in fractions of the recorded step:", ""]
-        lines += [f"- {part}: {share:.2f}" for part, share in self.parts.items()]
-        lines += [
-            "",
-            f"The projection of {OP_SIZE}, forward and backward: {1e3 * self.op.seconds.median:.3f} ms for",
-            f"{self.op.bytes_moved / 2**20:.0f} MiB, {100 * self.op.share:.0f} % of the bandwidth of a copy",
-            f"({self.op.copy_bandwidth / 1e12:.2f} TB/s, target 80 %).",
-            "",
-            "IntraCED, two modalities of T tokens, one sample, forward + backward: "
-            + ", ".join(f"{mebibytes:.0f} MiB at T = {tokens}" for tokens, mebibytes in self.lengths.items())
-            + ".",
-        ]
-        return "\n".join(lines) + "\n"
-
-
 def measured(seconds: float, compiled: Sequence[str] = COMPILED) -> GpuReport:
     """Runs all measurements on the current GPU."""
     models = list(_models(seconds, compiled))
-    return GpuReport(_machine(), models, _parts(seconds), _op(seconds), _lengths())
+    return GpuReport(_machine(), BATCH, models, _parts(seconds), _op(seconds), _lengths())
 
 
 @dataclass(frozen=True)
@@ -155,16 +76,19 @@ def _models(seconds: float, compiled: Sequence[str]) -> Iterator[ModelOnGpu]:
     """Times each way of all models by turns, so that the load of the machine affects all of them alike."""
     names = [*NAMES, TRANSFORMER]
     steps: dict[str, dict[str, Timing]] = {name: {} for name in names}
-    for way, is_compiled, half in (
-        ("eager", False, False),
-        ("compiled", True, False),
-        ("bf16", False, True),
-        ("bf16 compiled", True, True),
+    for way, is_compiled, precision in (
+        ("eager", False, "float32"),
+        ("TF32", False, "tf32"),
+        ("bf16", False, "bf16"),
+        ("compiled", True, "float32"),
+        ("bf16 compiled", True, "bf16"),
     ):
-        calls = {name: _step(name, is_compiled, half) for name in (compiled if is_compiled else names)}
-        if calls:
-            _add(steps, way, _timed(calls, seconds))
-            _add(steps, f"{way}, graph", _timed({name: recorded(call) for name, call in calls.items()}, seconds))
+        with _float32_products("high" if precision == "tf32" else "highest"):
+            chosen = compiled if is_compiled else names
+            calls = {name: _step(name, is_compiled, precision == "bf16") for name in chosen}
+            if calls:
+                _add(steps, way, _timed(calls, seconds))
+                _add(steps, f"{way}, graph", _timed({name: recorded(call) for name, call in calls.items()}, seconds))
         torch.compiler.reset()
     inference: dict[str, dict[str, Timing]] = {name: {} for name in names}
     for size in (1, BATCH):
@@ -174,8 +98,17 @@ def _models(seconds: float, compiled: Sequence[str]) -> Iterator[ModelOnGpu]:
         step = _step(name, False, False)
         operators = launches_of_step(name) if name in NAMES else 0  # the transformer's are in the table of launches
         memory = _added_at_peak(step)  # of the first steps, in which gradients and momentum are made
-        kernels = _kernels(step)
-        yield ModelOnGpu(NAMES.get(name, name), steps[name], inference[name], operators, kernels, memory)
+        yield ModelOnGpu(NAMES.get(name, name), steps[name], inference[name], operators, kernels_of(step), memory)
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _add(measured: dict[str, dict[str, Timing]], way: str, timings: dict[str, Timing]) -> None:
@@ -216,7 +149,7 @@ def _inference(name: str, size: int) -> Step:
     return predict
 
 
-def _parts(seconds: float) -> dict[str, float]:
+def _parts(seconds: float) -> dict[str, PartOnGpu]:
     """Returns the shares of parts of CLCR in a step; both are recorded, so that only the GPU's time counts."""
     parts = {
         "StiefelProjector and whitening losses (target 0.05)": projector_and_losses("cuda"),
@@ -224,7 +157,7 @@ def _parts(seconds: float) -> dict[str, float]:
     }
     calls = {"step": _step("clcr", False, False), **parts}
     times = _timed({name: recorded(call) for name, call in calls.items()}, seconds)
-    return {name: times[name].median / times["step"].median for name in parts}
+    return {name: PartOnGpu(times[name].median / times["step"].median, kernels_of(parts[name])) for name in parts}
 
 
 def _op(seconds: float) -> OpOnGpu:
@@ -237,7 +170,7 @@ def _op(seconds: float) -> OpOnGpu:
     times = _timed({"op": op, "copy": lambda: target.copy_(source)}, seconds)
     # Forward reads z and writes alpha; backward reads z and the gradient, and writes that of z.
     moved = 5 * z.numel() * z.element_size() + 5 * budget.numel() * budget.element_size()
-    return OpOnGpu(times["op"], moved, 2 * source.numel() * source.element_size() / times["copy"].median)
+    return OpOnGpu(OP_SIZE, times["op"], moved, 2 * source.numel() * source.element_size() / times["copy"].median)
 
 
 def _lengths() -> dict[int, float]:
@@ -254,17 +187,6 @@ def _timed(calls: Mapping[str, Step], seconds: float) -> dict[str, Timing]:
     return in_turns(calls, seconds, wait=torch.cuda.synchronize)
 
 
-def _kernels(step: Step) -> int:
-    """Returns how many kernels, copies and fills a call launches."""
-    step()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        step()
-        torch.cuda.synchronize()
-    events = profiled.events() or ()
-    return sum(event.device_type == DeviceType.CUDA and not event.is_user_annotation for event in events)
-
-
 def _added_at_peak(call: Step) -> float:
     """Returns the MiB that calls add at their peak, once libraries have been loaded by a first one."""
     before = torch.cuda.memory_allocated()
@@ -273,10 +195,6 @@ def _added_at_peak(call: Step) -> float:
     torch.cuda.reset_peak_memory_stats()
     call()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def _milliseconds(timing: Timing | None) -> str:
-    return "" if timing is None else f"{1e3 * timing.median:.2f}"
 
 
 def _machine() -> dict[str, Any]:
