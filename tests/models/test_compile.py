@@ -133,7 +133,7 @@ def test_a_training_step_asks_for_no_value_on_the_host(
     monkeypatch.setattr(devices, "is_gpu", lambda device: on_gpu)
     monkeypatch.setattr(transforms, "_IS_COMPILED", False)  # otherwise a CPU's operators run
     network, given = model(name, modality_dropout=0.2, dropout=0.1), batch(4, 9, 9)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profiled:
         network(**given).loss.backward()
     called = {event.key for event in profiled.key_averages()}
     assert "aten::mm" in called
