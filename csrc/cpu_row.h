@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace multifuse {
@@ -131,6 +133,15 @@ struct HostRow {
   }
 };
 
+// Calls a function with the number of each row, a constant. With that, and if the function is inlined early, GCC keeps the
+// sums of the rows in registers.
+template <int kRows, typename F>
+MULTIFUSE_INLINE void each_row(F&& f) {
+  [&]<int... row>(std::integer_sequence<int, row...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, row>()), ...);
+  }(std::make_integer_sequence<int, kRows>());
+}
+
 // Makes one Newton step for several rows of one length, estimated from every `stride`-th of their vectors. A threshold that
 // becomes negative or not finite is set to 0. The rows are interleaved, so that the processor works on one while it waits
 // for another.
@@ -141,24 +152,22 @@ MULTIFUSE_INLINE void step_together(const HostRow<T>* rows, const T* budgets, in
   const int64_t vectors = length / (stride * kLanes);
   QuickSums<T> sums[kRows];
   for (int64_t vector = 0; vector < vectors; ++vector) {
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-      sums[row].add(rows[row].z + vector * stride * kLanes, thresholds[row]);
-    }
+    const int64_t start = vector * stride * kLanes;
+    each_row<kRows>([&](auto row) __attribute__((always_inline)) {
+      sums[row].add(rows[row].z + start, thresholds[row]);
+    });
   }
   if (stride == 1 && length > vectors * kLanes) {
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
+    each_row<kRows>([&](auto row) __attribute__((always_inline)) {
       sums[row].add(rows[row].tail, thresholds[row]);
-    }
+    });
   }
   const T fraction = stride == 1 ? T(1) : static_cast<T>(vectors * kLanes) / static_cast<T>(length);
-#pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) {
+  each_row<kRows>([&](auto row) __attribute__((always_inline)) {
     const T excess = sum_of_lanes<T>(sums[row].sum) - budgets[row] * fraction;
     const T next = thresholds[row] + excess / static_cast<T>(sums[row].inside.total());
     thresholds[row] = next > T(0) && next < kInfinity<T> ? next : T(0);
-  }
+  });
 }
 
 // Approximates the thresholds of several rows of one length: a step from 0 on a quarter of a long row, then two steps on

@@ -126,28 +126,70 @@ MULTIFUSE_INLINE auto equal(const V& a, const V& b) {
   return a == b;
 }
 
+// `largest` and `smallest` return b where one of the two is NaN. For AVX2 they are named as instructions, because GCC would
+// compare and blend; so are the comparison and the selection, which it would join into several blends.
+#if MULTIFUSE_VECTOR_BYTES == 32
+MULTIFUSE_INLINE Lanes<float> is_below(const Values<float>& a, const Values<float>& b) {
+  return (Lanes<float>)_mm256_cmp_ps(a, b, _CMP_NGE_UQ);
+}
+
+MULTIFUSE_INLINE Lanes<double> is_below(const Values<double>& a, const Values<double>& b) {
+  return (Lanes<double>)_mm256_cmp_pd(a, b, _CMP_NGE_UQ);
+}
+
+MULTIFUSE_INLINE Values<float> select(const Lanes<float>& where, const Values<float>& a, const Values<float>& b) {
+  return _mm256_blendv_ps(b, a, (Values<float>)where);
+}
+
+MULTIFUSE_INLINE Values<double> select(const Lanes<double>& where, const Values<double>& a, const Values<double>& b) {
+  return _mm256_blendv_pd(b, a, (Values<double>)where);
+}
+
+MULTIFUSE_INLINE Values<float> largest(const Values<float>& a, const Values<float>& b) {
+  return _mm256_max_ps(a, b);
+}
+
+MULTIFUSE_INLINE Values<double> largest(const Values<double>& a, const Values<double>& b) {
+  return _mm256_max_pd(a, b);
+}
+
+MULTIFUSE_INLINE Values<float> smallest(const Values<float>& a, const Values<float>& b) {
+  return _mm256_min_ps(a, b);
+}
+
+MULTIFUSE_INLINE Values<double> smallest(const Values<double>& a, const Values<double>& b) {
+  return _mm256_min_pd(a, b);
+}
+#else
 template <typename V>
 MULTIFUSE_INLINE auto is_below(const V& a, const V& b) {
   return ~(a >= b);
 }
 
 template <typename L, typename V>
+MULTIFUSE_INLINE V select(const L& where, const V& a, const V& b) {
+  return (V)(((L)a & where) | ((L)b & ~where));
+}
+
+template <typename V>
+MULTIFUSE_INLINE V largest(const V& a, const V& b) {
+  return a > b ? a : b;
+}
+
+template <typename V>
+MULTIFUSE_INLINE V smallest(const V& a, const V& b) {
+  return a < b ? a : b;
+}
+#endif
+
+template <typename L, typename V>
 MULTIFUSE_INLINE V positive_part(const L& where, const V& x) {
-  const V zero = {};
-  return (V)((L)(zero > x ? zero : x) & where);
+  return (V)((L)largest(V{}, x) & where);
 }
 
 template <typename V>
 MULTIFUSE_INLINE V clip_lanes(const V& x) {
-  const V zero = {};
-  const V one = zero + 1;
-  const V positive = x > zero ? x : zero;
-  return positive < one ? positive : one;
-}
-
-template <typename L, typename V>
-MULTIFUSE_INLINE V select(const L& where, const V& a, const V& b) {
-  return (V)(((L)a & where) | ((L)b & ~where));
+  return smallest(largest(x, V{}), V{} + 1);
 }
 
 template <typename T>
