@@ -12,8 +12,8 @@ _KINDS = {
     "attention": "fmha|sdpa|flash",
     "the projection": "project_in_registers|project_from_memory|backward_in_registers|backward_from_memory",
     "factorisations": "potrf|trsm|syrk|trtri|pointerarray",
+    "convolutions": "conv|cudnn|fprop|dgrad|wgrad|nchwtonhwc|nhwctonchw",
     "matrix products": "gemm|gemv|nvjet|cutlass|splitk",
-    "convolutions": "conv",
     "copies and fills": "memcpy|memset|copy|catarray|fill",
     "sums and norms": "reduce|layer_norm|softmax|gammabeta",
 }

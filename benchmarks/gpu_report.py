@@ -79,7 +79,7 @@ class GpuReport:
             "",
             *_kinds({model.model: model.kernels for model in self.models}),
             "",
-            "Parts of CLCR's step, each recorded as a CUDA graph, in fractions of the recorded step:",
+            "Parts of CLCR's step without padding, each recorded as a CUDA graph, in fractions of the recorded step:",
             "",
             *(f"- {name}: {part.share:.3f}, {_described(part.kernels)}" for name, part in self.parts.items()),
             "",
@@ -114,8 +114,8 @@ def _kinds(kernels: dict[str, Kernels]) -> list[str]:
     kinds = sorted(total, key=lambda kind: -total[kind])
     rows = []
     for model, of_model in kernels.items():
-        times = [of_model.total, *(of_model.milliseconds.get(kind, 0.0) for kind in kinds)]
-        rows.append([model, *(f"{time:.2f}" for time in times)])
+        times = (f"{of_model.milliseconds[kind]:.3f}" if kind in of_model.milliseconds else "" for kind in kinds)
+        rows.append([model, f"{of_model.total:.3f}", *times])
     return _table(["model", "all", *kinds], rows)
 
 

@@ -1,10 +1,10 @@
 """Measures CLCR on a GPU: python -m benchmarks.gpu_speed [--seconds S] [--compile MODEL ...] [--results FOLDER].
 
 At the sizes of MOSI (batch 64, three modalities of up to 50 tokens, SGD with momentum): a training step of CLCR and of
-other models in eager mode, recorded as a CUDA graph, compiled, and compiled and recorded, in float32, with
-TensorFloat32 products, and with bfloat16 autocast; inference; the parts of a step; the kernels that it launches. Then
-the projection against the bandwidth of a copy, and the memory of IntraCED by length. Writes FOLDER/<name of the
-GPU>.json and a table beside it.
+other models in eager mode and recorded as a CUDA graph, in float32, with TensorFloat32 products, and with bfloat16
+autocast; those of some models compiled as well; inference; the parts of a step, for a batch without padding; the
+kernels that a step launches. Then the projection against the bandwidth of a copy, and the memory of IntraCED by
+length. Writes FOLDER/<name of the GPU>.json and a table beside it.
 """
 
 import argparse
@@ -168,8 +168,9 @@ def _op(seconds: float) -> OpOnGpu:
     target = torch.empty_like(source)
     op = recorded(lambda: torch.autograd.grad(project_capped_simplex(z, budget), z, grad))  # the host is slower
     times = _timed({"op": op, "copy": lambda: target.copy_(source)}, seconds)
-    # Forward reads z and writes alpha; backward reads z and the gradient, and writes that of z.
-    moved = 5 * z.numel() * z.element_size() + 5 * budget.numel() * budget.element_size()
+    # Forward reads z and writes alpha; backward reads z and the gradient, and writes that of z. Each reads one number
+    # of a row and writes one: the budget and the threshold, then the threshold and the gradient of the budget.
+    moved = 5 * z.numel() * z.element_size() + 4 * budget.numel() * budget.element_size()
     return OpOnGpu(OP_SIZE, times["op"], moved, 2 * source.numel() * source.element_size() / times["copy"].median)
 
 

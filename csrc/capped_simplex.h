@@ -38,12 +38,6 @@ MULTIFUSE_HOST_DEVICE bool is_saturated(T x) {
   return x >= T(1);
 }
 
-// The contribution of a token that is not saturated. NaN passes through, so that the sum of a row shows whether it has one.
-template <typename T>
-MULTIFUSE_HOST_DEVICE T below_saturation(T x) {
-  return is_saturated(x) ? T(0) : (x < T(0) ? T(0) : x);
-}
-
 template <typename T>
 MULTIFUSE_HOST_DEVICE T clip(T x) {
   x = x < T(0) ? T(0) : x;
@@ -61,8 +55,8 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
 // convergence is slow, so the loop always ends.
 //
 // The guess must be >= 0 and finite. `Row::at(threshold, budget)` sums the row and may write its projection: if the result is
-// finite, it is the threshold of the last call. `Row::make_finite()` replaces +inf by 1 above the other tokens and returns
-// whether there was any; `Row::maximum()` returns the maximum of the row. On a GPU, all threads of a row's group call these
+// finite, it is the threshold of the last call. `Row::make_finite()` replaces +inf by 1 above the maximum of 1 and the finite
+// tokens, and returns whether there was any; `Row::maximum()` returns a bound of the row, at which its sum is 0. On a GPU, all threads of a row's group call these
 // together and get the same results.
 template <typename T, typename Row>
 MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {

@@ -12,7 +12,6 @@
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include <limits>
 #include <type_traits>
 
 namespace multifuse {
@@ -102,7 +101,7 @@ struct Group {
     return value;
   }
 
-  __device__ __forceinline__ static unsigned count(unsigned value) {
+  __device__ __forceinline__ static unsigned total(unsigned value) {
     return reduce(value, Add(), 0u);
   }
 
@@ -120,8 +119,7 @@ struct Group {
   }
 };
 
-// What row_threshold asks of a row; `Row::each` calls a function with every token. A row is changed only where a threshold
-// cannot be found without bounds, which takes infinite tokens or a very slow convergence.
+// What row_threshold asks of a row; `Row::each` calls a function with every token.
 template <typename Row, typename T, int kThreads>
 struct GroupRow {
   // A NaN is neither saturated nor at most 0, and makes the sum NaN.
@@ -137,8 +135,8 @@ struct GroupRow {
       inside += is_summed;
       below += is_summed ? shifted : T(0);
     });
-    saturated = Group<kThreads>::count(saturated);
-    inside = Group<kThreads>::count(inside);
+    saturated = Group<kThreads>::total(saturated);
+    inside = Group<kThreads>::total(inside);
     return {(T(saturated) - budget) + Group<kThreads>::reduce(below, Add(), T(0)), T(inside)};
   }
 
@@ -152,7 +150,7 @@ struct GroupRow {
   __device__ __forceinline__ bool has_infinity() const {
     unsigned found = 0;
     row().each([&](T z) { found += z == kInfinity<T>; });
-    return Group<kThreads>::count(found) > 0;
+    return Group<kThreads>::total(found) > 0;
   }
 
  private:
@@ -175,19 +173,21 @@ struct RegisterRow : GroupRow<RegisterRow<T, kItems, kThreads>, T, kThreads> {
   }
 
   __device__ __forceinline__ bool make_finite() {
-    const bool changed = this->has_infinity();
+    if (!this->has_infinity()) {
+      return false;
+    }
     const T top = this->maximum() + T(1);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       values[i] = values[i] == kInfinity<T> ? top : values[i];
     }
-    return changed;
+    return true;
   }
 };
 
 // A row that does not fit into registers: it is read from global memory at every step.
-template <typename Element, int kThreads>
-struct GlobalRow : GroupRow<GlobalRow<Element, kThreads>, Compute<Element>, kThreads> {
+template <typename Element>
+struct GlobalRow : GroupRow<GlobalRow<Element>, Compute<Element>, kBlock> {
   using T = Compute<Element>;
   const Element* z;
   const bool* mask;
@@ -199,7 +199,7 @@ struct GlobalRow : GroupRow<GlobalRow<Element, kThreads>, Compute<Element>, kThr
 
   template <typename F>
   __device__ __forceinline__ void each(F&& f) const {
-    for (int64_t t = threadIdx.x; t < length; t += kThreads) {
+    for (int64_t t = threadIdx.x; t < length; t += kBlock) {
       f(!mask || mask[t] ? value(t) : T(0));
     }
   }
@@ -210,9 +210,11 @@ struct GlobalRow : GroupRow<GlobalRow<Element, kThreads>, Compute<Element>, kThr
   }
 
   __device__ __forceinline__ bool make_finite() {
-    const bool changed = this->has_infinity();
+    if (!this->has_infinity()) {
+      return false;
+    }
     top = this->maximum() + T(1);
-    return changed;
+    return true;
   }
 };
 
@@ -253,14 +255,14 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_in_registe
   }
 }
 
-template <typename Element, int kThreads>
-__global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memory(Projection<Element> p) {
+template <typename Element>
+__global__ void __launch_bounds__(kBlock) project_from_memory(Projection<Element> p) {
   using T = Compute<Element>;
   const int64_t offset = int64_t(blockIdx.x) * p.length;
   const bool* mask = p.mask ? p.mask + offset : nullptr;
-  GlobalRow<Element, kThreads> row(p.z + offset, mask, p.length);
+  GlobalRow<Element> row(p.z + offset, mask, p.length);
   const T threshold = row_threshold(row, p.budget[blockIdx.x], T(0));
-  for (int64_t t = threadIdx.x; t < p.length; t += kThreads) {
+  for (int64_t t = threadIdx.x; t < p.length; t += kBlock) {
     const bool real = !mask || mask[t];
     store(p.alpha + offset + t, real ? projected(row.value(t), threshold) : T(0));
   }
@@ -273,7 +275,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock<kThreads>) project_from_memor
 template <int kThreads, typename T>
 __device__ __forceinline__ T mean_of_active(T threshold, T sum, unsigned count) {
   sum = Group<kThreads>::reduce(sum, Add(), T(0));
-  count = Group<kThreads>::count(count);
+  count = Group<kThreads>::total(count);
   const T mean = count > 0 && threshold > T(0) ? sum / T(count) : T(0);
   return threshold != threshold ? threshold : mean;
 }
@@ -357,9 +359,9 @@ void check_launch() {
   STD_TORCH_CHECK(error == cudaSuccess, "multifuse: a CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }
 
-// Calls a function with the tokens per thread of a row in the registers of a warp; false if the row is too long for one.
+// Calls `f` with the tokens per thread, a constant, if a row fits into the registers of a warp; returns whether it does.
 template <typename F>
-bool in_one_warp(int64_t length, F&& f) {
+bool launch_in_warps(int64_t length, F&& f) {
   const int64_t items = (length + kWarp - 1) / kWarp;
   if (items <= 2) {
     f(std::integral_constant<int, 2>());
@@ -383,13 +385,13 @@ dim3 block_grid(int64_t rows) {
   return dim3(static_cast<unsigned>(rows));
 }
 
-// The most tokens per thread of a block that fit into its 64 registers.
+// The most tokens that fit into the 64 registers of a thread, in a block of kBlock threads.
 template <typename Element>
 constexpr int kMostItems = sizeof(Compute<Element>) == sizeof(float) ? 16 : 4;
 
 template <typename Element>
 void launch(const Projection<Element>& p, cudaStream_t stream) {
-  const bool is_launched = in_one_warp(p.length, [&](auto items) {
+  const bool is_launched = launch_in_warps(p.length, [&](auto items) {
     constexpr int kItems = decltype(items)::value;
     project_in_registers<Element, kItems, kWarp><<<warp_grid(p.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(p);
   });
@@ -398,14 +400,14 @@ void launch(const Projection<Element>& p, cudaStream_t stream) {
   } else if (!is_launched && p.length <= kMostItems<Element> * kBlock) {
     project_in_registers<Element, kMostItems<Element>, kBlock><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
   } else if (!is_launched) {
-    project_from_memory<Element, kBlock><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
+    project_from_memory<Element><<<block_grid(p.rows), kBlock, 0, stream>>>(p);
   }
   check_launch();
 }
 
 template <typename Element>
 void launch(const Backward<Element>& b, cudaStream_t stream) {
-  const bool is_launched = in_one_warp(b.length, [&](auto items) {
+  const bool is_launched = launch_in_warps(b.length, [&](auto items) {
     constexpr int kItems = decltype(items)::value;
     backward_in_registers<Element, kItems><<<warp_grid(b.rows), dim3(kWarp, kWarpsPerBlock), 0, stream>>>(b);
   });
