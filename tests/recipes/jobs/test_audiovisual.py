@@ -323,6 +323,14 @@ def test_bad_arguments_give_a_one_line_error(
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+def test_a_missing_folder_of_digits_is_named_by_the_option_that_gave_it(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nowhere"
+    assert command("av_digits", "--data", folder, "--output", tmp_path / "run") == 2
+    assert f"--data {folder} is not a folder" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_set_prepared_for_another_benchmark_is_refused(
     prepared: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,12 +81,15 @@ def _job(data_set: "AudioVisualSet", args: argparse.Namespace, given: Sequence[s
     """Makes the job; ``given`` are the options of preparation on the command line."""
     from multifuse.models.configuration_clcr import SCRATCH
     from multifuse.recipes.jobs.audiovisual import AudioVisualJob
+    from multifuse.recipes.jobs.job import JobError
     from multifuse.recipes.jobs.recipe import clip_recipe
 
     media = args.data if data_set.one_folder else args.media
     splits = args.data if data_set.one_folder else args.splits
     data = None if data_set.one_folder else args.data
     synthetic = media is None and data is None
+    if data_set.one_folder and args.data is not None and not args.data.is_dir():
+        raise JobError(f"--data {args.data} is not a folder")
     _check_sources(data, media, splits)
     if data is not None:
         _check_nothing_to_prepare(data, {name: getattr(args, name) for name in given})
