@@ -69,7 +69,7 @@ class _SumOverRanks(torch.autograd.Function):
 def _summed(tensor: Tensor) -> Tensor:
     total = tensor.clone(memory_format=torch.contiguous_format)
     distributed.all_reduce(total, group=_group_of_losses())
-    return total
+    return total.clone()  # compiled by torch 2.11, a function that returns what a collective wrote has no gradient
 
 
 # The losses have a group of their own, because DistributedDataParallel's collectives run at each rank's own pace in the
