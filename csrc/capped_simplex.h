@@ -56,8 +56,8 @@ MULTIFUSE_HOST_DEVICE bool is_inside(T x) {
 //
 // The guess must be >= 0 and finite. `Row::at(threshold, budget)` sums the row and may write its projection: if the result is
 // finite, it is the threshold of the last call. `Row::make_finite()` replaces +inf by 1 above the maximum of 1 and the finite
-// tokens, and returns whether there was any; `Row::maximum()` returns a bound of the row, at which its sum is 0. On a GPU, all threads of a row's group call these
-// together and get the same results.
+// tokens, and returns whether there was any; `Row::maximum()` returns a threshold at which the sum of the row is 0. On a GPU,
+// all threads of a row's group call these together and get the same results.
 template <typename T, typename Row>
 MULTIFUSE_HOST_DEVICE T row_threshold(Row& row, T budget, T guess) {
   constexpr int kPatience = 12;
