@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.gpu_kernels import Kernels
+from benchmarks.reports import markdown_table
 from benchmarks.timing import Timing
 
 
@@ -73,12 +74,10 @@ class GpuReport:
             f"A training step (batch {self.batch}, three modalities of up to 50 tokens), and inference as a CUDA",
             "graph; median milliseconds of calls made in turns:",
             "",
-            *_models(self.models),
-            "",
+            _models(self.models),
             "Milliseconds of the GPU in an eager step, by what its kernels compute:",
             "",
-            *_kinds({model.model: model.kernels for model in self.models}),
-            "",
+            _kinds(self.models),
             "Parts of CLCR's step without padding, each recorded as a CUDA graph, in fractions of the recorded step:",
             "",
             *(f"- {name}: {part.share:.3f}, {_described(part.kernels)}" for name, part in self.parts.items()),
@@ -94,7 +93,7 @@ class GpuReport:
         return "\n".join(lines) + "\n"
 
 
-def _models(models: Sequence[ModelOnGpu]) -> list[str]:
+def _models(models: Sequence[ModelOnGpu]) -> str:
     ways = list(dict.fromkeys(way for model in models for way in model.steps))
     sizes = list(dict.fromkeys(size for model in models for size in model.inference))
     rows = []
@@ -103,24 +102,18 @@ def _models(models: Sequence[ModelOnGpu]) -> list[str]:
         cells += [_milliseconds(model.inference.get(size)) for size in sizes]
         cells += [str(model.operators or ""), str(model.kernels.count), f"{model.mebibytes:.0f}"]
         rows.append([model.model, *cells])
-    return _table(["model", *ways, *sizes, "operators", "kernels", "MiB"], rows)
+    return markdown_table(["model", *ways, *sizes, "operators", "kernels", "MiB"], rows)
 
 
-def _kinds(kernels: dict[str, Kernels]) -> list[str]:
-    total: dict[str, float] = {}
-    for of_model in kernels.values():
-        for kind, milliseconds in of_model.milliseconds.items():
-            total[kind] = total.get(kind, 0.0) + milliseconds
-    kinds = sorted(total, key=lambda kind: -total[kind])
+def _kinds(models: Sequence[ModelOnGpu]) -> str:
+    times = {model.model: model.kernels.milliseconds for model in models}
+    found = dict.fromkeys(kind for of_model in times.values() for kind in of_model)
+    kinds = sorted(found, key=lambda kind: -sum(of_model.get(kind, 0.0) for of_model in times.values()))
     rows = []
-    for model, of_model in kernels.items():
-        times = (f"{of_model.milliseconds[kind]:.3f}" if kind in of_model.milliseconds else "" for kind in kinds)
-        rows.append([model, f"{of_model.total:.3f}", *times])
-    return _table(["model", "all", *kinds], rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    for model in models:
+        cells = (f"{times[model.model][kind]:.3f}" if kind in times[model.model] else "" for kind in kinds)
+        rows.append([model.model, f"{model.kernels.total:.3f}", *cells])
+    return markdown_table(["model", "all", *kinds], rows)
 
 
 def _described(kernels: Kernels) -> str:

@@ -1,6 +1,7 @@
-"""Where the figures of a machine are kept: a JSON file, and a table beside it."""
+"""Where the figures of a machine are kept: a JSON file, and a table in Markdown beside it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from multifuse.recipes.files import whole
@@ -20,3 +21,11 @@ def write_report(path: Path, figures: str, table: str) -> None:
         with whole(target) as partial:
             partial.write_text(text)
     print(f"Written: {path} and {path.with_suffix('.md').name}")
+
+
+def markdown_table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table, given the cells of its rows; nothing if there are none."""
+    if not body:
+        return ""
+    lines = [heads, ["---"] * len(heads), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.evidence.plan import Row
 from benchmarks.evidence.runs import load
 from benchmarks.evidence.statistics import estimate, holm, paired_p
+from benchmarks.reports import markdown_table
 from multifuse.recipes.measures.measures import Choice
 
 Result = dict[str, Any]
@@ -35,7 +36,7 @@ def score_table(rows: Sequence[Row], reference: str, choice: Choice, results: Pa
         p_value = _p_text(corrected[label]) if label in corrected else ""
         body.append([label, _learning_rate(runs), str(len(runs)), *scores, difference, p_value])
     heads = ["model", "learning rate", "seeds", f"valid {name}", f"test {name}", f"test minus {reference}", "p (Holm)"]
-    return _table(heads, body)
+    return markdown_table(heads, body)
 
 
 def direction(choice: Choice, reference: str) -> str:
@@ -59,7 +60,7 @@ def grid_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
     rates = sorted({run.lr for row in rows for run in row.runs if run.lr is not None})
     body = [[row.label, *(score(row, rate) for rate in rates)] for row in rows]
     body = [cells for cells in body if any(cells[1:])]
-    return _table(["model", *(f"{rate:g}" for rate in rates)], body)
+    return markdown_table(["model", *(f"{rate:g}" for rate in rates)], body)
 
 
 def corruption_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
@@ -72,7 +73,7 @@ def corruption_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
         cells = [estimate(values).text(_digits(choice)) if values else "" for values in known]
         if any(cells):
             body.append([label, *cells])
-    return _table(["model", *columns], body)
+    return markdown_table(["model", *columns], body)
 
 
 def budget_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
@@ -93,7 +94,7 @@ def budget_table(rows: Sequence[Row], choice: Choice, results: Path) -> str:
         if runs:
             test = estimate([score(choice, run["test"]) for run in runs])
             body.append([row.label, *cells, test.text(_digits(choice))])
-    return _table(["budget", *columns, f"test {score_name(choice)}"], body)
+    return markdown_table(["budget", *columns, f"test {score_name(choice)}"], body)
 
 
 def probe_table(row: Row, results: Path) -> str:
@@ -105,7 +106,7 @@ def probe_table(row: Row, results: Path) -> str:
         of_stream = [entry for entry in entries if entry["stream"] == stream]
         scores = [np.mean([entry["r2"] for entry in of_stream if entry["factor"] == factor]) for factor in factors]
         body.append([stream, *(f"{value:.2f}" for value in scores)])
-    return _table(["stream", *(f"{name} ({kind})" for name, kind in factors.items())], body)
+    return markdown_table(["stream", *(f"{name} ({kind})" for name, kind in factors.items())], body)
 
 
 def weights_table(row: Row, choice: Choice, results: Path) -> str:
@@ -124,7 +125,7 @@ def weights_table(row: Row, choice: Choice, results: Path) -> str:
         ["entropy of beta", *cells(lambda entry: entry["modality_entropy"], 2)],
         [f"valid {score_name(choice)}", *cells(lambda entry: score(choice, entry), _digits(choice))],
     ]
-    return _table(["epoch", *(str(epoch + 1) for epoch in shown)], body)
+    return markdown_table(["epoch", *(str(epoch + 1) for epoch in shown)], body)
 
 
 def by_seed(row: Row, results: Path) -> dict[int, Result]:
@@ -150,13 +151,6 @@ def _digits(choice: Choice) -> int:
 
 def _text(choice: Choice, measures: Mapping[str, float]) -> str:
     return f"{score(choice, measures):.{_digits(choice)}f}"
-
-
-def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    if not body:
-        return ""
-    lines = [heads, ["---"] * len(heads), *body]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _learning_rate(runs: Mapping[int, Result]) -> str:
