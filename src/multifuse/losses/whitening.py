@@ -113,7 +113,8 @@ def whitening(covariance: Tensor, eps: float) -> Tensor:
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     scale = variance.masked_fill(variance <= torch.finfo(covariance.dtype).tiny, 1.0)
     identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-    ridge = max(eps, 8 * d * torch.finfo(covariance.dtype).eps)
+    rounding = 8 * d * torch.finfo(covariance.dtype).eps
+    ridge = eps if eps > rounding else rounding  # compiled by torch 2.12, max() of a varying d is rounded to an integer
     return inverse_factor(torch.addcmul(covariance, scale, identity, value=ridge))
 
 
