@@ -111,7 +111,7 @@ def _kernels() -> list[Extension]:
     sources = [str(path) for path in sorted(CSRC.glob("cpu_*.cpp"))]
     found = [Extension("multifuse.libmultifuse_cpu", sources, depends=headers)]
     if shutil.which("nvcc"):
-        found.append(Extension("multifuse.libmultifuse_cuda", [str(CSRC / "cuda.cu")], depends=headers))
+        found.append(Extension("multifuse.libmultifuse_cuda", [str(CSRC / "cuda_projection.cu")], depends=headers))
     else:
         _say("nvcc is not on the PATH, so only the CPU kernels are built")
     return found

@@ -1,8 +1,10 @@
-// CUDA kernels of the projection onto the capped simplex and of its backward.
+// CUDA kernels of the projection onto the capped simplex and of its backward, and their launches.
 //
 // A row is kept in the registers of one warp (up to 512 tokens) or, in the forward, of one block (up to 16,384, in float64
 // 4,096); a longer one is read again from global memory at every step. Sums are reduced in a fixed order, so results are
 // deterministic, and nothing waits for the host.
+#pragma once
+
 #define MULTIFUSE_VERSION gpu
 #include "capped_simplex.h"
 #include "projection.h"
@@ -10,7 +12,6 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#include <torch/csrc/stable/accelerator.h>
 
 #include <type_traits>
 
@@ -348,12 +349,6 @@ __global__ void __launch_bounds__(kBlock) backward_from_memory(Backward<Element>
   }
 }
 
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
 void check_launch() {
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "multifuse: a CUDA kernel could not be launched: ", cudaGetErrorString(error));
@@ -417,24 +412,5 @@ void launch(const Backward<Element>& b, cudaStream_t stream) {
   check_launch();
 }
 
-struct Cuda {
-  template <typename Element>
-  using Type = typename DeviceType<Element>::Type;
-
-  struct Scope {
-    explicit Scope(const Tensor& z) : guard(z.get_device_index()) {}
-    torch::stable::accelerator::DeviceGuard guard;
-  };
-
-  template <typename Task>
-  static void run(const Task& task, const Tensor& z) {
-    launch(task, current_stream(z));
-  }
-};
-
 }  // namespace
 }  // namespace multifuse
-
-STABLE_TORCH_LIBRARY_IMPL(multifuse, CUDA, m) {
-  MULTIFUSE_PROJECTION_OPS(m, multifuse::Cuda);
-}
