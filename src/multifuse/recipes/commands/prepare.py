@@ -192,5 +192,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = ", ".join(f"{split} {count}" for split, count in report.clips.items())
     skipped = f"skipped {report.bad} of {report.total}"
     notes = f"; notes on files: {len(report.notes)}" if report.notes else ""
-    print(f"Prepared {args.output}: {counts}; {skipped}{notes}, see {args.output / REPORT}.")
+    repeated = f"; in several splits: {len(report.in_several_splits)}" if report.in_several_splits else ""
+    print(f"Prepared {args.output}: {counts}; {skipped}{notes}{repeated}, see {args.output / REPORT}.")
     return 0

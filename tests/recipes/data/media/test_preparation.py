@@ -251,6 +251,18 @@ def test_bad_clips_are_skipped_and_reported_up_to_a_fraction(source_copy: Path, 
     assert prepare(job(source_copy, tmp_path / "out", max_bad=0.25, count_unlisted=False)).bad == 3
 
 
+def test_the_command_says_that_clips_are_in_two_splits(tmp_path: Path) -> None:
+    planted = write_planted_media("ave", tmp_path, divisor=8)
+    seen = (planted.splits / "trainSet.txt").read_text().splitlines()[0]
+    with (planted.splits / "testSet.txt").open("a") as test_list:
+        test_list.write(f"{seen}\n")
+    folders = ("--media", planted.media, "--splits", planted.splits, "--output", tmp_path / "out")
+    done = programs.multifuse("prepare", "ave", *folders, "--frame-size", 16)
+    assert done.returncode == 0, done.stderr
+    assert "skipped 0 of 19; in several splits: 1, see" in done.stdout
+    assert report(tmp_path / "out")["in_several_splits"] == [seen.split("&")[1]]
+
+
 def test_clips_of_classes_that_are_not_chosen_do_not_count_as_unlisted(source: Path, tmp_path: Path) -> None:
     result = prepare(job(source, tmp_path / "out", list_options={"classes": ["1"]}, max_bad=0.0))
     assert (sum(result.clips.values()), result.unlisted, result.total) == (7, [], 7)

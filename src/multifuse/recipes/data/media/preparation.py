@@ -66,6 +66,8 @@ class Report:
     """The stems of media files that are in no split list."""
     broken_links: list[str]
     """The links below the media folder that lead nowhere."""
+    in_several_splits: list[str]
+    """The ids of clips that are listed in more than one split."""
     total: int
     """The number of listed clips, plus the unlisted files if they count."""
     bad: int
@@ -105,7 +107,7 @@ def prepare(job: Preparation) -> Report:
     record, sources = job_record(job, listed), source_digests(job, index, listed)
     check_record(job, record, sources)
     planned = [shard for split in SPLITS for shard in _shards(job, listed, split)]
-    tally = _Tally(job, len(listed.clips), _unlisted(index, listed), index.broken_links)
+    tally = _Tally(job, listed, _unlisted(index, listed), index.broken_links)
     found = ((clip, index.find(clip.stems)) for clip in listed.clips)
     missing = [entry(clip, lack_of_pictures(files)) for clip, files in found if not files.pictures]
     if tally.too_many(len(missing)):
@@ -201,7 +203,7 @@ class _Tally:
     """Compares the number of skipped clips with the number allowed."""
 
     job: Preparation
-    listed: int
+    listed: ClipList
     unlisted: list[str]
     broken_links: list[str]
 
@@ -210,11 +212,12 @@ class _Tally:
         return len(self.unlisted) if self.job.count_unlisted else 0
 
     def too_many(self, skipped: int) -> bool:
-        return skipped + self._counted_unlisted > self.job.max_bad * (self.listed + self._counted_unlisted)
+        return skipped + self._counted_unlisted > self.job.max_bad * (len(self.listed.clips) + self._counted_unlisted)
 
     def report(self, clips: dict[str, int], log: ShardLog) -> Report:
-        total, bad = self.listed + self._counted_unlisted, len(log.skipped) + self._counted_unlisted
-        return Report(clips, log.skipped, log.notes, log.sources, self.unlisted, self.broken_links, total, bad)
+        total, bad = (count + self._counted_unlisted for count in (len(self.listed.clips), len(log.skipped)))
+        several = self.listed.in_several_splits
+        return Report(clips, log.skipped, log.notes, log.sources, self.unlisted, self.broken_links, several, total, bad)
 
 
 def _too_many(job: Preparation, report: Report) -> PreparationError:

@@ -14,7 +14,7 @@ def read_ave(folder: Path) -> ClipList:
 
     A clip's ``segments`` are its ten seconds: each has the category's label between onset and offset, and otherwise
     that of the background, which follows the categories (28 in AVE). A video with two events appears twice, as in the
-    lists.
+    lists; where that is in two splits, the report of the preparation says so.
 
     Raises:
         SplitListError: if a list is missing or malformed.

@@ -51,6 +51,14 @@ class ClipList:
     left_out: frozenset[str] = frozenset()
     """The stems of clips that are in the lists but whose classes were not selected."""
 
+    @property
+    def in_several_splits(self) -> list[str]:
+        """The ids of clips that are listed in more than one split, so that a model is tested on what it has seen."""
+        splits: dict[str, set[str]] = {}
+        for clip in self.clips:
+            splits.setdefault(clip.id, set()).add(clip.split)
+        return [name for name, of_clip in splits.items() if len(of_clip) > 1]
+
 
 def lines(path: Path) -> list[tuple[str, str]]:
     """Reads the non-blank lines of a list, as pairs of the location, for error messages, and the line.
