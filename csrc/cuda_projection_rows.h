@@ -174,15 +174,13 @@ struct RegisterRow : GroupRow<RegisterRow<T, kItems, kThreads>, T, kThreads> {
   }
 
   __device__ __forceinline__ bool make_finite() {
-    if (!this->has_infinity()) {
-      return false;
-    }
+    const bool changed = this->has_infinity();
     const T top = this->maximum() + T(1);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       values[i] = values[i] == kInfinity<T> ? top : values[i];
     }
-    return true;
+    return changed;
   }
 };
 
@@ -211,11 +209,9 @@ struct GlobalRow : GroupRow<GlobalRow<Element>, Compute<Element>, kBlock> {
   }
 
   __device__ __forceinline__ bool make_finite() {
-    if (!this->has_infinity()) {
-      return false;
-    }
+    const bool changed = this->has_infinity();
     top = this->maximum() + T(1);
-    return true;
+    return changed;
   }
 };
 
