@@ -36,16 +36,10 @@ def test_a_source_distribution_contains_everything_that_the_readme_mentions(tmp_
         names = {name.partition("/")[2] for name in content.getnames()}
     for expected in (
         *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "Makefile", "constraints.txt"),
-        *(
-            "csrc/cuda_projection.cu",
-            "docs/training.md",
-            "docs/method.svg",
-            "examples/train_mosi.py",
-            "benchmarks/speed.py",
-        ),
+        *("docs/training.md", "docs/method.svg", "examples/train_mosi.py", "benchmarks/speed.py"),
         *("tests/conftest.py", "tests/ops/test_projection.py", "tests/recipes/jobs/test_audiovisual.py", ".ci/run"),
         *("src/multifuse/py.typed", "src/multifuse/recipes/data/features/mmsa.py", "setup.py", "pyproject.toml"),
-        *("src/multifuse/recipes/explanation/page.html", "tools/try_wheel.py"),
+        *("src/multifuse/recipes/explanation/page.html", "tools/try_wheel.py", "csrc/cuda_projection.cu"),
     ):
         assert expected in names, expected
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

@@ -5,7 +5,7 @@
 
 The kernels are those of this installation: one binary serves every version. Each version gets a virtual environment of
 its own, which is removed afterwards. Builds of torch come from wherever pip finds them: with PIP_EXTRA_INDEX_URL set to
-PyTorch's index for the CPU it takes the small ones. The default tests take about five minutes of two cores a version.
+PyTorch's index for the CPU it takes the small ones. The default tests take five to ten minutes of two cores a version.
 """
 
 import argparse

@@ -61,7 +61,7 @@ struct Barrier {
 };
 
 struct Warp {
-  Barrier barrier;
+  Barrier barrier = Barrier(kWarp);
   uint64_t values[2][kWarp];  // of this exchange and of the last one, which some threads may still have to read
   unsigned exchanges[kWarp] = {};
 };
@@ -146,10 +146,7 @@ void run_block(dim3 block, dim3 block_size) {
     fibers.push_back(std::make_unique<Fiber>());
     make_fiber(*fibers.back());
   }
-  warps.assign((threads + kWarp - 1) / kWarp, Warp());
-  for (Warp& warp : warps) {
-    warp.barrier = Barrier(kWarp);
-  }
+  warps = std::vector<Warp>(threads / kWarp);
   block_barrier = Barrier(threads);
   ready.reserve(threads);
   for (size_t i = 0; i < threads; ++i) {

@@ -215,7 +215,7 @@ class _Tally:
         return skipped + self._counted_unlisted > self.job.max_bad * (len(self.listed.clips) + self._counted_unlisted)
 
     def report(self, clips: dict[str, int], log: ShardLog) -> Report:
-        total, bad = (count + self._counted_unlisted for count in (len(self.listed.clips), len(log.skipped)))
+        total, bad = len(self.listed.clips) + self._counted_unlisted, len(log.skipped) + self._counted_unlisted
         several = self.listed.in_several_splits
         return Report(clips, log.skipped, log.notes, log.sources, self.unlisted, self.broken_links, several, total, bad)
 
